@@ -1,0 +1,47 @@
+"""Rotary position embedding over a (time, height, width) grid with learned frequency bands."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+def rotary_angles(bands: torch.Tensor, frames: range, height: int, width: int) -> torch.Tensor:
+    """Angles of every token of a grid, in (time, height, width) order.
+
+    Time counts from the start of the timeline. Height and width are centred and rescaled, endpoint to endpoint, to a
+    reference shape of 16 x 16 = 256 tokens with the same aspect, so that one set of bands serves every resolution.
+
+    Args:
+        bands: (n,) frequencies, shared by the three axes.
+        frames: which frames of the timeline the grid covers.
+        height, width: in tokens.
+    Returns: (len(frames) * height * width, 3 n) radians, float32.
+    Source: MAGI-1, section 2; shared/specs/magi1.md item 4.
+    """
+    bands = bands.float()
+    time = torch.arange(frames.start, frames.stop, device=bands.device, dtype=torch.float32)
+    scale = math.sqrt(height * width / 256)
+
+    def centred(n: int) -> torch.Tensor:
+        position = torch.arange(n, device=bands.device, dtype=torch.float32) - (n - 1) / 2
+        return position if n == 1 else position / (n - 1) * (n / scale - 1)
+
+    shape = (len(frames), height, width, bands.numel())
+    axes = (
+        (time[:, None] * bands)[:, None, None],
+        (centred(height)[:, None] * bands)[None, :, None],
+        (centred(width)[:, None] * bands)[None, None],
+    )
+    return torch.cat([axis.expand(shape) for axis in axes], dim=-1).flatten(0, 2)
+
+
+def apply_rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotate the first 2 n dims of `x` (..., tokens, dim), halves paired; the rest passes through.
+
+    cos, sin: (tokens, n), as from `rotary_angles`.
+    """
+    n = cos.shape[-1]
+    first, second, rest = x[..., :n], x[..., n : 2 * n], x[..., 2 * n :]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], dim=-1)

@@ -1,0 +1,385 @@
+"""From a scene to pixels, with skia: flat colours, thin dark outlines, a soft shadow."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import skia
+
+from ..errors import InputError
+from .photos import photo_background
+from .scenes import COLOURS, FLOORS, GROUNDED, PLAIN, VIEWS, WALLS, Background, Scene, Thing
+
+RGB = tuple[int, int, int]
+HORIZON = 44.0  # where floors and waters begin, units
+PIVOT_LENGTH = 38.0  # of the thread a swinging thing hangs on, units
+
+
+class Pose(NamedTuple):
+    """Where a thing is at one time: centre (units), angle (radians, clockwise), horizontal and vertical scale."""
+
+    x: float
+    y: float
+    angle: float
+    stretch: tuple[float, float]
+
+
+def mix(a: RGB, b: RGB, share: float) -> RGB:
+    """Colour between a (share 0) and b (share 1)."""
+    red, green, blue = (round(p + (q - p) * share) for p, q in zip(a, b, strict=True))
+    return red, green, blue
+
+
+def _paint(rgb: RGB, alpha: float = 1.0, stroke: float = 0.0, shader: skia.Shader | None = None) -> skia.Paint:
+    paint = skia.Paint(AntiAlias=True, Color=skia.Color(*rgb, round(255 * alpha)))
+    if stroke:
+        paint.setStyle(skia.Paint.kStroke_Style)
+        paint.setStrokeWidth(stroke)
+        paint.setStrokeJoin(skia.Paint.kRound_Join)
+        paint.setStrokeCap(skia.Paint.kRound_Cap)
+    if shader is not None:
+        paint.setShader(shader)
+    return paint
+
+
+# ---- things -----------------------------------------------------------------------------------------------------
+# Every shape is drawn within the circle of radius 1 around the origin; the outline's width is for 22-unit things.
+
+
+def _polygon(points: list[tuple[float, float]]) -> skia.Path:
+    return skia.Path.Polygon([skia.Point(x, y) for x, y in points], True)
+
+
+def _star() -> skia.Path:
+    radii = [1.06, 0.52] * 5
+    return _polygon([(r * math.sin(i * math.pi / 5), -r * math.cos(i * math.pi / 5)) for i, r in enumerate(radii)])
+
+
+def _heart() -> skia.Path:
+    path = skia.Path()
+    path.moveTo(0, 0.95)
+    path.cubicTo(-0.55, 0.5, -1.05, 0.1, -1.0, -0.38)
+    path.cubicTo(-0.95, -0.92, -0.25, -1.0, 0, -0.45)
+    path.cubicTo(0.25, -1.0, 0.95, -0.92, 1.0, -0.38)
+    path.cubicTo(1.05, 0.1, 0.55, 0.5, 0, 0.95)
+    path.close()
+    return path
+
+
+def _ring() -> skia.Path:
+    path = skia.Path.Circle(0, 0, 1)
+    path.addCircle(0, 0, 0.5)
+    path.setFillType(skia.PathFillType.kEvenOdd)
+    return path
+
+
+def _boat() -> skia.Path:
+    path = _polygon([(-1.05, 0.25), (1.05, 0.25), (0.65, 0.85), (-0.65, 0.85)])
+    path.addPath(_polygon([(0.02, -1.0), (0.85, 0.12), (0.02, 0.12)]))
+    path.addPath(_polygon([(-0.1, -0.8), (-0.1, 0.12), (-0.75, 0.12)]))
+    return path
+
+
+def _rocket() -> skia.Path:
+    path = skia.Path()
+    path.moveTo(0, -1.1)
+    path.cubicTo(0.5, -0.7, 0.5, -0.1, 0.42, 0.35)
+    for x, y in ((0.85, 0.75), (0.85, 1.0), (0.36, 0.8), (-0.36, 0.8), (-0.85, 1.0), (-0.85, 0.75), (-0.42, 0.35)):
+        path.lineTo(x, y)
+    path.cubicTo(-0.5, -0.1, -0.5, -0.7, 0, -1.1)
+    path.close()
+    return path
+
+
+def _car() -> skia.Path:
+    path = skia.Path()
+    path.moveTo(-1.1, 0.4)
+    path.lineTo(-1.1, -0.02)
+    path.quadTo(-1.1, -0.12, -0.95, -0.14)
+    path.lineTo(-0.68, -0.18)
+    path.lineTo(-0.42, -0.68)
+    path.lineTo(0.35, -0.68)
+    path.lineTo(0.68, -0.14)
+    path.quadTo(1.12, -0.1, 1.12, 0.12)
+    path.lineTo(1.12, 0.4)
+    path.close()
+    return path
+
+
+@lru_cache(maxsize=None)
+def _outline(shape: str) -> skia.Path:
+    if shape == "ball":
+        return skia.Path.Circle(0, 0, 1)
+    if shape == "square":
+        return skia.Path.RRect(skia.Rect(-0.85, -0.85, 0.85, 0.85), 0.1, 0.1)
+    if shape == "triangle":
+        return _polygon([(0, -1.05), (1.0, 0.68), (-1.0, 0.68)])
+    return {"star": _star, "heart": _heart, "ring": _ring, "boat": _boat, "rocket": _rocket, "car": _car}[shape]()
+
+
+WHEELS = ((-0.58, 0.42), (0.6, 0.42))
+
+
+@lru_cache(maxsize=None)
+def _bottom(shape: str) -> float:
+    """How far below its centre a thing of radius 1 reaches."""
+    return 0.70 if shape == "car" else _outline(shape).computeTightBounds().bottom()
+
+
+@lru_cache(maxsize=None)
+def _body(shape: str, colour: str) -> skia.Picture:
+    """The thing at radius 1, as a recording."""
+    rgb = COLOURS[colour]
+    path, dark = _outline(shape), mix(rgb, (16, 18, 30), 0.68)
+    pale = mix(rgb, (255, 255, 255), 0.72) if colour != "white" else (150, 160, 178)
+    recorder = skia.PictureRecorder()
+    canvas = recorder.beginRecording(skia.Rect(-1.5, -1.5, 1.5, 1.5))
+    canvas.drawPath(path, _paint(rgb))
+    if shape == "ball":  # a curved stripe shows that it turns
+        canvas.save()
+        canvas.clipPath(path, True)
+        canvas.drawCircle(-0.95, 0, 1.1, _paint(pale, stroke=0.26))
+        canvas.restore()
+    elif shape == "ring":
+        for start in (0, 180):
+            canvas.drawArc(skia.Rect(-0.75, -0.75, 0.75, 0.75), start, 40, False, _paint(pale, stroke=0.3))
+    elif shape == "rocket":
+        canvas.drawCircle(0, -0.25, 0.2, _paint(pale))
+    elif shape == "car":
+        for points in ([(-0.34, -0.52), (-0.06, -0.52), (-0.06, -0.18), (-0.52, -0.18)],
+                       [(0.08, -0.52), (0.3, -0.52), (0.5, -0.18), (0.08, -0.18)]):  # fmt: skip
+            canvas.drawPath(_polygon(points), _paint(pale))
+        for x, y in WHEELS:
+            canvas.drawCircle(x, y, 0.28, _paint((38, 40, 50)))
+            canvas.drawCircle(x, y, 0.11, _paint((190, 194, 202)))
+    canvas.drawPath(path, _paint(dark, stroke=0.1))
+    if shape == "car":
+        for x, y in WHEELS:
+            canvas.drawCircle(x, y, 0.28, _paint((38, 40, 50)))
+            canvas.drawCircle(x, y, 0.11, _paint((190, 194, 202)))
+    return recorder.finishRecordingAsPicture()
+
+
+@lru_cache(maxsize=None)
+def _shadow_paint() -> skia.Paint:
+    shader = skia.GradientShader.MakeRadial(
+        skia.Point(0, 0), 1, [skia.Color(10, 12, 30, 110), skia.Color(10, 12, 30, 80), skia.Color(10, 12, 30, 0)], [0, 0.5, 1]
+    )
+    return _paint((0, 0, 0), shader=shader)
+
+
+def pose(thing: Thing, time: float, width: float = 64.0, height: float = 64.0, camera_x: float = 0.0) -> Pose:
+    """Where the thing is at a time (frames at 24 a second) in a world of width x height units seen from camera_x.
+
+    Whatever leaves the picture comes back on the other side.
+    """
+    motion, name = thing.motion, thing.motion.name
+    x, y, angle, wide, tall = motion.x, motion.y, 0.0, 1.0, 1.0
+    travelled, cycle = motion.rate * time, motion.phase + motion.rate * time
+    if name.endswith("left"):
+        x -= travelled
+    elif name.endswith("right"):
+        x += travelled
+    elif name == "rises":
+        y -= travelled
+    elif name == "falls":
+        y += travelled
+    elif name == "bounces":
+        u = cycle % 1.0
+        height_above = 4 * u * (1 - u)
+        y -= motion.reach * height_above
+        press = max(0.0, 1 - height_above / 0.3)
+        wide, tall = 1 + 0.14 * press, 1 - 0.2 * press
+    elif name == "orbits":
+        x += motion.reach * math.cos(2 * math.pi * cycle)
+        y += motion.reach * math.sin(2 * math.pi * cycle)
+    elif name == "swings":
+        angle = -motion.reach * math.sin(2 * math.pi * cycle)
+        x -= PIVOT_LENGTH * math.sin(angle)
+        y += PIVOT_LENGTH * math.cos(angle)
+    elif name == "spins":
+        angle = 2 * math.pi * cycle
+    elif name in ("grows", "shrinks"):
+        share = min(1.0, max(0.0, travelled))
+        wide = tall = 0.5 + 0.6 * (share if name == "grows" else 1 - share)
+    elif name == "collides":
+        x += motion.reach * abs(2 * (cycle % 1.0) - 1)
+    if name.startswith("rolls"):
+        angle = (x - motion.x) / (thing.size / 2)
+    if name in GROUNDED:
+        y -= _bottom(thing.shape) * tall * thing.size / 2
+    margin = 0.62 * thing.size
+    if camera_x or name.startswith(("slides", "rolls")):
+        low = 32 - width / 2 - margin
+        x = low + (x - camera_x - low) % (width + 2 * margin)
+    if name in ("rises", "falls"):
+        low = 32 - height / 2 - margin
+        y = low + (y - low) % (height + 2 * margin)
+    return Pose(x, y, angle, (wide, tall))
+
+
+def _draw_thing(canvas: skia.Canvas, thing: Thing, at: Pose) -> None:
+    radius, name = thing.size / 2, thing.motion.name
+    if name == "swings":
+        canvas.drawLine(thing.motion.x, thing.motion.y, at.x, at.y, _paint((60, 60, 72), stroke=0.8))
+    if name in GROUNDED:
+        above = thing.motion.y - at.y - _bottom(thing.shape) * at.stretch[1] * radius
+        canvas.save()
+        canvas.translate(at.x, thing.motion.y - 0.3)
+        spread = radius * at.stretch[0] * (1.12 - 0.018 * above)
+        canvas.scale(spread, spread * 0.24)
+        canvas.drawCircle(0, 0, 1, _shadow_paint())
+        canvas.restore()
+    canvas.save()
+    canvas.translate(at.x, at.y)
+    mirrored = -1 if name == "slides left" or (name == "collides" and thing.motion.reach > 0) else 1
+    canvas.scale(radius * at.stretch[0] * mirrored, radius * at.stretch[1])
+    if at.angle:
+        canvas.rotate(math.degrees(at.angle))
+    canvas.drawPicture(_body(thing.shape, thing.colour))
+    canvas.restore()
+    if thing.shape == "ball":  # light stays where it is while the ball turns
+        canvas.drawOval(
+            skia.Rect.MakeXYWH(at.x - 0.55 * radius, at.y - 0.68 * radius * at.stretch[1], 0.42 * radius, 0.3 * radius),
+            _paint((255, 255, 255), 0.75),
+        )
+
+
+# ---- backgrounds ------------------------------------------------------------------------------------------------
+
+
+def _sky(top: RGB, bottom: RGB, y0: float, y1: float) -> skia.Paint:
+    shader = skia.GradientShader.MakeLinear([skia.Point(0, y0), skia.Point(0, y1)], [skia.Color(*top), skia.Color(*bottom)])
+    return _paint((0, 0, 0), shader=shader)
+
+
+def _waves(y: float, swell: float, cycles: int, phase: float, left: float, period: float, bottom: float) -> skia.Path:
+    """The area below a sine that repeats after `period`."""
+    xs = np.linspace(-1, period + 1, 49)
+    ys = y - swell * np.sin(2 * np.pi * (cycles * xs / period + phase))
+    return _polygon([*zip((left + xs).tolist(), ys.tolist(), strict=True), (left + period + 1, bottom), (left - 1, bottom)])
+
+
+def _draw_background(canvas: skia.Canvas, background: Background, width: float, height: float, period: float) -> None:
+    """Paint one period of an endless background, from the picture's left edge on."""
+    left, top, bottom = 32 - width / 2, 32 - height / 2, 32 + height / 2
+    rng = np.random.default_rng(background.seed)
+    begin, end = left - 1, left + period + 1  # a unit more at both sides, so that no seam shows between periods
+    whole, below = skia.Rect(begin, top, end, bottom), skia.Rect(begin, HORIZON, end, bottom)
+    kind = background.kind
+    if kind == "plain":
+        rgb = PLAIN[background.colour]
+        canvas.drawRect(whole, _sky(mix(rgb, (255, 255, 255), 0.1), mix(rgb, (0, 0, 0), 0.06), top, bottom))
+    elif kind == "floor":
+        wall, floor = WALLS[background.colour], FLOORS[background.colour]
+        canvas.drawRect(whole, _paint(wall))
+        canvas.drawRect(below, _sky(mix(floor, (0, 0, 0), 0.08), mix(floor, (255, 255, 255), 0.08), HORIZON, bottom))
+        canvas.drawLine(begin, HORIZON, end, HORIZON, _paint(mix(floor, (0, 0, 0), 0.4), stroke=0.8))
+    elif kind == "hills":
+        sky, haze, far, near = VIEWS[kind]
+        canvas.drawRect(whole, _sky(sky, haze, top, HORIZON))
+        for x, y, r in ((14, 12, 4.0), (19, 10, 5.0), (24, 12, 4.0)):
+            x += float(rng.uniform(0, 30))
+            canvas.drawOval(skia.Rect.MakeXYWH(x - 2 * r, y - r, 4 * r, 2 * r), _paint((250, 252, 255), 0.75))
+        canvas.drawPath(_waves(38, 4, 2, rng.uniform(), left, period, bottom), _paint(far))
+        canvas.drawPath(_waves(46, 1.5, 1, rng.uniform(), left, period, bottom), _paint(near))
+    elif kind == "night":
+        (sky, haze, land), moon = VIEWS[kind], (226, 222, 190)
+        canvas.drawRect(whole, _sky(sky, haze, top, HORIZON))
+        for _ in range(int(period / 6)):
+            x, y = left + rng.uniform(0, period), rng.uniform(2, 36)
+            canvas.drawCircle(float(x), float(y), float(rng.uniform(0.4, 0.7)), _paint(moon, 0.75))
+        moon_x = 50.0 if rng.uniform() < 0.5 else 13.0
+        canvas.drawCircle(moon_x, 12, 6, _paint(moon))
+        canvas.drawCircle(moon_x + 2.6, 10.6, 5, _paint(mix(sky, haze, 0.25)))
+        canvas.drawPath(_waves(46, 2, 2, rng.uniform(), left, period, bottom), _paint(land))
+    elif kind == "sunset":
+        sky, warm, glow, land = VIEWS[kind]
+        shader = skia.GradientShader.MakeLinear(
+            [skia.Point(0, top), skia.Point(0, HORIZON)], [skia.Color(*rgb) for rgb in (sky, warm, glow)]
+        )
+        canvas.drawRect(whole, _paint((0, 0, 0), shader=shader))
+        canvas.drawCircle(float(rng.uniform(18, 46)), HORIZON - 2, 8, _paint((255, 226, 160)))
+        canvas.drawPath(_waves(45, 1.5, 2, rng.uniform(), left, period, bottom), _paint(land))
+    elif kind == "sea":
+        sky, haze, far, near = VIEWS[kind]
+        canvas.drawRect(whole, _sky(sky, haze, top, HORIZON - 4))
+        canvas.drawRect(skia.Rect(begin, HORIZON - 4, end, bottom), _sky(far, near, HORIZON - 4, bottom))
+        for y in (46, 54, 61):
+            for x in np.arange(rng.uniform(0, 12), period - 8, 20):
+                canvas.drawLine(left + float(x), y, left + float(x) + 6, y, _paint((214, 232, 238), 0.5, stroke=0.8))
+    elif kind == "room":
+        wall, floor, glass = VIEWS[kind]
+        canvas.drawRect(whole, _paint(wall))
+        x = float(rng.choice((6.0, 40.0)))
+        canvas.drawRect(skia.Rect(x, 8, x + 18, 28), _paint(glass))
+        frame = _paint((250, 246, 238), stroke=1.8)
+        canvas.drawRect(skia.Rect(x, 8, x + 18, 28), frame)
+        canvas.drawLine(x + 9, 8, x + 9, 28, frame)
+        canvas.drawLine(x, 18, x + 18, 18, frame)
+        canvas.drawRect(below, _paint(floor))
+        canvas.drawRect(skia.Rect(begin, HORIZON - 1.6, end, HORIZON), _paint((246, 240, 230)))
+    else:
+        raise InputError(f"There is no background {kind!r}; choose plain, floor, photo, {', '.join(VIEWS)}.")
+
+
+def _photo(background: Background, height: int, width: int) -> np.ndarray:
+    """A crop, muted so that saturated things stand out, uint8 (height, width, 3)."""
+    crop = photo_background(np.random.default_rng(background.seed), height, width, background.colour).astype(np.float32)
+    grey = crop.mean(-1, keepdims=True)
+    return np.rint(0.45 * (0.5 * crop + 0.5 * grey) + 0.55 * 140).astype(np.uint8)
+
+
+def render(scene: Scene, num_frames: int, height: int = 64, width: int = 64, fps: float = 24, start: int = 0) -> np.ndarray:
+    """Draw frames start ... start + num_frames - 1 of the scene's endless timeline.
+
+    Returns uint8 (num_frames, height, width, 3). The same arguments give the same pixels.
+    """
+    if num_frames < 1 or height < 8 or width < 8 or fps <= 0:
+        raise InputError(
+            f"{num_frames} frames of {height} x {width} pixels at {fps} a second were asked for; "
+            "at least 1 frame, 8 x 8 pixels and a positive rate are needed."
+        )
+    scale = min(height, width) / 64
+    wide, high = width / scale, height / scale
+    period = wide + 32
+    pan = {"still": 0.0, "pan left": -scene.pan_rate, "pan right": scene.pan_rate}[scene.camera]
+
+    # One small surface for all frames: the same time gives the same pixels, whatever `start` is.
+    pixels = np.zeros((height, width, 4), np.uint8)
+    canvas = skia.Surface(pixels, skia.kRGBA_8888_ColorType, skia.kPremul_AlphaType).getCanvas()
+    canvas.translate(width / 2, height / 2)
+    canvas.scale(scale, scale)
+    canvas.translate(-32, -32)
+    backdrop, picture = None, None
+    if scene.background.kind == "photo":
+        backdrop = np.dstack([_photo(scene.background, height, width), np.full((height, width), 255, np.uint8)])
+    elif pan:
+        recorder = skia.PictureRecorder()
+        endless = recorder.beginRecording(skia.Rect(-1e4, -1e4, 1e4, 1e4))
+        _draw_background(endless, scene.background, wide, high, period)
+        picture = recorder.finishRecordingAsPicture()
+    else:
+        _draw_background(canvas, scene.background, wide, high, period)
+        backdrop = pixels.copy()
+
+    frames = np.empty((num_frames, height, width, 3), np.uint8)
+    for index in range(num_frames):
+        time = (start + index) * 24 / fps
+        if picture is None:
+            pixels[...] = backdrop
+        else:
+            left = 32 - wide / 2
+            for shift in (0.0, period):
+                canvas.save()
+                canvas.translate(shift - (pan * time) % period, 0)
+                canvas.clipRect(skia.Rect(left, 32 - high, left + period, 32 + high), doAntiAlias=False)
+                canvas.drawPicture(picture)
+                canvas.restore()
+        for thing in scene.things:
+            _draw_thing(canvas, thing, pose(thing, time, wide, high, pan * time))
+        frames[index] = pixels[..., :3]
+    return frames

@@ -1,0 +1,406 @@
+"""The video autoencoder of MAGI-1: a vision transformer, 4 x 8 x 8 pixels to one latent of 16 channels.
+
+Source: "MAGI-1: Autoregressive Video Generation at Scale", section 2.1 (transformer-based VAE).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.autoencoders.vae import AutoencoderMixin, DecoderOutput, DiagonalGaussianDistribution
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from animagic.errors import InputError
+
+Size = tuple[int, int, int]  # frames, height, width: of a patch, a grid of patches or a tile
+
+
+def patchify(video: Tensor, patch: Size) -> Tensor:
+    """(batch, channels, frames, height, width) -> (batch, tokens, pixels of a patch x channels)."""
+    batch, channels, *size = video.shape
+    (t, h, w), (pt, ph, pw) = (length // side for length, side in zip(size, patch, strict=True)), patch
+    video = video.view(batch, channels, t, pt, h, ph, w, pw)
+    return video.permute(0, 2, 4, 6, 3, 5, 7, 1).reshape(batch, t * h * w, pt * ph * pw * channels)
+
+
+def unpatchify(tokens: Tensor, patch: Size, grid: Size) -> Tensor:
+    """The inverse of `patchify`, for a grid of that many patches."""
+    video = tokens.unflatten(1, grid).unflatten(-1, (*patch, -1))  # (batch, t, h, w, pt, ph, pw, channels)
+    return video.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+
+
+class Attention(nn.Module):
+    """Self-attention whose queries, keys and values are all normalised head by head, without weights."""
+
+    def __init__(self, dim: int, heads: int, qkv_bias: bool):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:  # (batch, tokens, dim)
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
+        centred = qkv - qkv.mean(dim=-1, keepdim=True)
+        std = torch.linalg.vector_norm(centred, dim=-1, keepdim=True) * qkv.shape[-1] ** -0.5
+        # each (batch, heads, tokens, head dim)
+        query, key, value = (centred / (std + 1e-5)).permute(2, 0, 3, 1, 4)
+        return self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Attention brings its own normalisation, so only the feed-forward layer has one in front."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float, qkv_bias: bool):
+        super().__init__()
+        self.attn = Attention(dim, heads, qkv_bias)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = FeedForward(dim, int(dim * mlp_ratio))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(x)
+        return x + self.mlp(self.norm2(x))
+
+
+class TokenTransformer(nn.Module):
+    """Class token, learned positions, blocks, norm: what encoder and decoder have in common."""
+
+    _gradient_checkpointing_func: Callable[..., Tensor]  # set by ModelMixin.enable_gradient_checkpointing
+
+    def __init__(self, grid: Size, dim: int, depth: int, heads: int, mlp_ratio: float, qkv_bias: bool):
+        super().__init__()
+        self.grid = grid
+        self.gradient_checkpointing = False
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = nn.Parameter(0.02 * torch.randn(1, 1 + grid[0] * grid[1] * grid[2], dim))
+        self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio, qkv_bias) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+
+    def positions(self, grid: Size) -> Tensor:
+        if grid == self.grid:
+            return self.pos_embed
+        cls_position, positions = self.pos_embed.split((1, self.pos_embed.shape[1] - 1), dim=1)
+        positions = positions.transpose(1, 2).unflatten(2, self.grid)
+        positions = F.interpolate(positions, grid, mode="trilinear", align_corners=False)
+        return torch.cat((cls_position, positions.flatten(2).transpose(1, 2)), dim=1)
+
+    def transform(self, tokens: Tensor, grid: Size) -> Tensor:  # (batch, tokens, dim) both ways
+        x = torch.cat((self.cls_token.expand(len(tokens), -1, -1), tokens), dim=1) + self.positions(grid)
+        for block in self.blocks:
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                x = self._gradient_checkpointing_func(block, x)
+            else:
+                x = block(x)
+        return self.norm(x)[:, 1:]
+
+
+class PatchEmbed(nn.Module):
+    def __init__(self, channels: int, dim: int, patch: Size):
+        super().__init__()
+        self.proj = nn.Conv3d(channels, dim, kernel_size=patch, stride=patch)
+
+    def forward(self, video: Tensor) -> Tensor:
+        return self.proj(video)
+
+
+class Encoder(TokenTransformer):
+    """Pixels to the mean and log-variance of their latents; a picture counts as a patch of equal frames."""
+
+    def __init__(self, in_chans: int, z_chans: int, patch: Size, linear_path: bool, dim: int, **rest: Any):
+        super().__init__(dim=dim, **rest)
+        self.patch = patch
+        self.patch_embed = PatchEmbed(in_chans, dim, patch)
+        self.last_layer = nn.Linear(dim, 2 * z_chans)
+        if linear_path:
+            self.linear_path = nn.Linear(patch[0] * patch[1] * patch[2] * in_chans, z_chans)
+            self.linear_path.requires_grad_(False)
+
+    def forward(self, video: Tensor) -> Tensor:  # (batch, 3, 4t, 8h, 8w) -> (batch, 32, t, h, w)
+        if video.shape[2] == 1:
+            video = video.expand(-1, -1, self.patch[0], -1, -1)
+        embedded = self.patch_embed(video)
+        frames, height, width = embedded.shape[2:]
+        grid = (frames, height, width)
+        moments = self.last_layer(self.transform(embedded.flatten(2).transpose(1, 2), grid))
+        if hasattr(self, "linear_path"):
+            mean, log_variance = moments.chunk(2, dim=-1)
+            moments = torch.cat((mean + self.linear_path(patchify(video, self.patch)), log_variance), dim=-1)
+        return moments.transpose(1, 2).unflatten(2, grid)
+
+
+class Decoder(TokenTransformer):
+    """Latents to pixels; a lone latent frame gives one picture."""
+
+    def __init__(self, in_chans: int, z_chans: int, patch: Size, linear_path: bool, dim: int, **rest: Any):
+        super().__init__(dim=dim, **rest)
+        self.patch = patch
+        pixels = patch[0] * patch[1] * patch[2]
+        self.proj_in = nn.Linear(z_chans, dim)
+        self.last_layer = nn.Conv3d(dim // pixels, in_chans, kernel_size=3, padding=1)
+        if linear_path:
+            self.linear_path = nn.Linear(z_chans, pixels * in_chans)
+            self.linear_path.requires_grad_(False)
+
+    def forward(self, latents: Tensor) -> Tensor:  # (batch, 16, t, h, w) -> (batch, 3, 4t, 8h, 8w)
+        frames, height, width = latents.shape[2:]
+        grid = (frames, height, width)
+        tokens = latents.flatten(2).transpose(1, 2)
+        video = self.last_layer(unpatchify(self.transform(self.proj_in(tokens), grid), self.patch, grid))
+        if hasattr(self, "linear_path"):
+            video = video + unpatchify(self.linear_path(tokens), self.patch, grid)
+        return video if frames > 1 else video[:, :, :1]
+
+
+def fade(before: Tensor, tile: Tensor, overlap: int, dim: int) -> Tensor:
+    """The end of the tile before goes over linearly into the beginning of this one. dim: -1 or -2."""
+    overlap = min(overlap, tile.shape[dim])
+    share = torch.arange(overlap, device=tile.device, dtype=tile.dtype) / overlap
+    begin, rest = tile.split((overlap, tile.shape[dim] - overlap), dim)
+    end = before.narrow(dim, before.shape[dim] - overlap, overlap)
+    faded = torch.lerp(end, begin, share if dim == -1 else share[:, None])
+    return torch.cat((faded, rest), dim)
+
+
+def tiled(
+    network: nn.Module, x: Tensor, tile: Size, overlap: Size, unit: Size, out_unit: Size, chained: bool
+) -> Tensor:
+    """Run the network on tiles and join them. Tiles and overlaps count latents, which are `unit` wide in `x`.
+
+    Frames do not overlap. The original's encoder fades a tile into neighbours that are faded already
+    (`chained`), its decoder into raw ones.
+    """
+    spans = []  # where tiles start, along frames, height and width
+    for length, size, shared, per_latent in zip(x.shape[2:], tile, overlap, unit, strict=True):
+        latents = -(-length // per_latent)
+        spans.append(range(0, latents, size - shared if latents > size else latents))
+    slices = [
+        [slice(start * u, (start + size) * u) for start in span]
+        for span, size, u in zip(spans, tile, unit, strict=True)
+    ]
+    pieces = [x[:, :, frames, rows, columns] for frames, rows, columns in product(*slices)]
+    results = iter([network(piece) for piece in pieces])  # independent of each other: any device may do any
+
+    height, width = spans[1].step * out_unit[1], spans[2].step * out_unit[2]  # what a tile adds to the video
+    clips = []
+    for _ in spans[0]:
+        raw = [[next(results) for _ in spans[2]] for _ in spans[1]]
+        faded: list[list[Tensor]] = []
+        neighbours = faded if chained else raw
+        for i, row in enumerate(raw):
+            faded.append([])
+            for j, piece in enumerate(row):
+                if i:
+                    piece = fade(neighbours[i - 1][j], piece, overlap[1] * out_unit[1], dim=-2)
+                if j:
+                    piece = fade(neighbours[i][j - 1], piece, overlap[2] * out_unit[2], dim=-1)
+                faded[i].append(piece)
+        rows = [torch.cat([piece[..., :height, :width] for piece in row], dim=-1) for row in faded]
+        clips.append(torch.cat(rows, dim=-2))
+    return torch.cat(clips, dim=2)
+
+
+class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):  # type: ignore[misc]
+    """The autoencoder of MAGI-1. Video is (batch, 3, frames, height, width) in [-1, 1].
+
+    The arguments are those of the published `ddconfig`; `video_length` (frames) and `video_size` (pixels) are
+    the clip whose positions were learned, other clips have them resized. Latents are to be multiplied with
+    `scaling_factor` before a transformer sees them. Raises InputError for a setting that is not supported.
+
+    Two options are for small models: `encoder_depth`, blocks of the encoder if it differs from `depth`, and
+    `linear_path`, a frozen linear map beside each transformer: `fit_linear_path` makes it a PCA of patches.
+    """
+
+    _supports_gradient_checkpointing = True
+    _repeated_blocks = ["Block"]  # noqa: RUF012 (a list in the base class)
+
+    @register_to_config
+    def __init__(
+        self,
+        conv_last_layer: bool = True,
+        depth: int = 24,
+        double_z: bool = True,
+        embed_dim: int = 1024,
+        in_chans: int = 3,
+        ln_in_attn: bool = True,
+        mlp_ratio: float = 4,
+        norm_code: bool = False,
+        num_heads: int = 16,
+        patch_length: int = 4,
+        patch_size: int = 8,
+        qkv_bias: bool = True,
+        video_length: int = 16,
+        video_size: int = 256,
+        with_cls_token: bool = True,
+        z_chans: int = 16,
+        scaling_factor: float = 0.18215,
+        linear_path: bool = False,
+        encoder_depth: int | None = None,
+    ):
+        super().__init__()
+        for name, allowed in {
+            "conv_last_layer": True,
+            "double_z": True,
+            "ln_in_attn": True,
+            "norm_code": False,
+            "with_cls_token": True,
+        }.items():
+            if self.config[name] != allowed:
+                raise InputError(
+                    f"{name} is {self.config[name]}, but this autoencoder is made for {allowed} only."
+                )
+        for name, divisor in {
+            "embed_dim": patch_length * patch_size**2,
+            "video_length": patch_length,
+            "video_size": patch_size,
+        }.items():
+            if self.config[name] % divisor:
+                raise InputError(f"{name} is {self.config[name]}; give a multiple of {divisor}.")
+        if embed_dim % num_heads:
+            raise InputError(f"embed_dim is {embed_dim}; give a multiple of num_heads, which is {num_heads}.")
+
+        self.patch: Size = (patch_length, patch_size, patch_size)
+        self.use_slicing = self.use_tiling = False
+        shared: dict[str, Any] = {
+            "in_chans": in_chans,
+            "z_chans": z_chans,
+            "patch": self.patch,
+            "linear_path": linear_path,
+            "grid": (video_length // patch_length, video_size // patch_size, video_size // patch_size),
+            "dim": embed_dim,
+            "heads": num_heads,
+            "mlp_ratio": mlp_ratio,
+            "qkv_bias": qkv_bias,
+        }
+        self.encoder = Encoder(depth=depth if encoder_depth is None else encoder_depth, **shared)
+        self.decoder = Decoder(depth=depth, **shared)
+
+    def enable_tiling(
+        self, tile_height: int = 256, tile_width: int = 256, tile_frames: int = 12, overlap: float = 0.25
+    ) -> None:
+        """Code tile by tile: less memory, and tiles of the size that the published weights know.
+
+        Sizes are pixels and frames; `overlap` is the share (0 to 0.5) of a tile's height and width that fades
+        into the next tile. Frames do not overlap. Raises InputError for sizes that do not fit the patch.
+        """
+        sizes = {"tile_frames": tile_frames, "tile_height": tile_height, "tile_width": tile_width}
+        for (name, size), side in zip(sizes.items(), self.patch, strict=True):
+            if size < 1 or size % side:
+                raise InputError(f"{name} is {size}; give a multiple of {side}.")
+        if not 0 <= overlap <= 0.5:
+            raise InputError(f"overlap is {overlap}; give a share between 0 and 0.5.")
+        frames, height, width = (size // side for size, side in zip(sizes.values(), self.patch, strict=True))
+        self.tile: Size = (frames, height, width)
+        self.tile_overlap: Size = (0, int(height * overlap), int(width * overlap))
+        self.use_tiling = True
+
+    def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple:
+        """Video (batch, 3, T, H, W) in [-1, 1] -> `latent_dist` over latents (batch, 16, T/4, H/8, W/8).
+
+        T is 1 (a picture: one latent frame) or a multiple of 4, H and W are multiples of 8, else InputError.
+        """
+        self._check(x)
+        distribution = DiagonalGaussianDistribution(
+            self._run(self.encoder, x, self.patch, (1, 1, 1), chained=True)
+        )
+        return AutoencoderKLOutput(latent_dist=distribution) if return_dict else (distribution,)
+
+    def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple:
+        """Latents (batch, 16, t, h, w) -> `sample`, video (batch, 3, 4t, 8h, 8w) in about [-1, 1].
+
+        One latent frame gives ONE frame, also where it is the last tile. Raises InputError for another shape.
+        """
+        channels = self.config["z_chans"]
+        if z.ndim != 5 or z.shape[1] != channels:
+            raise InputError(
+                f"the latents' shape is {tuple(z.shape)}; give (batch, {channels}, frames, height, width)."
+            )
+        video = self._run(self.decoder, z, (1, 1, 1), self.patch, chained=False)
+        return DecoderOutput(sample=video) if return_dict else (video,)
+
+    def _check(self, video: Tensor) -> None:
+        channels, patch = self.config["in_chans"], self.patch
+        if video.ndim != 5 or video.shape[1] != channels:
+            raise InputError(
+                f"the video's shape is {tuple(video.shape)}; give (batch, {channels}, frames, height, width)."
+            )
+        frames, height, width = video.shape[2:]
+        if height % patch[1] or width % patch[2]:
+            raise InputError(f"the video is {width} x {height} pixels; give multiples of {patch[1]}.")
+        if frames != 1 and frames % patch[0]:
+            raise InputError(f"the video has {frames} frames; give 1 or a multiple of {patch[0]}.")
+
+    def _run(self, network: nn.Module, x: Tensor, unit: Size, out_unit: Size, chained: bool) -> Tensor:
+        parts = [
+            tiled(network, part, self.tile, self.tile_overlap, unit, out_unit, chained)
+            if self.use_tiling
+            else network(part)
+            for part in (x.split(1) if self.use_slicing else [x])
+        ]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def forward(
+        self,
+        sample: Tensor,
+        sample_posterior: bool = False,
+        return_dict: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> DecoderOutput | tuple:
+        """Encode and decode. Shapes and errors are those of `encode` and `decode`."""
+        posterior = self.encode(sample, return_dict=False)[0]
+        latents = posterior.sample(generator) if sample_posterior else posterior.mode()
+        return self.decode(latents, return_dict)
+
+    @torch.no_grad()
+    def fit_linear_path(self, video: Tensor, exponent: float = 0.5) -> float:
+        """Set the linear paths to the PCA of the video's patches and silence the transformers' output layers.
+
+        The model then is the best linear autoencoder of `video` (batch, 3, T, H, W), and training adds to it.
+        Component k is divided by its std ** exponent (0 keeps the scale of pixels, 1 whitens), then all by one
+        number that makes the mean square of the latents 1. Returns the share of the variance that is kept.
+        Raises InputError for a model without `linear_path`, and unless T, H, W are multiples of the patch.
+        """
+        if not self.config["linear_path"]:
+            raise InputError("this autoencoder has no linear path; make it with linear_path=True.")
+        self._check(video)
+        if video.shape[2] == 1:
+            raise InputError(f"the video has 1 frame; give clips of a multiple of {self.patch[0]} frames.")
+        z_chans, size = self.config["z_chans"], self.decoder.linear_path.out_features
+        total = torch.zeros(size, dtype=torch.float64, device=video.device)
+        products = torch.zeros(size, size, dtype=torch.float64, device=video.device)
+        count = 0
+        for clip in video.split(1):  # one at a time: the patches of all of them would not fit
+            patches = patchify(clip, self.patch)[0].double()
+            total += patches.sum(0)
+            products += patches.T @ patches
+            count += len(patches)
+        mean = total / count
+        variances, components = torch.linalg.eigh(products / count - mean.outer(mean))  # ascending
+        kept = variances[-z_chans:].flip(0).clamp(min=0)
+        components = components[:, -z_chans:].flip(1)  # (pixels of a patch, components)
+
+        std = kept.sqrt().clamp(min=1e-6 * kept[0].sqrt())  # empty components must not divide by zero
+        scale = std**exponent * (kept / std ** (2 * exponent)).mean().sqrt()
+        self.encoder.linear_path.weight.copy_((components / scale).T)
+        self.encoder.linear_path.bias.copy_(-(components / scale).T @ mean)
+        self.decoder.linear_path.weight.copy_(components * scale)
+        self.decoder.linear_path.bias.copy_(mean)
+        for parameter in (*self.encoder.last_layer.parameters(), *self.decoder.last_layer.parameters()):
+            parameter.zero_()
+        self.encoder.last_layer.bias[z_chans:] = -6  # log-variance: a little noise
+        return float(kept.sum() / variances.sum())

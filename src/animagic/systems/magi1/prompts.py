@@ -1,0 +1,170 @@
+"""What the MAGI-1 transformer reads: text embeddings for every chunk, with the special tokens in front."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
+
+from ...errors import InputError
+
+_SPECIAL_ROWS = {"transition": 0, "hq": 1, "static": 2, "dynamic": 3, "borderness": 4, "3d": 15, "anime": 16}
+_DURATION_ROW, _DURATION_COUNT = 7, 8
+# Each token is put in front of those before it, so the last of this order comes first.
+_SPECIAL_ORDER = ("static", "dynamic", "borderness", "hq", "3d", "anime", "duration")
+
+
+@dataclass(frozen=True)
+class TextEmbedding:
+    """Text as the network reads it: embeds (batch, length, channels), mask (batch, length), 1 where there is text."""
+
+    embeds: torch.Tensor
+    mask: torch.Tensor
+
+    def prepend(self, row: torch.Tensor) -> TextEmbedding:
+        """One more token in front; the length stays, what no longer fits is cut off."""
+        batch, length = self.mask.shape
+        row = row.to(self.embeds).expand(batch, 1, -1)
+        mask = torch.cat([torch.ones_like(self.mask[:, :1]), self.mask], dim=1)
+        return TextEmbedding(torch.cat([row, self.embeds], dim=1)[:, :length], mask[:, :length])
+
+    def trimmed(self) -> TextEmbedding:
+        """Without the padding that no sample of the batch uses."""
+        used = (self.mask != 0).any(0).nonzero()
+        length = int(used[-1]) + 1 if len(used) else 1
+        return TextEmbedding(self.embeds[:, :length], self.mask[:, :length])
+
+
+class Magi1SpecialTokens(ModelMixin, ConfigMixin):
+    """The table of `special_tokens.npz`: learned rows that ask for quality, style, kind of motion and duration."""
+
+    @register_to_config
+    def __init__(self, channels: int = 4096, rows: int = 100):
+        super().__init__()
+        self.caption_token = nn.Parameter(torch.zeros(1, channels))
+        self.logo_token = nn.Parameter(torch.zeros(1, channels))
+        self.other_tokens = nn.Parameter(torch.zeros(rows, channels))
+
+    def row(self, name: str, chunks_left: int = 1) -> torch.Tensor:
+        """The row of a token: "hq", "static", "dynamic", "borderness", "3d", "anime", "transition", "caption", "logo",
+        or "duration" for `chunks_left` chunks still to come."""
+        if name == "duration":
+            return self.other_tokens[_DURATION_ROW + min(chunks_left, _DURATION_COUNT) - 1]
+        if name in ("caption", "logo"):
+            return getattr(self, f"{name}_token")[0]
+        if name not in _SPECIAL_ROWS:
+            known = ", ".join([*_SPECIAL_ORDER, "transition", "caption", "logo"])
+            raise InputError(f"special token {name!r} is unknown; choose from {known}.")
+        return self.other_tokens[_SPECIAL_ROWS[name]]
+
+
+@dataclass(frozen=True)
+class ChunkPrompts:
+    """The text of every chunk.
+
+    Args:
+        prompts: (first chunk, text) in increasing order, from chunk 0: each holds until the next begins.
+        null: what a chunk reads when its prompt is taken away.
+        special: names of special tokens put in front of each prompt.
+        table: where their rows come from.
+        num_chunks: chunks of the video, for the duration token; None: endless.
+    """
+
+    prompts: tuple[tuple[int, TextEmbedding], ...]
+    null: TextEmbedding
+    special: tuple[str, ...] = ()
+    table: Magi1SpecialTokens | None = None
+    num_chunks: int | None = None
+
+    def __post_init__(self):
+        if self.special and self.table is None:
+            raise InputError(f"this model has no special tokens; leave out {', '.join(self.special)}.")
+        unknown = [name for name in self.special if name not in _SPECIAL_ORDER]
+        if unknown:
+            raise InputError(
+                f"special token {unknown[0]!r} is unknown; choose from {', '.join(_SPECIAL_ORDER)}."
+            )
+        # A prompt without any text is no prompt.
+        empty = [i for i, (_, text) in enumerate(self.prompts) if not text.mask.any()]
+        if empty:
+            prompts = tuple(
+                (c, self.null if i in empty else text) for i, (c, text) in enumerate(self.prompts)
+            )
+            object.__setattr__(self, "prompts", prompts)
+
+    def at(self, chunk: int) -> TextEmbedding:
+        text = [text for first, text in self.prompts if first <= chunk][-1]
+        left = _DURATION_COUNT if self.num_chunks is None else self.num_chunks - chunk
+        for name in _SPECIAL_ORDER:
+            if name in self.special and self.table is not None and text is not self.null:
+                text = text.prepend(self.table.row(name, left))
+        return text
+
+    def to(self, device: torch.device) -> ChunkPrompts:
+        def move(text: TextEmbedding) -> TextEmbedding:
+            return TextEmbedding(text.embeds.to(device), text.mask.to(device)).trimmed()
+
+        null = move(self.null)
+        moved = ((first, null if text is self.null else move(text)) for first, text in self.prompts)
+        return replace(self, prompts=tuple(moved), null=null)
+
+
+def null_caption(embedding: torch.Tensor, batch: int, length: int = 50) -> TextEmbedding:
+    """The learned null caption (max_length, channels), of which the first 50 positions are text."""
+    mask = (torch.arange(len(embedding), device=embedding.device) < length).long()
+    return TextEmbedding(embedding.detach()[None].expand(batch, -1, -1), mask[None].expand(batch, -1))
+
+
+def clean_caption(text: str) -> str:
+    """Captions as the published T5 saw them in training: lower case, no links, markup, handles or odd punctuation."""
+    text = html.unescape(html.unescape(text)).strip().lower().replace("<person>", "person")
+    text = re.sub(r"\b(?:https?:\S+|www\.\S+|[a-z0-9.-]+\.(?:com|co|ru|net|org|edu|gov|it)\b\S*)", " ", text)
+    text = re.sub(r"<[^>]{1,200}>", " ", text)  # markup
+    text = re.sub(r"@[\w\d]+\b", " ", text)
+    text = re.sub(
+        r"[\u31c0-\u31ef\u31f0-\u31ff\u3200-\u32ff\u3300-\u33ff\u3400-\u4dbf\u4dc0-\u4dff\u4e00-\u9fff]+",
+        " ",
+        text,
+    )
+    text = re.sub(r"[\u2010-\u2015\u2212\u2e3a\u2e3b\ufe58\ufe63\uff0d]", "-", text)
+    text = re.sub(r"[`´«»“”¨]", '"', text)
+    text = re.sub(r"[‘’]", "'", text)
+    text = re.sub(r"&quot;?|&amp", " ", text)
+    text = re.sub(r"\d{1,3}(?:\.\d{1,3}){3}", " ", text)  # addresses of machines
+    text = re.sub(r"\d{3,5}:\d{2}\s*$|\\n|#\d{1,3}\b|#\d{5,}\b|\b\d{6,}\b", " ", text)
+    text = re.sub(r"[\S]+\.(?:png|jpg|jpeg|bmp|webp|eps|pdf|apk|mp4)\b", " ", text)
+    text = re.sub(r"([\"']){2,}", r"\1", text)
+    text = re.sub(r"\.{2,}|[#@©™®]|[()\[\]{}|\\/*]{1,}", " ", text)
+    if len(re.findall(r"[-_]", text)) > 3:
+        text = re.sub(r"[-_]", " ", text)
+    text = re.sub(r"^[\s'_,\-:;]+|[\s'_,\-:;]+$", "", text)
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def encode_text(text_encoder, tokenizer, prompts: Sequence[str], max_length: int) -> TextEmbedding:
+    """Embed prompts with any transformers encoder (T5 in the published models).
+
+    Returns embeds (len(prompts), max_length, channels) in float32 and their mask.
+    Raises: InputError for a prompt without a word.
+    """
+    prompts = [prompt.strip() for prompt in prompts]
+    if not all(prompts):
+        raise InputError("the prompt is empty; say what the video should show.")
+    if "t5" in type(text_encoder).__name__.lower():
+        prompts = [clean_caption(clean_caption(prompt)) for prompt in prompts]
+    tokens = tokenizer(
+        list(prompts), max_length=max_length, padding="max_length", truncation=True, return_tensors="pt"
+    ).to(text_encoder.device)
+    with torch.no_grad():
+        # Run on the used length only: the padding would be masked out anyway.
+        used = max(int(tokens.attention_mask.sum(1).max()), 1)
+        states = text_encoder(tokens.input_ids[:, :used], attention_mask=tokens.attention_mask[:, :used])
+    embeds = states.last_hidden_state.float()
+    embeds = torch.nn.functional.pad(embeds, (0, 0, 0, max_length - used))
+    return TextEmbedding(embeds, tokens.attention_mask)

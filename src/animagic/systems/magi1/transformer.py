@@ -1,0 +1,415 @@
+"""The MAGI-1 diffusion transformer: block-causal over chunks, a velocity for every latent frame.
+
+Source: arXiv 2505.13211, section 2; parameter names are those of the published checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.loaders import PeftAdapterMixin
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
+
+from ...errors import InputError
+from ...layers.attention import Backend, Span, attention
+from ...layers.embeddings import sinusoid
+from ...layers.norms import LayerNorm1p
+from ...layers.rotary import apply_rotary, rotary_angles
+
+
+class KeyValueCache:
+    """Keys and values of the clean frames that later chunks still look back at.
+
+    Holds the latent frames [start, stop) of the timeline, a (keys, values) pair a layer, each
+    (batch, groups, tokens, head_dim). `append` is called by the transformer, `forget` by the sampler, so that the
+    memory stays that of the longest look-back, however long the video.
+    """
+
+    def __init__(self, start: int = 0):
+        self.start = self.stop = start
+        self.layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def append(self, frames: range, layers: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Add the keys and values of `frames`, which must follow those already held."""
+        if frames.start != self.stop:
+            raise ValueError(f"the cache ends at frame {self.stop}, frames {frames.start}.. do not follow it")
+        if self.layers and self.stop > self.start:
+            layers = [
+                (torch.cat([k, new_k], dim=2), torch.cat([v, new_v], dim=2))
+                for (k, v), (new_k, new_v) in zip(self.layers, layers, strict=True)
+            ]
+        self.layers, self.stop = layers, frames.stop
+
+    def forget(self, before: int) -> None:
+        """Drop the frames before `before`."""
+        drop = min(before, self.stop) - self.start
+        if drop <= 0:
+            return
+        if self.layers:
+            tokens = self.layers[0][0].shape[2] // (self.stop - self.start) * drop
+            # A copy: a view would keep the dropped part in memory.
+            self.layers = [(k[:, :, tokens:].clone(), v[:, :, tokens:].clone()) for k, v in self.layers]
+        self.start += drop
+
+
+class TimestepEmbedder(nn.Module):
+    def __init__(self, dim: int, frequency_dim: int = 256):
+        super().__init__()
+        self.frequency_dim = frequency_dim
+        self.mlp = nn.Sequential(nn.Linear(frequency_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    def forward(self, t: torch.Tensor) -> torch.Tensor:
+        return self.mlp(sinusoid(t * 1000, self.frequency_dim))
+
+
+class CaptionEmbedder(nn.Module):
+    """Text for the cross-attention; and for the condition one row of the null caption, which tells only whether the
+    caption was dropped (the last row) or kept (the row before it)."""
+
+    def __init__(self, caption_dim: int, text_dim: int, condition_dim: int, max_length: int):
+        super().__init__()
+        self.y_proj_xattn = nn.Sequential(nn.Linear(caption_dim, text_dim), nn.SiLU())
+        self.y_proj_adaln = nn.Sequential(nn.Linear(caption_dim, condition_dim))
+        self.null_caption_embedding = nn.Parameter(torch.randn(max_length, caption_dim) * 0.02)
+
+    def forward(self, caption: torch.Tensor, dropped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        kept_row, dropped_row = self.y_proj_adaln(self.null_caption_embedding[-2:]).unbind(0)
+        return self.y_proj_xattn(caption), torch.where(dropped[..., None], dropped_row, kept_row)
+
+
+class LearnedRotary(nn.Module):
+    def __init__(self, head_dim: int):
+        super().__init__()
+        n = head_dim // 8
+        self.bands = nn.Parameter(10000.0 ** (-torch.arange(n, dtype=torch.float32) / n))
+
+    def forward(self, frames: range, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+        angles = rotary_angles(self.bands, frames, height, width)
+        return angles.cos(), angles.sin()
+
+
+class QueryKeyValue(nn.Module):
+    def __init__(self, dim: int, query_dim: int, key_dim: int, eps: float):
+        super().__init__()
+        self.layer_norm = nn.LayerNorm(dim, eps=eps)
+        self.q = nn.Linear(dim, query_dim, bias=False)
+        self.qx = nn.Linear(dim, query_dim, bias=False)
+        self.k = nn.Linear(dim, key_dim, bias=False)
+        self.v = nn.Linear(dim, key_dim, bias=False)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        x = self.layer_norm(x)
+        return self.q(x), self.qx(x), self.k(x), self.v(x)
+
+
+class ParallelAttention(nn.Module):
+    """Self-attention over the chunks and cross-attention to the text, side by side, joined by one projection."""
+
+    def __init__(self, dim: int, heads: int, groups: int, head_dim: int, eps: float):
+        super().__init__()
+        self.heads, self.groups, self.head_dim = heads, groups, head_dim
+        self.linear_qkv = QueryKeyValue(dim, heads * head_dim, groups * head_dim, eps)
+        self.linear_kv_xattn = nn.Linear(dim, 2 * groups * head_dim, bias=False)
+        self.q_layernorm = LayerNorm1p(head_dim, eps)
+        self.k_layernorm = LayerNorm1p(head_dim, eps)
+        self.q_layernorm_xattn = LayerNorm1p(head_dim, eps)
+        self.k_layernorm_xattn = LayerNorm1p(head_dim, eps)
+        self.linear_proj = nn.Linear(2 * heads * head_dim, dim, bias=False)
+
+    def forward(self, x, text, text_mask, rotary, spans, past, backend):
+        batch, tokens, _ = x.shape
+        chunks, text_length = text.shape[1:3]
+        q, qx, k, v = (y.unflatten(-1, (-1, self.head_dim)) for y in self.linear_qkv(x))
+        # The rotary tables are float32; attention runs in the dtype of the values.
+        q, k = (
+            apply_rotary(y.transpose(1, 2), *rotary).to(v.dtype)
+            for y in (self.q_layernorm(q), self.k_layernorm(k))
+        )  # (batch, heads | groups, tokens, head_dim)
+        v = v.transpose(1, 2)
+        present = (k, v)
+        if past is not None:
+            k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
+        own = (
+            attention(q, k, v, spans=spans, backend=backend).transpose(1, 2).flatten(2)
+        )  # (batch, tokens, dim)
+
+        # Every chunk reads its own text: fold the chunks into the batch.
+        qx = (
+            self.q_layernorm_xattn(qx)
+            .to(v.dtype)
+            .reshape(batch * chunks, tokens // chunks, self.heads, self.head_dim)
+        )
+        kvx = self.linear_kv_xattn(text).reshape(batch * chunks, text_length, self.groups, 2 * self.head_dim)
+        kx, vx = kvx.chunk(2, dim=-1)
+        kx = self.k_layernorm_xattn(kx).to(v.dtype)
+        mask = None if text_mask is None else text_mask.reshape(batch * chunks, 1, 1, text_length)
+        cross = attention(qx.transpose(1, 2), kx.transpose(1, 2), vx.transpose(1, 2), mask=mask)
+        cross = cross.transpose(1, 2).reshape(batch, tokens, -1)
+
+        # The order of the projection's inputs is that of a training run on 8 ranks: eight parts, each (self, cross).
+        joined = torch.stack([own, cross], dim=-2).unflatten(-1, (8, -1)).transpose(-3, -2).flatten(-3)
+        return self.linear_proj(joined), present
+
+
+class FeedForward(nn.Module):
+    def __init__(self, dim: int, hidden: int, gated: bool, eps: float):
+        super().__init__()
+        self.gated = gated
+        self.layer_norm = nn.LayerNorm(dim, eps=eps)
+        self.linear_fc1 = nn.Linear(dim, 2 * hidden if gated else hidden, bias=False)
+        self.linear_fc2 = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.linear_fc1(self.layer_norm(x))
+        if self.gated:
+            gate, x = x.chunk(2, dim=-1)
+            return self.linear_fc2(F.silu(gate) * x)
+        return self.linear_fc2(F.gelu(x))
+
+
+class Modulation(nn.Module):
+    """The gates of attention and feed-forward, kept within (-1, 1) by a tanh."""
+
+    def __init__(self, condition_dim: int, dim: int):
+        super().__init__()
+        self.proj = nn.Sequential(nn.Linear(condition_dim, 2 * dim))
+
+    def forward(self, condition: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        attention_gate, feed_forward_gate = torch.tanh(self.proj(F.silu(condition)).float()).chunk(2, dim=-1)
+        return attention_gate, feed_forward_gate
+
+
+def gate_chunks(x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+    """Multiply each chunk of x (batch, tokens, dim) by its gate (batch, chunks, dim)."""
+    return (x.unflatten(1, (gate.shape[1], -1)) * gate[:, :, None]).flatten(1, 2)
+
+
+class Block(nn.Module):
+    def __init__(self, dim, hidden, heads, groups, head_dim, condition_dim, gated, eps):
+        super().__init__()
+        self.ada_modulate_layer = Modulation(condition_dim, dim)
+        self.self_attention = ParallelAttention(dim, heads, groups, head_dim, eps)
+        self.self_attn_post_norm = LayerNorm1p(dim, eps)
+        self.mlp = FeedForward(dim, hidden, gated, eps)
+        self.mlp_post_norm = LayerNorm1p(dim, eps)
+
+    def forward(self, x, condition, text, text_mask, rotary, spans, past, backend):
+        attention_gate, feed_forward_gate = self.ada_modulate_layer(condition)
+        y, present = self.self_attention(x, text, text_mask, rotary, spans, past, backend)
+        x = (x + self.self_attn_post_norm(gate_chunks(y, attention_gate))).to(x.dtype)
+        y = self.mlp(x)
+        x = (x + self.mlp_post_norm(gate_chunks(y, feed_forward_gate))).to(x.dtype)
+        return x, present
+
+
+class Blocks(nn.Module):
+    def __init__(self, num_layers: int, dim: int, eps: float, **block):
+        super().__init__()
+        self.layers = nn.ModuleList(Block(dim, eps=eps, **block) for _ in range(num_layers))
+        self.final_layernorm = LayerNorm1p(dim, eps)
+
+
+class FinalLinear(nn.Module):
+    def __init__(self, dim: int, out_dim: int):
+        super().__init__()
+        self.linear = nn.Linear(dim, out_dim, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x)
+
+
+class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
+    """MAGI-1's transformer. Constructor arguments are the fields of the published `model_config`.
+
+    Ours, and off in the published models: `data_std`. Given the standard deviation s of the latents, the network
+    learns only what the best linear guess does not know: with d = (1-t)^2 + (t s)^2 the velocity is
+    (t s^2 - (1-t)) / d * x + s / sqrt(d) * network(x / sqrt(d)) (the preconditioning of EDM, arXiv 2206.00364,
+    for linear flow matching). It makes a small network several times quicker to train.
+
+    Raises: InputError if a dimension does not fit.
+    """
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ["Block"]
+    _repeated_blocks = ["Block"]
+    _keep_in_fp32_modules = ["x_embedder", "t_embedder", "y_embedder", "rope", "final_linear"]
+
+    @register_to_config
+    def __init__(
+        self,
+        num_layers: int = 34,
+        hidden_size: int = 3072,
+        ffn_hidden_size: int = 12288,
+        num_attention_heads: int = 24,
+        num_query_groups: int = 8,
+        kv_channels: int = 128,
+        layernorm_epsilon: float = 1e-6,
+        x_rescale_factor: float = 1.0,
+        half_channel_vae: bool = False,
+        patch_size: int = 2,
+        t_patch_size: int = 1,
+        in_channels: int = 16,
+        out_channels: int = 16,
+        cond_hidden_ratio: float = 0.25,
+        caption_channels: int = 4096,
+        caption_max_length: int = 800,
+        xattn_cond_hidden_ratio: float = 1.0,
+        cond_gating_ratio: float = 1.0,
+        gated_linear_unit: bool = False,
+        chunk_width: int = 6,
+        data_std: float | None = None,
+    ):
+        super().__init__()
+        if kv_channels % 8 or (2 * num_attention_heads * kv_channels) % 16:
+            raise InputError(
+                f"kv_channels must be a multiple of 8, and heads x kv_channels too, not {kv_channels}."
+            )
+        if num_attention_heads % num_query_groups:
+            raise InputError(
+                f"{num_attention_heads} heads cannot share {num_query_groups} key/value groups evenly."
+            )
+        condition_dim = int(hidden_size * cond_hidden_ratio)
+        text_dim = int(hidden_size * xattn_cond_hidden_ratio)
+        if text_dim != hidden_size or cond_gating_ratio != 1.0:
+            raise InputError(
+                "xattn_cond_hidden_ratio and cond_gating_ratio must be 1.0, as in every published model."
+            )
+        patch = (t_patch_size, patch_size, patch_size)
+        self.x_embedder = nn.Conv3d(in_channels, hidden_size, patch, stride=patch, bias=False)
+        self.t_embedder = TimestepEmbedder(condition_dim)
+        self.y_embedder = CaptionEmbedder(caption_channels, text_dim, condition_dim, caption_max_length)
+        self.rope = LearnedRotary(kv_channels)
+        self.videodit_blocks = Blocks(
+            num_layers,
+            hidden_size,
+            layernorm_epsilon,
+            hidden=ffn_hidden_size,
+            heads=num_attention_heads,
+            groups=num_query_groups,
+            head_dim=kv_channels,
+            condition_dim=condition_dim,
+            gated=gated_linear_unit,
+        )
+        self.final_linear = FinalLinear(hidden_size, patch[0] * patch[1] * patch[2] * out_channels)
+        self.attention_backend: Backend = "auto"
+        self.gradient_checkpointing = False
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latents that go in and come out; the 24B model takes each of them twice."""
+        return self.config.in_channels // 2 if self.config.half_channel_vae else self.config.in_channels
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        timestep: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        encoder_attention_mask: torch.Tensor | None = None,
+        caption_dropped: torch.Tensor | None = None,
+        shortcut: torch.Tensor | None = None,
+        first_frame: int = 0,
+        key_frames: Sequence[range] | None = None,
+        cache: KeyValueCache | None = None,
+        commit: range = range(0),
+        return_dict: bool = True,
+    ):
+        """Predict the velocity (clean latents minus noise) of a window of whole chunks.
+
+        Args:
+            hidden_states: (batch, channels, frames, height, width) noisy latents; `frames` = chunks x chunk_width.
+            timestep: (batch, chunks), 0 = noise, 1 = clean.
+            encoder_hidden_states: (batch, chunks or 1, length, caption_channels) text of each chunk.
+            encoder_attention_mask: (batch, chunks or 1, length), non-zero where there is text; None: everywhere.
+            caption_dropped: (batch, chunks) boolean; None: nowhere.
+            shortcut: (batch, chunks) step size given to distilled models; None for base models.
+            first_frame: where the window begins on the timeline.
+            key_frames: per chunk the timeline frames that it sees; None: block-causal, everything up to itself.
+            cache: clean frames before the window; None or empty: there are none.
+            commit: timeline frames of this window whose keys and values are appended to the cache.
+
+        Returns: `.sample`, shaped like hidden_states.
+        """
+        config = self.config
+        batch, _, frames, height, width = hidden_states.shape
+        if frames % config.chunk_width or height % config.patch_size or width % config.patch_size:
+            raise InputError(
+                f"latents of {frames} frames, {height} x {width}, cannot be cut into chunks of {config.chunk_width} "
+                f"frames and patches of {config.patch_size} x {config.patch_size}."
+            )
+        chunks = frames // config.chunk_width
+        frame_tokens = (height // config.patch_size) * (width // config.patch_size)
+        timestep = timestep.expand(batch, chunks)
+        if caption_dropped is None:
+            caption_dropped = torch.zeros(batch, chunks, dtype=torch.bool, device=timestep.device)
+
+        spatial_t = timestep.repeat_interleave(config.chunk_width, dim=1)[:, None, :, None, None].to(
+            hidden_states.dtype
+        )
+        x, skip, gain = hidden_states * config.x_rescale_factor, 0.0, 1 / config.x_rescale_factor
+        if config.data_std is not None:
+            s = config.data_std
+            variance = (1 - spatial_t) ** 2 + (spatial_t * s) ** 2
+            skip = (spatial_t * s**2 - (1 - spatial_t)) / variance * hidden_states
+            gain, x = s / variance.sqrt(), x / variance.sqrt()
+        if config.half_channel_vae:
+            x = torch.cat([x, x], dim=1)
+
+        x = (
+            self.x_embedder(x.to(self.x_embedder.weight.dtype)).flatten(2).transpose(1, 2)
+        )  # (batch, tokens, dim)
+        text, condition = self.y_embedder(encoder_hidden_states, caption_dropped)
+        text = text.expand(batch, chunks, *text.shape[2:])
+        condition = condition + self.t_embedder(timestep)
+        if shortcut is not None:
+            condition = condition + self.t_embedder(shortcut)
+        text_mask = None
+        if encoder_attention_mask is not None:
+            text_mask = (encoder_attention_mask != 0).expand(batch, chunks, -1)
+        rotary = self.rope(
+            range(first_frame, first_frame + frames), height // config.patch_size, width // config.patch_size
+        )
+
+        cached = cache.layers if cache is not None and cache.stop > cache.start else None
+        origin = cache.start if cached is not None and cache is not None else first_frame
+        if key_frames is None:
+            key_frames = [range(origin, first_frame + (i + 1) * config.chunk_width) for i in range(chunks)]
+        chunk_tokens = frame_tokens * config.chunk_width
+        spans = [
+            Span(
+                i * chunk_tokens,
+                (i + 1) * chunk_tokens,
+                (r.start - origin) * frame_tokens,
+                (r.stop - origin) * frame_tokens,
+            )
+            for i, r in enumerate(key_frames)
+        ]
+
+        dtype = self.videodit_blocks.layers[0].mlp.linear_fc2.weight.dtype if config.num_layers else x.dtype
+        x, text, condition = x.to(dtype), text.to(dtype), condition.to(dtype)
+        committed = []
+        rows = slice((commit.start - first_frame) * frame_tokens, (commit.stop - first_frame) * frame_tokens)
+        for i, block in enumerate(self.videodit_blocks.layers):
+            past = cached[i] if cached is not None else None
+            arguments = (x, condition, text, text_mask, rotary, spans, past, self.attention_backend)
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
+                x, present = self._gradient_checkpointing_func(block, *arguments)
+            else:
+                x, present = block(*arguments)
+            if len(commit):
+                committed.append((present[0][:, :, rows].clone(), present[1][:, :, rows].clone()))
+        if cache is not None and len(commit):
+            cache.append(commit, committed)
+
+        x = self.final_linear(self.videodit_blocks.final_layernorm(x))
+        p, q = config.t_patch_size, config.patch_size
+        x = x.unflatten(1, (frames // p, height // q, width // q)).unflatten(
+            -1, (p, q, q, config.out_channels)
+        )
+        x = x.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(batch, config.out_channels, frames, height, width)
+        sample = skip + gain * x[:, : self.latent_channels].to(hidden_states.dtype)
+        return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)

@@ -1,0 +1,171 @@
+"""The one loop that makes every video: ask the plan, call the network, advance the timeline, let clean frames go."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import CheckpointError
+from .guidance import Denoiser
+from .plan import Plan, Step
+from .solver import Solver
+
+Noise = Callable[[range], torch.Tensor]
+Map = Callable[[Callable, list], list]
+
+
+class Timeline:
+    """The latent frames that are alive: drawn as noise when first asked for, forgotten when no longer needed.
+
+    Args:
+        noise: gives fresh noise (batch, channels, len(frames), height, width) for frames, asked for in order.
+        prefix: (batch, channels, frames, height, width) given clean latents at the front, or None. What the network
+            reads of those frames is always the prefix; the state beneath it takes no part.
+    """
+
+    def __init__(self, noise: Noise, prefix: torch.Tensor | None = None):
+        self._noise, self.prefix = noise, prefix
+        self.start = self.stop = 0
+        self._latents: torch.Tensor | None = None
+
+    def state(self, frames: range) -> torch.Tensor:
+        """The state of `frames`: (batch, channels, len(frames), height, width)."""
+        if frames.stop > self.stop:
+            fresh = self._noise(range(self.stop, frames.stop))
+            self._latents = fresh if self._latents is None else torch.cat([self._latents, fresh], dim=2)
+            self.stop = frames.stop
+        if frames.start < self.start or self._latents is None:
+            raise IndexError(f"frame {frames.start} is gone; the timeline holds {self.start} to {self.stop}")
+        return self._latents[:, :, frames.start - self.start : frames.stop - self.start]
+
+    def read(self, frames: range) -> torch.Tensor:
+        """What the network sees of `frames`: the state, with the prefix laid over it."""
+        latents = self.state(frames)
+        if self.prefix is not None and frames.start < self.prefix.shape[2]:
+            given = self.prefix[:, :, frames.start : frames.stop].to(latents)
+            latents = torch.cat([given, latents[:, :, given.shape[2] :]], dim=2)
+        return latents
+
+    def write(self, frames: range, latents: torch.Tensor) -> None:
+        """Set the state of `frames`."""
+        self.state(frames).copy_(latents)
+
+    def forget(self, before: int) -> None:
+        """Drop the frames before `before`; later frames that do not exist yet will still be drawn in order."""
+        drop = min(before, self.stop) - self.start
+        if drop > 0 and self._latents is not None:
+            self._latents = self._latents[:, :, drop:].clone()
+            self.start += drop
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        span = torch.tensor([self.start, self.stop])
+        return {"span": span} if self._latents is None else {"span": span, "latents": self._latents}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        self.start, self.stop = (int(x) for x in state["span"])
+        self._latents = state.get("latents")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands after a step."""
+
+    step: int
+    """Steps done."""
+    total_steps: int | None
+    """None: endless."""
+    clean_frames: int
+    """Latent frames that are final."""
+    seconds: float
+    """Since this run (or its resumption) began."""
+    seconds_left: float | None
+    plan_step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Clean:
+    """Frames that are final: latents (batch, channels, frames, height, width) and where they lie on the timeline."""
+
+    frames: range
+    latents: torch.Tensor
+
+
+def _one_by_one(function: Callable, items: list) -> list:
+    return [function(item) for item in items]
+
+
+class Sampler:
+    """Runs a plan. `run` yields clean frames; between two of its steps the state can be saved and loaded again.
+
+    Args:
+        plan, denoiser, solver, timeline: what to do, with what.
+        parallel_map: calls the denoiser on the windows of a step; give one that spreads them over devices.
+        on_step: called after every step with a `Progress`; an exception in it (KeyboardInterrupt too) ends the run.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        denoiser: Denoiser,
+        solver: Solver,
+        timeline: Timeline,
+        *,
+        parallel_map: Map = _one_by_one,
+        on_step: Callable[[Progress], None] | None = None,
+    ):
+        self.plan, self.denoiser, self.solver, self.timeline = plan, denoiser, solver, timeline
+        self.parallel_map, self.on_step = parallel_map, on_step
+        self.steps_done = self.clean_frames = 0
+
+    def run(self) -> Iterator[Clean]:
+        """Yield frames as they become clean. Memory is that of the frames in flight."""
+        began, first = time.monotonic(), self.steps_done
+        total = self.plan.total_steps
+        for step in itertools.islice(self.plan.steps(), first, None):
+            with torch.no_grad():
+                self.timeline.forget(min(window.frames.start for window in step.windows))
+                predictions = self.parallel_map(
+                    lambda window: self.denoiser(self.timeline.read(window.frames), window),
+                    list(step.windows),
+                )
+                self.solver.advance(self.timeline, step, predictions)
+            self.steps_done += 1
+            self.clean_frames += len(step.clean)
+            clean = Clean(step.clean, self.timeline.state(step.clean).clone()) if len(step.clean) else None
+            if self.on_step is not None:
+                seconds = time.monotonic() - began
+                left = (
+                    None if total is None else seconds / (self.steps_done - first) * (total - self.steps_done)
+                )
+                self.on_step(Progress(self.steps_done, total, self.clean_frames, seconds, left, step))
+            if clean is not None:
+                yield clean
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Everything needed to go on: save it between two steps (in `on_step`, or after a yield)."""
+        state = {f"timeline.{k}": v for k, v in self.timeline.state_dict().items()}
+        state["steps_done"], state["clean_frames"] = (
+            torch.tensor(self.steps_done),
+            torch.tensor(self.clean_frames),
+        )
+        if hasattr(self.denoiser, "state_dict"):
+            state |= {f"denoiser.{k}": v for k, v in self.denoiser.state_dict().items()}
+        return state
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Continue from `state`; the rest of the run gives the same numbers as one that was never interrupted."""
+        try:
+            self.steps_done, self.clean_frames = int(state["steps_done"]), int(state["clean_frames"])
+            self.timeline.load_state_dict(_part(state, "timeline."))
+        except KeyError as error:
+            raise CheckpointError(f"the saved run lacks {error}; it cannot be resumed.") from error
+        if hasattr(self.denoiser, "load_state_dict"):
+            self.denoiser.load_state_dict(_part(state, "denoiser."))
+
+
+def _part(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}

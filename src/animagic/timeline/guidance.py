@@ -1,0 +1,102 @@
+"""Guidance: a denoiser that wraps a denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+
+from .plan import Window
+
+
+class Denoiser(Protocol):
+    """Predicts noise or velocity for the frames of a window. latents: (batch, channels, frames, height, width)."""
+
+    def __call__(self, latents: torch.Tensor, window: Window) -> torch.Tensor: ...
+
+
+class ConditionalDenoiser(Protocol):
+    """A denoiser whose conditions can be taken away.
+
+    text: whether it reads the prompt; history: whether chunks see each other and the cache (without, every chunk is
+    on its own and nothing is committed); commit: whether the window's commit frames enter the cache.
+    """
+
+    def __call__(
+        self,
+        latents: torch.Tensor,
+        window: Window,
+        *,
+        text: bool = True,
+        history: bool = True,
+        commit: bool = True,
+    ) -> torch.Tensor: ...
+
+
+class TextGuidance:
+    """Classifier-free guidance (arXiv 2207.12598): unprompted + scale (prompted - unprompted)."""
+
+    def __init__(self, denoiser: ConditionalDenoiser, scale: float):
+        self.denoiser, self.scale = denoiser, scale
+
+    def __call__(self, latents: torch.Tensor, window: Window) -> torch.Tensor:
+        if self.scale == 1:
+            return self.denoiser(latents, window)
+        prompted = self.denoiser(latents, window, commit=False)
+        unprompted = self.denoiser(latents, window, text=False)
+        return unprompted + self.scale * (prompted - unprompted)
+
+
+class ChunkGuidance:
+    """MAGI-1's guidance by the text and by the chunks before:
+    (1 - p) v(alone) + (p - s) v(history) + s v(history, text), with p and s chosen by each frame's time.
+
+    Args:
+        times: the schedule, (num_steps + 1,); a clean frame counts as 1.
+        ranges: increasing times at which the next pair of scales begins.
+        history_scales, text_scales: p and s of each range.
+
+    A branch whose factor is zero is not run; the alone branch runs for the chunks that need it only. The history
+    branch is what fills the cache. Source: MAGI-1, arXiv 2505.13211, section 2; `cfg_t_range` of its configurations.
+    """
+
+    def __init__(
+        self,
+        denoiser: ConditionalDenoiser,
+        times: torch.Tensor,
+        ranges: Sequence[float],
+        history_scales: Sequence[float],
+        text_scales: Sequence[float],
+    ):
+        self.denoiser, self.times = denoiser, times
+        self.ranges = torch.tensor(ranges)
+        self.history_scales, self.text_scales = torch.tensor(history_scales), torch.tensor(text_scales)
+
+    def __call__(self, latents: torch.Tensor, window: Window) -> torch.Tensor:
+        times = self.times[torch.tensor(window.levels)]
+        index = (self.ranges[None] <= times[:, None] + 1e-7).sum(1) - 1
+        history, text = self.history_scales[index], self.text_scales[index]
+        denoised = torch.tensor([level < len(self.times) - 1 for level in window.levels])
+
+        def wanted(factor: torch.Tensor) -> torch.Tensor:
+            return (factor != 0) & denoised
+
+        def spread(factor: torch.Tensor) -> torch.Tensor:
+            return factor.to(latents.device, latents.dtype)[:, None, None]
+
+        result = torch.zeros_like(latents)
+        if wanted(text).any():
+            # First: it must see the cache as it was before the history branch commits.
+            result = result + spread(text) * self.denoiser(latents, window, commit=False)
+        if wanted(history - text).any() or len(window.commit):
+            result = result + spread(history - text) * self.denoiser(latents, window, text=False)
+        alone = wanted(1 - history)
+        if alone.any():
+            levels = tuple(level for level, yes in zip(window.levels, alone.tolist(), strict=True) if yes)
+            part = replace(window, levels=levels, context=range(0), commit=range(0))
+            alone = alone.to(latents.device)
+            velocity = self.denoiser(latents[:, :, alone], part, text=False, history=False, commit=False)
+            result[:, :, alone] += spread((1 - history)[alone.cpu()]) * velocity
+        return result
