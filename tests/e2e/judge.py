@@ -7,7 +7,7 @@ silhouettes, and the motion is the studio's own kind of path that the thing's ce
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -15,13 +15,15 @@ from scipy import ndimage
 from skimage.color import rgb2lab
 
 from animagic.errors import InputError
-from animagic.synthetic import COLOURS, SHAPES, Background, Motion, Scene, Thing, render
-from animagic.synthetic.scenes import FLOORS, PLAIN, VIEWS, WALLS
+from animagic.synthetic import COLOURS, SHAPES, Background, Motion, Scene, Thing, facts, render
+from animagic.synthetic.scenes import FLOORS, PANNED, PHOTOS, PLAIN, VIEWS, WALLS
 
 GRID = 20  # silhouettes are compared at this many pixels a side
 ANGLES = np.arange(0, 360, 10)
+BLURS = (0.0, 1.0, 1.8)  # pixels
+TURN_SPIN, TURN_ROLL = 0.0, 0.0  # margins of correlation above which a thing turns
 NOT_A_THING = [*PLAIN.values(), *FLOORS.values(), *WALLS.values(), *(rgb for view in VIEWS.values() for rgb in view),
-               (226, 222, 190), (255, 226, 160), (250, 246, 238), (45, 42, 52)]  # moon, sun, window frame, outline  # fmt: skip
+               (226, 222, 190), (255, 226, 160), (45, 42, 52)]  # moon, sun, outline  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,19 +36,22 @@ class Verdict:
     colour: str
     shape: str
     motion: str
+    background: str
+    camera: str
     confidence: float
     share: float
 
 
 @dataclass(frozen=True)
 class Track:
-    """The thing in those frames (index `frames`) where it lies wholly in view; masks (n, 64, 64), 0 to 1."""
+    """The thing in the n frames (their indices in `frames`) where it lies wholly in view."""
 
     colour: str
     frames: np.ndarray
-    masks: np.ndarray
+    everywhere: np.ndarray  # (F, 64, 64), 0 to 1, in every frame of the video
+    masks: np.ndarray  # (n, 64, 64), 0 to 1
     centres: np.ndarray  # (n, 2), x and y in pixels
-    areas: np.ndarray  # (n,), pixels
+    spreads: np.ndarray  # (n,), root mean square distance from the centre, pixels
 
 
 def _lab(rgb) -> np.ndarray:
@@ -54,26 +59,34 @@ def _lab(rgb) -> np.ndarray:
 
 
 @lru_cache(maxsize=None)
-def _palette() -> tuple[np.ndarray, np.ndarray]:
-    return _lab([list(COLOURS.values())])[0], _lab([NOT_A_THING])[0]
+def _table() -> np.ndarray:
+    """Membership of every colour of 6 bits a channel in every palette colour: (colours, 2 ** 18), 0 to 1."""
+    levels = np.arange(2, 256, 4)
+    lab = _lab(np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(1, -1, 3))[0]
+    to_thing = np.stack([np.linalg.norm(lab - colour, axis=-1) for colour in _lab([list(COLOURS.values())])[0]])
+    others = _lab([NOT_A_THING])[0]
+    # A blurred white thing looks like a pale wall. White things never stand before those, so walls lose that colour.
+    others = others[np.linalg.norm(others - _lab([[COLOURS["white"]]])[0, 0], axis=-1) > 20]
+    to_other = np.min([np.linalg.norm(lab - colour, axis=-1) for colour in others], axis=0)
+    nearest = to_thing.min(0)
+    soft = np.clip((46 - nearest) / 12, 0, 1) * np.clip((to_other - nearest) / 10 + 0.5, 0, 1)
+    return np.where(to_thing == nearest, soft, 0).astype(np.float32)
 
 
 def _memberships(frames: np.ndarray) -> np.ndarray:
     """How much each pixel has each palette colour: (colours, F, H, W), 0 to 1; a pixel belongs to one colour at most."""
-    lab = _lab(frames)
-    things, others = _palette()
-    to_thing = np.stack([np.linalg.norm(lab - colour, axis=-1) for colour in things])
-    to_other = np.min([np.linalg.norm(lab - colour, axis=-1) for colour in others], axis=0)
-    nearest = to_thing.min(0)
-    soft = np.clip((46 - nearest) / 12, 0, 1) * np.clip((to_other - nearest) / 10 + 0.5, 0, 1)
-    return np.where(to_thing == nearest, soft, 0)
+    red, green, blue = np.moveaxis(frames.astype(np.int32) >> 2, -1, 0)
+    return _table()[:, (red << 12) | (green << 6) | blue]
 
 
 def _largest_pieces(member: np.ndarray) -> np.ndarray:
-    """Keep in each frame the largest piece of a soft mask (F, H, W); pieces 2 pixels apart (sails, hull) are one."""
+    """Keep in each frame the largest piece of a soft mask (F, H, W).
+
+    Pieces up to 11 pixels apart are one: sails and hull, or a ring between its pale marks.
+    """
     kept = np.zeros_like(member)
     for mask, out in zip(member, kept, strict=True):
-        labels, count = ndimage.label(ndimage.binary_dilation(mask > 0.4, iterations=2))
+        labels, count =  ndimage.label(ndimage.distance_transform_edt(mask <= 0.4) < 5.5)
         if count:
             masses = ndimage.sum_labels(mask, labels, np.arange(1, count + 1))
             piece = labels == 1 + int(np.argmax(masses))
@@ -82,16 +95,21 @@ def _largest_pieces(member: np.ndarray) -> np.ndarray:
 
 
 def _track(frames: np.ndarray) -> Track:
+    """Find the palette colour of which most is seen in one piece, and follow that piece."""
     members = _memberships(frames)
-    names = list(COLOURS)
-    pieces = {name: _largest_pieces(members[i]) for i, name in enumerate(names) if members[i].sum() > 20 * len(frames)}
-    sizes = {name: float(np.mean(np.sort(p.sum((1, 2)))[len(p) // 2 :])) for name, p in pieces.items()}
+    sizes = {}
+    for name, member in zip(COLOURS, members, strict=True):
+        if member.sum() > 20 * len(frames):
+            sizes[name] = float(np.quantile(_largest_pieces(member).sum((1, 2)), 0.75))
     # White is also in clouds, windows and highlights: it counts only where nothing is coloured.
     coloured = {name: size for name, size in sizes.items() if name != "white" and size > 30}
     chosen = coloured or sizes or {"white": 0.0}
-    colour = max(chosen, key=lambda name: chosen[name])
-    masks = pieces.get(colour, np.zeros(frames.shape[:3], np.float32))
+    return _follow(max(chosen, key=lambda name: chosen[name]), frames, members)
 
+
+def _follow(colour: str, frames: np.ndarray, members: np.ndarray | None = None) -> Track:
+    members = _memberships(frames) if members is None else members
+    masks = _largest_pieces(members[list(COLOURS).index(colour)])
     areas = masks.sum((1, 2))
     solid = masks > 0.4
     touches = solid[:, :, [0, -1]].any((1, 2)) | solid[:, [0, -1], :].any((1, 2))
@@ -99,52 +117,63 @@ def _track(frames: np.ndarray) -> Track:
     if seen.sum() < 6:
         seen = areas > 12
     index = np.flatnonzero(seen)
-    masks, areas = masks[index], areas[index]
+    everywhere, masks = masks, masks[index]
     ys, xs = np.mgrid[: frames.shape[1], : frames.shape[2]]
-    centres = np.stack([(masks * xs).sum((1, 2)), (masks * ys).sum((1, 2))], -1) / np.maximum(areas, 1e-6)[:, None]
-    return Track(colour, index, masks, centres, areas)
+    total = np.maximum(masks.sum((1, 2)), 1e-6)
+    x, y = (masks * xs).sum((1, 2)) / total, (masks * ys).sum((1, 2)) / total
+    squares = (xs - x[:, None, None]) ** 2 + (ys - y[:, None, None]) ** 2
+    spreads = np.sqrt((masks * squares).sum((1, 2)) / total)
+    return Track(colour, index, everywhere, masks, np.stack([x, y], -1), spreads)
 
 
 # ---- shape ------------------------------------------------------------------------------------------------------
 
 
-def _normalised(mask: np.ndarray) -> np.ndarray:
-    """A mask at a common place and spread, as a flat vector of length 1 and mean 0; (GRID * GRID,)."""
-    ys, xs = np.mgrid[: mask.shape[0], : mask.shape[1]]
-    total = mask.sum()
-    x, y = (mask * xs).sum() / total, (mask * ys).sum() / total
-    spread = np.sqrt((mask * ((xs - x) ** 2 + (ys - y) ** 2)).sum() / total)
-    steps = np.linspace(-2.0, 2.0, GRID) * spread
-    grid = np.meshgrid(y + steps, x + steps, indexing="ij")
-    vector = ndimage.map_coordinates(mask, grid, order=1, mode="constant").ravel()
-    vector -= vector.mean()
-    return vector / (np.linalg.norm(vector) + 1e-9)
+def _normalised(masks: np.ndarray, centres: np.ndarray, spreads: np.ndarray) -> np.ndarray:
+    """Masks (n, H, W) at a common place and spread, as vectors of mean 0 and length 1: (n, GRID * GRID)."""
+    steps = np.linspace(-2.0, 2.0, GRID)
+    grid_y, grid_x = np.meshgrid(steps, steps, indexing="ij")
+    vectors = np.empty((len(masks), GRID * GRID), np.float32)
+    for vector, mask, (x, y), spread in zip(vectors, masks, centres, spreads, strict=True):
+        where = (grid_y.ravel() * spread + y, grid_x.ravel() * spread + x)
+        vector[:] = ndimage.map_coordinates(mask, where, order=1, mode="constant")
+    vectors -= vectors.mean(-1, keepdims=True)
+    return vectors / (np.linalg.norm(vectors, axis=-1, keepdims=True) + 1e-9)
 
 
 @lru_cache(maxsize=None)
 def _silhouettes(colour: str) -> np.ndarray:
-    """Every shape in every rotation, seen through the same colour rule: (shapes, angles or mirrored angles, GRID**2)."""
-    member = list(COLOURS).index(colour)
+    """Every shape as the judge itself sees it: (shapes, looks, angles, GRID * GRID).
+
+    The looks are three degrees of blur, of the shape and of its mirror image (a car that goes left).
+    """
     bank = []
     for shape in SHAPES:
-        # A turn of 10 degrees a frame; the mirror image is what a thing that goes left looks like.
-        thing = Thing(shape, colour, 26, Motion("spins", 32, 32, rate=1 / len(ANGLES)))
+        thing = Thing(shape, colour, 24, Motion("spins", 32, 32, rate=1 / len(ANGLES)))
         background = Background("plain", "dark" if colour == "white" else "grey")
-        frames = render(Scene(background, (thing,)), len(ANGLES))
-        views = [frames, frames[:, :, ::-1]] if shape in ("car", "boat") else [frames, frames]
-        blurred = ndimage.gaussian_filter(np.concatenate(views).astype(np.float32), (0, 0.7, 0.7, 0))
-        bank.append([_normalised(mask) for mask in _largest_pieces(_memberships(blurred)[member])])
+        frames = render(Scene(background, (thing,)), len(ANGLES)).astype(np.float32)
+        looks = []
+        for blur in BLURS:
+            blurred = ndimage.gaussian_filter(frames, (0, blur, blur, 0))
+            for view in (blurred, blurred[:, :, ::-1]):
+                track = _follow(colour, view)
+                vectors = np.zeros((len(ANGLES), GRID * GRID), np.float32)  # white may blur away altogether
+                vectors[track.frames] = _normalised(track.masks, track.centres, track.spreads)
+                looks.append(vectors)
+        bank.append(looks)
     return np.array(bank, dtype=np.float32)
 
 
 def _shape(track: Track) -> tuple[str, float, np.ndarray]:
-    """The shape, its mean correlation, and its angle in each frame, degrees (n,)."""
-    bank = _silhouettes(track.colour)
-    vectors = np.array([_normalised(mask) for mask in track.masks], dtype=np.float32)
-    scores = np.einsum("fp,sap->sfa", vectors, bank)
-    best = scores.max(-1).mean(-1)
-    winner = int(np.argmax(best))
-    return SHAPES[winner], float(best[winner]), ANGLES[scores[winner].argmax(-1) % len(ANGLES)]
+    """The shape, its mean correlation (0 to 1), and how well it fits in each frame at each angle (n, angles)."""
+    if not len(track.masks):
+        return SHAPES[0], 0.0, np.zeros((0, len(ANGLES)))
+    vectors = _normalised(track.masks, track.centres, track.spreads)
+    scores = np.einsum("fp,slap->slfa", vectors, _silhouettes(track.colour), optimize=True)
+    best = scores.max(-1).mean(-1)  # (shapes, looks)
+    winner, look = np.unravel_index(np.argmax(best), best.shape)
+    upright = scores[winner, ::2]  # not mirrored: only what is upright turns
+    return SHAPES[winner], float(best[winner, look]), upright[best[winner, ::2].argmax()]
 
 
 # ---- motion -----------------------------------------------------------------------------------------------------
@@ -195,22 +224,124 @@ def _paths(time: np.ndarray, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     return costs
 
 
-def _turns(vectors: np.ndarray, time: np.ndarray) -> float:
-    """How much a silhouette's look at the start differs from its looks later: 0 (never turns) to 1."""
-    groups = np.array_split(vectors, 8) if len(vectors) >= 16 else np.array_split(vectors, 4)
-    means = np.array([g.mean(0) for g in groups])
-    means /= np.linalg.norm(means, axis=-1, keepdims=True) + 1e-9
-    return float(1 - (means @ means.T).min())
+def _turns(scores: np.ndarray, time: np.ndarray, rates: np.ndarray) -> float:
+    """By how much a steady turn at one of the rates (degrees a frame) explains the angles better than none."""
+
+    def fit(rate: float) -> float:
+        steps = np.rint((ANGLES[:, None] + rate * time) / 10).astype(int) % len(ANGLES)  # (first angle, frame)
+        return float(scores[np.arange(len(time)), steps].mean(-1).max())
+
+    return max(fit(rate) for rate in rates) - fit(0.0)
 
 
-def _motion(track: Track, frames: np.ndarray, shape: str) -> str:
+def _motion(track: Track, shape: str, scores: np.ndarray) -> str:
     time = track.frames.astype(np.float64)
     if len(time) < 4:
         return "stays still"
-    growth = np.polyfit(time, np.log(np.maximum(track.areas, 1)), 1)[0] * (time[-1] - time[0])
-    if abs(growth) > 0.45:
+    logs = np.log(track.spreads)
+    growth = np.polyfit(time, logs, 1)[0] * (time[-1] - time[0])
+    if abs(growth) > 0.22 and abs(np.corrcoef(time, logs)[0, 1]) > 0.8:  # much, and steadily
         return "grows" if growth > 0 else "shrinks"
-    x, y = track.centres.T
-    costs = _paths(time, x, y)
+    costs = _paths(time, *track.centres.T)
     path = min(costs, key=lambda name: costs[name])
+    if path == "still":
+        turning = shape not in ("ball", "ring") and _turns(scores, time, np.arange(2.4, 4.3, 0.2)) > TURN_SPIN
+        return "spins" if turning else "stays still"
+    if path in ("left", "right"):
+        sign = 1 if path == "right" else -1
+        rolling = shape in ("ball", "ring") and _turns(scores, time, sign * np.arange(1.8, 5.6, 0.2)) > TURN_ROLL
+        return f"{'rolls' if rolling else 'slides'} {path}"
     return path
+
+
+# ---- background and camera -----------------------------------------------------------------------------------------
+
+
+def _pan_rate(frames: np.ndarray, things: np.ndarray) -> float:
+    """Pixels a frame by which the camera moves right (the picture moves left); things: (F, H, W), pixels to leave out."""
+    lag = min(24, len(frames) // 2)
+    before, after = frames[:-lag:4, :48].astype(np.float32).mean(-1), frames[lag::4, :48].astype(np.float32).mean(-1)
+    free = ~(things[:-lag:4, :48]), ~(things[lag::4, :48])
+
+    def mismatch(shift: int) -> float:
+        here, there = slice(max(shift, 0), 64 + min(shift, 0)), slice(max(-shift, 0), 64 + min(-shift, 0))
+        both = free[0][..., here] & free[1][..., there]
+        return float(np.abs(before[..., here] - after[..., there])[both].mean()) if both.any() else np.inf
+
+    shifts = np.arange(-lag, lag + 1)
+    costs = np.array([mismatch(int(shift)) for shift in shifts])
+    best = int(np.argmin(costs))
+    return float(shifts[best] / lag) if costs[lag] > 1 and costs[best] < 0.6 * costs[lag] else 0.0
+
+
+def _profile(frames: np.ndarray, things: np.ndarray) -> np.ndarray:
+    """Colour and unrest of each row without the thing, (64, 6): what backgrounds are compared by."""
+    still = np.ma.masked_array(_lab(frames), np.repeat(things[..., None], 3, -1))
+    picture = np.ma.mean(still, axis=0)  # (64, 64, 3)
+    return np.concatenate([np.ma.median(picture, axis=1).filled(0), picture.std(axis=1).filled(0)], -1)
+
+
+@lru_cache(maxsize=None)
+def _backgrounds() -> tuple[list[str], np.ndarray]:
+    plain = [Background("plain", name) for name in PLAIN] + [Background("floor", name) for name in FLOORS]
+    views = [Background(kind, "", seed) for kind in VIEWS for seed in range(6)]
+    photos = [Background("photo", name, seed) for name in PHOTOS for seed in range(12)]
+    nothing = np.zeros((1, 64, 64), bool)
+    names, profiles = [], []
+    for background in plain + views + photos:
+        scene = Scene(background, (Thing("ball", "red", 4, Motion("stays still", 32, 32)),))
+        names.append(facts(scene)["background"])
+        profiles.append(_profile(render(replace(scene, things=()), 1), nothing))
+    return names, np.array(profiles)
+
+
+def _background(frames: np.ndarray, things: np.ndarray) -> str:
+    names, profiles = _backgrounds()
+    return names[int(np.abs(profiles - _profile(frames[::6], things[::6])).mean((1, 2)).argmin())]
+
+
+# ---- what others use --------------------------------------------------------------------------------------------
+
+
+def _checked(frames: np.ndarray) -> np.ndarray:
+    frames = np.asarray(frames)
+    if frames.ndim != 4 or frames.shape[1:] != (64, 64, 3) or frames.dtype != np.uint8 or len(frames) < 8:
+        raise InputError(
+            f"The judge was given {frames.dtype} {frames.shape}; it takes uint8 (F, 64, 64, 3) with at least 8 frames."
+        )
+    return frames
+
+
+def judge(frames: np.ndarray, fps: float = 24) -> Verdict:
+    """Say what one drawn thing is and does, and where; frames uint8 (F, 64, 64, 3), at least 8 of them."""
+    track = _track(_checked(frames))
+    things = ndimage.binary_dilation(track.everywhere > 0.2, np.ones((1, 3, 3)), iterations=4)
+    background = _background(frames, things)
+    pan = _pan_rate(frames, things) if background in PANNED else 0.0  # elsewhere no pan could be seen
+    shape, confidence, scores = _shape(track)
+    fixed = track.centres + np.outer(track.frames, (pan, 0))  # where the thing would be without the camera's pan
+    timed = replace(track, frames=track.frames * 24 / fps, centres=fixed)
+    return Verdict(
+        colour=track.colour,
+        shape=shape,
+        motion=_motion(timed, shape, scores),
+        background=background,
+        camera="still" if pan == 0 else "pan right" if pan > 0 else "pan left",
+        confidence=confidence,
+        share=len(track.frames) / len(frames),
+    )
+
+
+def judge_scene(frames: np.ndarray, facts: dict[str, str]) -> dict[str, bool]:
+    """Which of the facts (as `animagic.synthetic.facts` gives them) the video shows."""
+    verdict = judge(frames)
+    return {name: getattr(verdict, name) == value for name, value in facts.items()}
+
+
+def direction(frames: np.ndarray) -> tuple[float, float]:
+    """Mean motion of the thing, pixels a frame to the right and downward; (0, 0) where nothing is seen twice."""
+    track = _track(_checked(frames))
+    if len(track.frames) < 2:
+        return 0.0, 0.0
+    dx, dy = np.polyfit(track.frames, track.centres, 1)[0]
+    return float(dx), float(dy)

@@ -66,6 +66,7 @@ VIEWS: dict[str, tuple[tuple[int, int, int], ...]] = {
     "sea": ((186, 218, 234), (226, 238, 240), (84, 142, 168), (66, 120, 150)),
     "room": ((222, 206, 180), (168, 126, 92), (190, 218, 232)),
 }
+PANNED = ("hills", "night", "sunset", "room")  # a pan shows only where there is something to see
 PHOTOS = ("coffee", "chelsea", "astronaut", "rocket", "hubble_deep_field", "brick", "grass", "gravel")
 
 Split = Literal["train", "test"]
@@ -166,8 +167,8 @@ def _pick(rng: np.random.Generator, options):
 
 def _background(rng: np.random.Generator, panned: bool) -> Background:
     seed = int(rng.integers(2**31))
-    if panned:  # a pan shows only where there is something to see
-        return Background(_pick(rng, ("hills", "night", "sunset", "room")), "", seed)
+    if panned:
+        return Background(_pick(rng, PANNED), "", seed)
     kind = str(rng.choice(("plain", "floor", "photo", *VIEWS), p=(0.22, 0.32, 0.06, *(0.08,) * 5)))
     names = {"plain": tuple(PLAIN), "floor": tuple(FLOORS), "photo": PHOTOS}.get(kind, ("",))
     return Background(kind, _pick(rng, names), seed)

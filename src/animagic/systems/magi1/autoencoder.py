@@ -302,6 +302,8 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):  # type: ig
         for (name, size), side in zip(sizes.items(), self.patch, strict=True):
             if size < 1 or size % side:
                 raise InputError(f"{name} is {size}; give a multiple of {side}.")
+        if tile_frames == self.patch[0]:  # every tile would decode to one frame
+            raise InputError(f"tile_frames is {tile_frames}; give at least {2 * self.patch[0]}.")
         if not 0 <= overlap <= 0.5:
             raise InputError(f"overlap is {overlap}; give a share between 0 and 0.5.")
         frames, height, width = (size // side for size, side in zip(sizes.values(), self.patch, strict=True))
@@ -371,7 +373,7 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):  # type: ig
         """Set the linear paths to the PCA of the video's patches and silence the transformers' output layers.
 
         The model then is the best linear autoencoder of `video` (batch, 3, T, H, W), and training adds to it.
-        Component k is divided by its std ** exponent (0 keeps the scale of pixels, 1 whitens), then all by one
+        Component k is divided by its std ** exponent (0 keeps the scale of pixels, 1 whitens), then all by a
         number that makes the mean square of the latents 1. Returns the share of the variance that is kept.
         Raises InputError for a model without `linear_path`, and unless T, H, W are multiples of the patch.
         """

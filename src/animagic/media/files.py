@@ -1,0 +1,161 @@
+"""Files that are either whole or absent, and the note that every file of ours carries inside."""
+
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from animagic.errors import InputError, MediaError
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK_TROUBLE = (*_DISK_FULL, errno.EFBIG, errno.EIO, errno.EROFS)
+
+StrPath = str | os.PathLike[str]
+NUMBERED = re.compile(r"%0?\d*d")  # the place of the frame's number in clip-%04d.png
+
+
+class Note(NamedTuple):
+    """What a file of ours says about itself."""
+
+    metadata: dict[str, Any]  # the caller's
+    fps: Fraction | None
+    size: tuple[int, int] | None  # height, width
+
+
+@contextmanager
+def atomic_path(path: StrPath, folder: bool = False) -> Iterator[Path]:
+    """Give a temporary name beside `path` to write to; rename it to `path` once the block has succeeded.
+
+    The block creates the file (or, with `folder`, the folder) under the temporary name, which keeps the
+    suffix. What was at `path` before is replaced in one step; a folder may only replace an empty one. If the
+    block raises, Ctrl-C included, the temporary is removed and `path` is as it was.
+
+    Raises:
+        MediaError: `path` cannot be written (found before the block runs), or writing in the block failed.
+    """
+    target = Path(path)
+    check_writable(target, folder)
+    temporary = _temporary(target)
+    try:
+        yield temporary
+        _sync(temporary)
+        if target.is_dir():  # empty, as checked; not every system renames over a folder
+            target.rmdir()
+        os.replace(temporary, target)
+    except BaseException as error:
+        _remove(temporary)
+        # The block may fail for reasons of its own, which are not ours to rename.
+        ours = isinstance(error, OSError) and str(error.filename) in (str(temporary), str(target))
+        if ours or getattr(error, "errno", None) in _DISK_TROUBLE:
+            raise unwritable(target, error) from error
+        raise
+
+
+@contextmanager
+def atomic_pattern(pattern: Path) -> Iterator[Path]:
+    """As `atomic_path`, for the files of a pattern (clip-%04d.png): give a folder to write them to."""
+    check_writable(pattern)
+    temporary = _temporary(pattern)
+    try:
+        yield temporary
+        _sync(temporary)
+        for file in sorted(temporary.iterdir()):
+            os.replace(file, pattern.parent / file.name)
+    finally:
+        _remove(temporary)
+
+
+def check_writable(path: Path, folder: bool = False) -> None:
+    """Raise MediaError unless a file, the files of a pattern or a folder can be created at `path` now."""
+    try:
+        if not path.parent.is_dir():
+            raise MediaError(
+                f"{path} cannot be written because {path.parent} is not a folder: create it first."
+            )
+        if folder and path.exists() and not (path.name and path.is_dir() and not any(path.iterdir())):
+            raise MediaError(f"{path} exists already and is not an empty folder: choose another name.")
+        if NUMBERED.search(path.name) and (old := numbered_files(path)):  # or old and new frames would mix
+            raise MediaError(f"{old[0]} exists already: remove the old frames or choose another name.")
+        if not folder and path.is_dir():
+            raise MediaError(f"{path} is a folder: give the name of a file.")
+        trial = _temporary(path)
+        trial.touch(exist_ok=False)
+        trial.unlink()
+    except OSError as error:
+        if isinstance(error, MediaError):
+            raise
+        raise unwritable(path, error) from error
+
+
+def numbered_files(pattern: Path) -> list[Path]:
+    """The existing files of a pattern such as clip-%04d.png, in the order of their numbers."""
+    before, after = NUMBERED.split(pattern.name, maxsplit=1)
+    matcher = re.compile(f"{re.escape(before)}(\\d+){re.escape(after)}")
+    found = [
+        (int(match[1]), file) for file in pattern.parent.glob("*") if (match := matcher.fullmatch(file.name))
+    ]
+    return [file for _, file in sorted(found)]
+
+
+def unwritable(path: StrPath, error: BaseException) -> MediaError:
+    """The sentence for a failed write, from an error of the system or of FFmpeg."""
+    if getattr(error, "errno", None) in _DISK_FULL:
+        return MediaError(
+            f"{path} cannot be written because the disk is full: free some space and run it again."
+        )
+    return MediaError(f"{path} cannot be written ({reason(error)}): choose another place, size or format.")
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in a few words, without the name of a temporary file."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def pack(metadata: dict[str, Any] | None, fps: Fraction | None, height: int, width: int) -> str:
+    """The note as text: the caller's metadata, and what the format itself may be unable to hold.
+
+    GIF rounds the frame rate to 1/100 s and a picture has none; H.264 has no odd sizes. The text is pure
+    ASCII, because PNG and GIF know no other.
+    """
+    rate = [fps.numerator, fps.denominator] if fps else None
+    note = {"animagic": metadata or {}, "fps": rate, "size": [height, width]}
+    try:
+        return json.dumps(note)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"metadata holds a value that JSON cannot hold: {error}") from error
+
+
+def unpack(text: str | bytes | None) -> Note:
+    """The note of `pack`; an empty one for a comment that is not ours."""
+    try:
+        note = json.loads(text or "")
+        height, width = (int(side) for side in note["size"])
+        fps = Fraction(*note["fps"]) if note["fps"] else None
+        return Note(dict(note["animagic"]), fps if fps and fps > 0 else None, (height, width))
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
+        return Note({}, None, None)
+
+
+def _temporary(path: Path) -> Path:
+    # Hidden, and short: a name as long as the system allows must leave room for the rest.
+    return path.with_name(f".{path.stem[:40]}.part-{secrets.token_hex(4)}{path.suffix}")
+
+
+def _sync(path: Path) -> None:
+    for file in path.iterdir() if path.is_dir() else [path]:
+        with open(file, "r+b") as handle:
+            os.fsync(handle.fileno())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,372 @@
+"""Pictures and video in: Pillow reads pictures (still, animated or numbered), PyAV reads films."""
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from animagic.errors import InputError, MediaError
+from animagic.media.files import NUMBERED, Note, StrPath, numbered_files, reason, unpack
+
+MOST_PIXELS = 100_000_000
+DEFAULT_FPS = 24.0  # of pictures, which know none
+
+# Only formats that hold pixels: Pillow hands EPS to Ghostscript, and FFmpeg takes any text for a terminal
+# recording and follows playlists to other files. A server must be able to open what a stranger sends.
+_PICTURES = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
+_ANIMATED = ("PNG", "WEBP", "GIF")
+_FILMS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,h264,hevc,ivf,m4v,mxf,nut,yuv4mpegpipe"
+_FILM_OPTIONS = {"format_whitelist": _FILMS, "protocol_whitelist": "file"}
+
+# SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT | SWS_FULL_CHR_H_INP: 3 dB better than the default.
+_ACCURATE = 0x4 | 0x40000 | 0x2000 | 0x4000
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """A clip in memory: frames uint8 (F, H, W, 3), frames per second, and the metadata stored in its file."""
+
+    frames: np.ndarray
+    fps: float
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+class _Frame(NamedTuple):
+    time: float  # seconds since the first frame
+    seconds: float  # how long it is shown
+    pixels: np.ndarray  # uint8 (H, W, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """An opened file, whatever its kind."""
+
+    frames: Iterator[_Frame]
+    count: int | None  # None where only reading on would tell
+    fps: float | None  # None for a still picture
+    codec: str
+    audio: bool
+    note: Note
+
+
+def read_image(path: StrPath) -> np.ndarray:
+    """Read a picture, or the first frame of a video.
+
+    Returns:
+        uint8 (H, W, 3), upright as EXIF says, transparent parts over white.
+
+    Raises:
+        MediaError: there is no readable picture at `path`, or it has more than 100 megapixels.
+    """
+    if Path(path).is_dir():
+        raise MediaError(f"{path} is a folder: give the name of one picture.")
+    return next(iter_video(path))
+
+
+def iter_video(path: StrPath, fps: float | None = None) -> Iterator[np.ndarray]:
+    """Read a video frame by frame, in constant memory.
+
+    Args:
+        path: a film, an animated GIF, WebP or PNG, one picture, a folder of pictures, or a pattern such as
+            clip-%04d.png. Numbered pictures come in the order of their numbers.
+        fps: frames per second wanted: for each instant the frame nearest in time is given, so frames are
+            repeated or left out. None gives every frame of the file once.
+
+    Yields:
+        uint8 (H, W, 3): upright, transparent parts over white.
+
+    Raises:
+        InputError: `fps` is not positive.
+        MediaError: there is no readable video at `path`, it is damaged or cut off (raised when the reading
+            gets there), or a frame has more than 100 megapixels.
+    """
+    with _open(path, fps) as source:
+        yield from _resampled(source.frames, fps)
+
+
+def read_video(
+    path: StrPath, fps: float | None = None, max_frames: int | None = None, last: bool = False
+) -> Video:
+    """Read a video into memory.
+
+    Args:
+        path: as for `iter_video`.
+        fps: frames per second wanted, as for `iter_video`; None keeps those of the file (24 for pictures,
+            which have none).
+        max_frames: read at most so many, and hold no more in memory; None reads all.
+        last: take them from the end instead of the beginning (to continue a clip).
+
+    Raises:
+        InputError: `fps` or `max_frames` is not positive.
+        MediaError: as for `iter_video`.
+    """
+    if max_frames is not None and max_frames < 1:
+        raise InputError(f"max_frames is {max_frames}: give at least 1, or None for all.")
+    with _open(path, fps) as source:
+        frames = _resampled(source.frames, fps)
+        chosen = list(deque(frames, max_frames) if last else islice(frames, max_frames))
+        try:
+            return Video(np.stack(chosen), fps or source.fps or DEFAULT_FPS, source.note.metadata)
+        except ValueError as error:
+            raise MediaError(
+                f"{path} holds pictures of different sizes: give pictures of one size."
+            ) from error
+
+
+def read_metadata(path: StrPath) -> dict[str, Any]:
+    """The metadata that `VideoWriter` or `write_image` stored in a file; {} where there is none of ours.
+
+    Raises:
+        MediaError: there is no readable picture or video at `path`.
+    """
+    with _open(path) as source:
+        return source.note.metadata
+
+
+def probe(path: StrPath) -> dict[str, Any]:
+    """What a file holds.
+
+    Returns:
+        width and height in pixels (as read: upright), fps, frames, seconds, codec (FFmpeg's or Pillow's name,
+        in lower case), audio (whether it has sound). fps and seconds are None for a still picture.
+
+    Raises:
+        MediaError: there is no readable picture or video at `path`.
+    """
+    with _open(path) as source:
+        height, width, _ = next(source.frames).pixels.shape
+        frames = source.count or _count_packets(path)
+        seconds = frames / source.fps if source.fps else None
+        facts = {
+            "fps": source.fps,
+            "frames": frames,
+            "seconds": seconds,
+            "codec": source.codec,
+            "audio": source.audio,
+        }
+        return {"width": width, "height": height, **facts}
+
+
+def _resampled(frames: Iterator[_Frame], fps: float | None) -> Iterator[np.ndarray]:
+    if fps is None:
+        for frame in frames:
+            yield frame.pixels
+        return
+    # Frame k of the result shows the instant k / fps. It is known once the frame after it is.
+    k = 0
+    held = next(frames)
+    for frame in frames:
+        border = (
+            held.time + frame.time
+        ) / 2 - 1e-6  # an instant in the very middle always goes to the later frame
+        while k / fps < border:
+            yield held.pixels
+            k += 1
+        held = frame
+    while k < max(1, round((held.time + held.seconds) * fps)):
+        yield held.pixels
+        k += 1
+
+
+@contextmanager
+def _open(path: StrPath, fps: float | None = None) -> Iterator[_Source]:
+    """Open anything; `fps` is the rate of pictures that know none."""
+    if fps is not None and not 0 < fps < float("inf"):
+        raise InputError(f"fps is {fps}: give a positive number of frames per second, or None.")
+    path = Path(path)
+    if pictures := _numbered(path):
+        yield _open_numbered(pictures, fps)
+    elif picture := _open_picture(path):
+        with picture:
+            yield _open_animated(picture, path)
+    else:
+        with _open_container(path) as container:
+            yield _open_film(container, path)
+
+
+def _numbered(path: Path) -> list[Path]:
+    """The pictures of a folder or a pattern, in the order of their numbers; [] where `path` is neither."""
+    if path.is_dir():
+        suffixes = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+        pictures = [
+            file for file in path.iterdir() if file.suffix.lower() in suffixes and file.name[0] != "."
+        ]
+        if not pictures:
+            raise MediaError(
+                f"{path} is a folder without pictures: give a video or a folder of PNG or JPEG frames."
+            )
+        # Every second part is a number: frame-2 comes before frame-10.
+        return sorted(
+            pictures, key=lambda file: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", file.name)]
+        )
+    return numbered_files(path) if NUMBERED.search(path.name) and not path.exists() else []
+
+
+def _open_numbered(pictures: list[Path], fps: float | None) -> _Source:
+    note = unpack(None)
+    if first := _open_picture(pictures[0]):
+        with first:
+            note = unpack(first.info.get("comment"))
+    rate = float(note.fps or fps or DEFAULT_FPS)
+    frames = (_Frame(i / rate, 1 / rate, read_image(picture)) for i, picture in enumerate(pictures))
+    return _Source(frames, len(pictures), rate, pictures[0].suffix[1:].lower(), False, note)
+
+
+def _open_picture(path: Path) -> Image.Image | None:
+    """The picture at `path`, its pixels still unread; None where the file is none that Pillow should read."""
+    try:
+        if not path.stat().st_size:
+            raise MediaError(f"{path} is empty: give a picture or a video.")
+        picture = Image.open(path, formats=_PICTURES)
+    except UnidentifiedImageError:
+        return None
+    except FileNotFoundError as error:
+        raise MediaError(f"{path} does not exist: check its name.") from error
+    except Image.DecompressionBombError as error:
+        raise _too_large(path) from error
+    except OSError as error:
+        raise error if isinstance(error, MediaError) else _unreadable(path, error) from error
+    if picture.width * picture.height > MOST_PIXELS:
+        picture.close()
+        raise _too_large(path)
+    return picture
+
+
+def _open_animated(picture: Image.Image, path: Path) -> _Source:
+    note = unpack(picture.info.get("comment"))
+    count = getattr(picture, "n_frames", 1) if picture.format in _ANIMATED else 1
+    fps = float(note.fps) if note.fps else None
+    try:
+        if fps:
+            seconds = [1 / fps] * count
+        else:
+            seconds = [_seconds(picture, i) for i in range(count)] if count > 1 else [1 / DEFAULT_FPS]
+            fps = count / sum(seconds) if count > 1 else None
+    except Exception as error:  # Pillow's readers raise almost anything on damaged bytes
+        raise _unreadable(path, error) from error
+    return _Source(_drawn(picture, path, seconds), count, fps, str(picture.format).lower(), False, note)
+
+
+def _seconds(picture: Image.Image, index: int) -> float:
+    picture.seek(index)
+    picture.load()  # WebP tells only now
+    return (picture.info.get("duration") or 100) / 1000  # browsers, too, take 0 for 100 ms
+
+
+def _drawn(picture: Image.Image, path: Path, seconds: list[float]) -> Iterator[_Frame]:
+    time = 0.0
+    for i, shown in enumerate(seconds):
+        try:
+            picture.seek(i)
+            pixels = _flattened(picture)
+        except Exception as error:  # as above
+            raise _unreadable(path, error) from error
+        yield _Frame(time, shown, pixels)
+        time += shown
+
+
+def _flattened(picture: Image.Image) -> np.ndarray:
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I"):  # 16-bit grey, which convert() would clip to white
+        picture = Image.fromarray((np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return np.array(picture.convert("RGB"))
+
+
+@contextmanager
+def _open_container(path: Path) -> Iterator[av.container.InputContainer]:
+    try:
+        # Absolute, so that no name is taken for a protocol.
+        container = av.open(str(path.absolute()), options=_FILM_OPTIONS, metadata_errors="replace")
+    except (av.FFmpegError, OSError) as error:
+        raise _unreadable(path, error) from error
+    with closing(container):
+        yield container
+
+
+def _open_film(container: av.container.InputContainer, path: Path) -> _Source:
+    stream = container.streams.best("video")
+    if not isinstance(stream, av.VideoStream):
+        raise MediaError(f"{path} holds no picture: give a file with a video stream.")
+    if stream.width * stream.height > MOST_PIXELS:
+        raise _too_large(path)
+    comment = next((text for key, text in container.metadata.items() if key.lower() == "comment"), None)
+    note = unpack(comment)
+    fps = float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
+    codec, audio = stream.codec_context.name, bool(container.streams.audio)
+    frames = _filmed(container, stream, path, fps, note.size)
+    return _Source(frames, stream.frames or None, fps, codec, audio, note)
+
+
+def _filmed(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    path: Path,
+    fps: float,
+    size: tuple[int, int] | None,
+) -> Iterator[_Frame]:
+    stream.thread_type = "AUTO"
+    start: float | None = None
+    end, count = 0.0, 0
+    try:
+        for packet in container.demux():
+            if packet.is_corrupt:
+                raise MediaError(f"{path} is damaged or cut off after {end:.1f} s: get the file again.")
+            if packet.pts is not None and packet.time_base is not None:
+                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            if packet.stream_index != stream.index:
+                continue
+            for frame in packet.decode():
+                assert isinstance(frame, av.VideoFrame)
+                time = count / fps if frame.time is None else frame.time
+                start = time if start is None else start
+                seconds = (
+                    float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 1 / fps
+                )
+                yield _Frame(time - start, seconds, _upright(frame, stream, size))
+                count += 1
+    except (av.FFmpegError, OSError) as error:
+        raise error if isinstance(error, MediaError) else _unreadable(path, error) from error
+    if not count:
+        raise MediaError(f"{path} holds no frames: get the file again.")
+    # A film that was cut off between two packets simply ends, but earlier than its header says.
+    declared = ((container.start_time or 0) + (container.duration or 0)) / 1e6
+    exact = any(name in container.format.name for name in ("mp4", "matroska"))  # others only guess
+    if exact and end < declared - 0.25 - 2 / fps:
+        raise MediaError(f"{path} is cut off: it ends at {end:.1f} of {declared:.1f} s; get the file again.")
+
+
+def _upright(frame: av.VideoFrame, stream: av.VideoStream, size: tuple[int, int] | None) -> np.ndarray:
+    # The stream's size: a frame may differ where the resolution changes midway.
+    pixels = frame.to_ndarray(
+        format="rgb24", width=stream.width, height=stream.height, interpolation=_ACCURATE
+    )
+    if size and (size[0] + size[0] % 2, size[1] + size[1] % 2) == pixels.shape[:2]:
+        pixels = pixels[: size[0], : size[1]]  # an odd size, which H.264 could not hold
+    return np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))
+
+
+def _count_packets(path: StrPath) -> int:
+    with _open_container(Path(path)) as container:
+        stream = container.streams.best("video")
+        return sum(packet.size > 0 for packet in container.demux(stream))
+
+
+def _unreadable(path: StrPath, error: BaseException) -> MediaError:
+    return MediaError(
+        f"{path} is damaged, or no picture or video that can be read here ({reason(error)}): convert it."
+    )
+
+
+def _too_large(path: StrPath) -> MediaError:
+    return MediaError(f"{path} has more than {MOST_PIXELS // 10**6} megapixels: make it smaller.")

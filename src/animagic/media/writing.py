@@ -1,0 +1,388 @@
+"""Pictures and video out. A file is written under a temporary name and is either whole or absent."""
+
+import io
+import os
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from animagic.errors import InputError, MediaError
+from animagic.media.files import (
+    NUMBERED,
+    StrPath,
+    atomic_path,
+    atomic_pattern,
+    check_writable,
+    pack,
+    unwritable,
+)
+from animagic.media.frames import check_frames
+
+_Write = Callable[[np.ndarray], None]  # takes one frame, uint8 (H, W, 3)
+
+# The number of threads is part of what the encoders write, so it must not follow the machine.
+_THREADS = 4
+_BT709 = 1
+_FILMS: dict[str, dict[str, Any]] = {
+    "mp4": {
+        "codec": "libx264",
+        "options": {"crf": "16", "preset": "medium"},
+        "muxing": {"movflags": "faststart"},
+    },
+    "webm": {
+        "codec": "libvpx-vp9",
+        "options": {"crf": "24", "b": "0", "cpu-used": "4", "row-mt": "1"},
+        "muxing": {},
+    },
+}
+_FRAGMENTS: dict[str, Any] = {
+    "codec": "libx264",
+    "options": {
+        "crf": "20",
+        "preset": "veryfast",
+        "bf": "0",
+    },  # without B-frames no chunk reaches into another
+    "muxing": {"movflags": "empty_moov+default_base_moof+skip_trailer"},
+}
+_FASTEST_GIF = 50  # frames per second: browsers slow shorter delays down to a tenth of the speed
+_LONGEST_JPEG_COMMENT = 65533
+
+
+def write_image(path: StrPath, array: np.ndarray, metadata: dict[str, Any] | None = None) -> None:
+    """Write one picture as PNG or JPEG, by its suffix: whole or not at all.
+
+    Args:
+        path: ends in .png, .jpg or .jpeg; an existing file is replaced.
+        array: uint8 (H, W, 3).
+        metadata: what JSON can hold; `read_metadata` gives it back.
+
+    Raises:
+        InputError: a wrong array, or metadata that JSON cannot hold.
+        MediaError: `path` cannot be written, or has another suffix, or the metadata is too long for a JPEG.
+    """
+    check_frames(array, (3,))
+    note = pack(metadata, None, *array.shape[:2])
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".png", ".jpg", ".jpeg"):
+        raise MediaError(f"{path} ends in {suffix!r}: a picture is written as .png or .jpg.")
+    if suffix != ".png" and len(note) > _LONGEST_JPEG_COMMENT:
+        raise MediaError(
+            f"{path} cannot hold metadata of {len(note)} bytes: a JPEG takes 64 KiB, so write a .png."
+        )
+    with atomic_path(path) as temporary:
+        _save(temporary, array, note)
+
+
+class VideoWriter:
+    """Write a video while its frames are made, in constant memory, as a context manager.
+
+    The suffix of `path` chooses the format: .mp4 (H.264), .webm (VP9), .gif; a pattern such as clip-%04d.png
+    or a folder ending in "/" takes PNG pictures, numbered from 0. The file appears under its name when the
+    block ends without an error; otherwise, Ctrl-C included, nothing remains and an older file of that name is
+    untouched. The same frames give the same bytes, however they are divided into calls of `write`.
+
+    Args:
+        path: an existing file is replaced; existing pictures are not.
+        fps: frames per second.
+        height: of the frames in pixels, checked in `write`; None takes that of the first frame.
+        width: likewise.
+        metadata: what JSON can hold; `read_metadata` gives it back.
+        format: "mp4", "webm", "gif" or "png", where the suffix does not say it.
+
+    Raises:
+        InputError: `fps` or `metadata` cannot be used.
+        MediaError: `path` cannot be written (an unknown suffix, a missing folder, no permission): at once,
+            not after hours of work.
+    """
+
+    def __init__(
+        self,
+        path: StrPath,
+        fps: float,
+        height: int | None = None,
+        width: int | None = None,
+        metadata: dict[str, Any] | None = None,
+        format: str | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.frames = 0  # written so far
+        self._fps = _exact(fps)
+        self._size = (height, width)
+        self._metadata = metadata
+        self._format = format or _format_of(path)
+        self._write: _Write | None = None
+        self._stack = ExitStack()
+        if self._format not in (*_FILMS, "gif", "png"):
+            raise MediaError(f"{path} cannot be written as {self._format!r}: use mp4, webm, gif or png.")
+        if self._format == "gif" and self._fps > _FASTEST_GIF:
+            raise MediaError(
+                f"{path} cannot show {fps} frames per second: a GIF shows {_FASTEST_GIF}, so write an .mp4."
+            )
+        pack(metadata, self._fps, 1, 1)
+        self._numbered = self._format == "png" and NUMBERED.search(self.path.name) is not None
+        self._folder = self._format == "png" and not self._numbered
+        check_writable(self.path, self._folder)
+
+    def __enter__(self) -> "VideoWriter":
+        target = atomic_pattern(self.path) if self._numbered else atomic_path(self.path, self._folder)
+        self._temporary = self._stack.enter_context(target)
+        return self
+
+    def write(self, frames: np.ndarray) -> None:
+        """Append frames, uint8 (F, H, W, 3), all of one size.
+
+        Raises:
+            InputError: a wrong array or size.
+            MediaError: the file cannot be written, for example because the disk is full.
+        """
+        check_frames(frames)
+        height, width = frames.shape[1:3]
+        if (self._size[0] or height, self._size[1] or width) != (height, width):
+            raise InputError(
+                f"frames of {height}x{width} cannot join a video of {self._size[0]}x{self._size[1]}."
+            )
+        self._size = (height, width)
+        try:
+            if self._write is None:
+                self._write = self._stack.enter_context(self._encoder(height, width))
+            for frame in frames:
+                self._write(frame)
+                self.frames += 1
+        except (av.FFmpegError, OSError) as error:
+            raise unwritable(self.path, error) from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        nothing = None
+        if error is None and not self.frames:
+            nothing = MediaError(f"{self.path} was not written because it got no frames: write at least one.")
+        try:
+            self._stack.__exit__(type(nothing) if nothing else kind, nothing or error, trace)
+        except (av.FFmpegError, OSError) as failure:
+            if error is None:  # else the first error is the one to report
+                raise (
+                    failure if isinstance(failure, MediaError) else unwritable(self.path, failure)
+                ) from failure
+        if nothing:
+            raise nothing
+
+    def _encoder(self, height: int, width: int) -> AbstractContextManager[_Write]:
+        note = pack(self._metadata, self._fps, height, width)
+        if self._format == "png":
+            return _pictures(self._temporary, self.path.name if self._numbered else "frame-%04d.png", note)
+        if self._format == "gif":
+            return _gif(self._temporary, self._fps, height, width, note)
+        # Sound, when it comes, is one more stream of this container.
+        return _film(self._temporary, self._format, self._fps, height, width, note, **_FILMS[self._format])
+
+
+class FragmentedMp4:
+    """Encode a video chunk after chunk into a fragmented MP4 that plays while it is made (Media Source).
+
+    Every chunk begins with a keyframe and comes out whole. All bytes joined are a valid file, and so are
+    those of the first chunks.
+
+    Args:
+        fps: frames per second.
+        height: of the frames in pixels.
+        width: of the frames in pixels.
+        metadata: what JSON can hold; `read_metadata` gives it back.
+
+    Attributes:
+        mime_type: for the HTTP header and for MediaSource.addSourceBuffer.
+
+    Raises:
+        InputError: `fps` or `metadata` cannot be used.
+        MediaError: H.264 does not take the size.
+    """
+
+    def __init__(self, fps: float, height: int, width: int, metadata: dict[str, Any] | None = None) -> None:
+        self._fps = _exact(fps)
+        self._size = (height, width)
+        self._note = pack(metadata, self._fps, height, width)
+        self._frames = 0
+        self._chunks = 0
+        # A first try tells the head, which all chunks share, and refuses early what cannot be encoded.
+        self._head, _ = self._encode(np.zeros((1, height, width, 3), np.uint8))
+        profile = self._head.index(b"avcC") + 5
+        self.mime_type = f'video/mp4; codecs="avc1.{self._head[profile : profile + 3].hex()}"'
+
+    def write(self, frames: np.ndarray) -> bytes:
+        """Encode one chunk, uint8 (F, H, W, 3) (24 frames are a good size), and return its bytes.
+
+        Raises:
+            InputError: a wrong array or size.
+        """
+        check_frames(frames)
+        if frames.shape[1:3] != self._size or not len(frames):
+            raise InputError(
+                f"a chunk must be (at least 1, {self._size[0]}, {self._size[1]}, 3), not {frames.shape}."
+            )
+        _, chunk = self._encode(frames)
+        head = b"" if self._chunks else self._head
+        self._chunks += 1
+        self._frames += len(frames)
+        return head + chunk
+
+    def finish(self) -> bytes:
+        """The last bytes: none while there are only pictures, which are never held back; sound will be."""
+        return b""
+
+    def _encode(self, frames: np.ndarray) -> tuple[bytes, bytes]:
+        """The head (ftyp and moov) and the chunk (moof and mdat) of these frames."""
+        # Each chunk is a file of its own, cut open: only so does FFmpeg let go of its last frame at once.
+        file = io.BytesIO()
+        fragments = _FRAGMENTS["muxing"] | {
+            "fragment_index": str(self._chunks + 1),
+            "video_track_timescale": str(self._fps.numerator),
+        }
+        settings = _FRAGMENTS | {"muxing": fragments}
+        try:
+            with _film(file, "mp4", self._fps, *self._size, self._note, **settings) as write:
+                for frame in frames:
+                    write(frame)
+        except av.FFmpegError as error:
+            raise unwritable("the stream", error) from error
+        data = bytearray(file.getvalue())
+        start = 0
+        for _ in ("ftyp", "moov"):
+            start += int.from_bytes(data[start : start + 4], "big")
+        # The muxer begins at time zero; the box tfdt (version 1: 64 bits) says when the chunk really begins.
+        struct.pack_into(">Q", data, data.index(b"tfdt", start) + 8, self._frames * self._fps.denominator)
+        return bytes(data[:start]), bytes(data[start:])
+
+
+@contextmanager
+def _film(
+    file: Path | io.BytesIO,
+    format: str,
+    fps: Fraction,
+    height: int,
+    width: int,
+    note: str,
+    codec: str,
+    options: dict[str, str],
+    muxing: dict[str, str],
+) -> Iterator[_Write]:
+    # H.264 with halved colour planes has even sizes only: repeat the last row or column; the note tells.
+    odd = ((0, height % 2), (0, width % 2), (0, 0)) if codec == "libx264" else ((0, 0),) * 3
+    target = file if isinstance(file, io.BytesIO) else str(file.absolute())
+    with av.open(target, "w", format=format, options=muxing) as container:
+        container.flags |= av.container.Flags.bitexact.value  # no random identifiers, no versions
+        container.metadata["comment"] = note
+        stream = container.add_stream(codec, rate=fps, options=options)
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width, stream.pix_fmt = height + odd[0][1], width + odd[1][1], "yuv420p"
+        context = stream.codec_context
+        context.thread_count = _THREADS
+        context.color_range = context.colorspace = context.color_primaries = context.color_trc = _BT709
+        count = 0
+
+        def write(frame: np.ndarray) -> None:
+            nonlocal count
+            picture = av.VideoFrame.from_ndarray(np.pad(frame, odd, "edge"), format="rgb24")
+            picture = picture.reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_BT709)
+            picture.pts, picture.time_base = count, 1 / fps
+            container.mux(stream.encode(picture))
+            count += 1
+
+        yield write
+        container.mux(stream.encode(None))
+
+
+class _CommentedGif(io.BufferedWriter):
+    """A file that slips a comment in behind the header of the GIF written to it, since FFmpeg cannot."""
+
+    def __init__(self, path: Path, comment: str) -> None:
+        super().__init__(io.FileIO(path, "w"))
+        data = comment.encode("ascii")
+        blocks = (data[i : i + 255] for i in range(0, len(data), 255))
+        self._comment = b"!\xfe" + b"".join(bytes([len(block)]) + block for block in blocks) + b"\0"
+
+    def write(self, data: Any) -> int:
+        if self._comment:
+            head = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)  # and the palette of all frames
+            super().write(bytes(data[:head]) + self._comment)
+            self._comment = b""
+            return head + super().write(data[head:])
+        return super().write(data)
+
+
+@contextmanager
+def _gif(path: Path, fps: Fraction, height: int, width: int, note: str) -> Iterator[_Write]:
+    with (
+        _CommentedGif(path, note) as file,
+        av.open(file, "w", format="gif", options={"loop": "0"}) as container,
+    ):
+        stream = container.add_stream("gif", rate=fps)
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width, stream.pix_fmt = height, width, "pal8"
+
+        def write(frame: np.ndarray) -> None:
+            # A palette for every frame needs no look ahead. An octree, dithered, is both faster and truer (seen from
+            # a distance) than FFmpeg's palettegen.
+            picture = Image.fromarray(frame)
+            palette = picture.quantize(256, Image.Quantize.FASTOCTREE)
+            indices = np.asarray(picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG))
+            colours = np.full((256, 4), 255, np.uint8)  # alpha, red, green, blue
+            known = np.array(palette.getpalette(), np.uint8).reshape(-1, 3)
+            colours[: len(known), 1:] = known
+            container.mux(stream.encode(av.VideoFrame.from_ndarray((indices, colours), format="pal8")))
+
+        yield write
+        container.mux(stream.encode(None))
+
+
+@contextmanager
+def _pictures(folder: Path, name: str, note: str) -> Iterator[_Write]:
+    folder.mkdir()
+    count = 0
+
+    def write(frame: np.ndarray) -> None:
+        nonlocal count
+        _save(folder / NUMBERED.sub(lambda place: place[0] % count, name), frame, "" if count else note)
+        count += 1
+
+    yield write
+
+
+def _save(path: Path, array: np.ndarray, note: str) -> None:
+    picture = Image.fromarray(array)
+    if path.suffix.lower() == ".png":
+        chunks = PngInfo()
+        if note:
+            chunks.add_text("comment", note)
+        picture.save(path, "PNG", pnginfo=chunks)
+    else:
+        picture.save(path, "JPEG", quality=95, subsampling=0, comment=note.encode("ascii"))
+
+
+def _exact(fps: float) -> Fraction:
+    """The frame rate as films state it: 29.97002997 is 30000/1001."""
+    if not 0 < fps <= 1000:
+        raise InputError(f"fps is {fps}: give a number of frames per second, more than 0 and at most 1000.")
+    return Fraction(fps).limit_denominator(1001)
+
+
+def _format_of(path: StrPath) -> str:
+    suffix = Path(path).suffix.lower()
+    if os.fspath(path).endswith(("/", os.sep)) or (not suffix and Path(path).is_dir()):
+        return "png"
+    if suffix == ".png" and NUMBERED.search(Path(path).name):
+        return "png"
+    if suffix[1:] not in (*_FILMS, "gif"):
+        known = (
+            "end it in .mp4, .webm or .gif, or write pictures to a pattern such as clip-%04d.png or a folder/"
+        )
+        raise MediaError(f"{path} does not say which kind of video to write: {known}.")
+    return suffix[1:]

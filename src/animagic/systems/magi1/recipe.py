@@ -1,0 +1,126 @@
+"""From a recipe file to a trained MAGI-1: the autoencoder, then the transformer, then the folder a pipeline loads."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ...errors import CheckpointError, InputError
+from ...training import SceneBatches, Trainer, TrainingConfig
+from ...training.data import to_unit
+from .autoencoder import AutoencoderKLMagi1
+from .training import AutoencoderObjective, TransformerObjective, initialise
+from .transformer import Magi1Transformer3DModel
+
+PARTS = ("vae", "transformer")
+
+
+def train(
+    recipe: dict[str, Any],
+    folder: str | Path,
+    parts: tuple[str, ...] = PARTS,
+    on_log: Callable[[str, dict], None] | None = None,
+    on_step_folder: Callable[[Path], None] | None = None,
+) -> Path:
+    """Train the parts of a recipe in `folder` and export a pipeline folder, `folder/model`.
+
+    Each part goes on from its own checkpoint. The autoencoder's encoder must be final before the transformer starts:
+    with `encoder_depth: 0` it is the PCA of the first part's first step, so both can be trained at the same time.
+
+    Raises: InputError for a recipe that cannot be used, CheckpointError for a folder of another recipe.
+    """
+    folder = Path(folder)
+    unknown = set(parts) - set(PARTS)
+    if unknown:
+        raise InputError(f"part {sorted(unknown)[0]!r} is unknown; choose from {', '.join(PARTS)}.")
+    try:
+        vae = _start_autoencoder(recipe["vae"], folder / "vae")
+        if "vae" in parts:
+            _train_part(vae, AutoencoderObjective(**recipe["vae"]["objective"]), recipe["vae"], folder / "vae", on_log)
+        vae = _trained_autoencoder(vae, folder / "vae")
+        if "transformer" in parts:
+            section = recipe["transformer"]
+            text_encoder, tokenizer = load_text_encoder(recipe["text_encoder"])
+            torch.manual_seed(section["training"].get("seed", 0))
+            transformer = Magi1Transformer3DModel(**section["model"])
+            initialise(transformer)
+            objective = TransformerObjective(vae, text_encoder, tokenizer, **section["objective"])
+            _train_part(transformer, objective, section, folder / "transformer", on_log)
+    except KeyError as error:
+        raise InputError(f"the recipe lacks {error}.") from error
+    return export(recipe, folder)
+
+
+def load_text_encoder(folder: str) -> tuple[nn.Module, Any]:
+    """The frozen text encoder (float32) and its tokenizer from a pipeline folder."""
+    from transformers import AutoModel, AutoTokenizer
+
+    if not (Path(folder) / "text_encoder").is_dir():
+        raise InputError(f"{folder} has no text encoder; recipes/build_text_encoder.py makes one.")
+    model = AutoModel.from_pretrained(Path(folder) / "text_encoder", dtype=torch.float32)
+    return model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(Path(folder) / "tokenizer")
+
+
+def _train_part(model: nn.Module, objective, section: dict, folder: Path, on_log) -> None:
+    config = TrainingConfig(**section["training"])
+    batches = SceneBatches(seed=config.seed, steps=config.steps, **section["data"])
+    Trainer(model, objective, batches, config, folder, None if on_log is None else lambda x: on_log(folder.name, x)).run()
+
+
+def _start_autoencoder(section: dict, folder: Path) -> AutoencoderKLMagi1:
+    """The autoencoder as it stands before its first step; the same in every run of a recipe."""
+    torch.manual_seed(section["training"].get("seed", 0))
+    vae = AutoencoderKLMagi1(**section["model"])
+    if not section["model"].get("linear_path"):
+        return vae
+    start = folder / "start.safetensors"
+    if not start.exists():
+        data = SceneBatches(seed=4321, steps=40, **section["data"])
+        video = torch.cat([to_unit(data[i]["video"]) for i in range(section.get("pca_batches", 20))])
+        vae.fit_linear_path(video, section.get("pca_exponent", 0.5))
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(vae.state_dict(), start)
+    vae.load_state_dict(load_file(start))
+    if section["model"].get("encoder_depth") == 0:
+        vae.encoder.requires_grad_(False)
+    return vae
+
+
+def _trained_autoencoder(vae: AutoencoderKLMagi1, folder: Path) -> AutoencoderKLMagi1:
+    average = folder / "average.safetensors"
+    if average.exists():
+        vae.load_state_dict(load_file(average))
+    return vae.eval().requires_grad_(False)
+
+
+def export(recipe: dict[str, Any], folder: Path) -> Path:
+    """Write what has been trained so far as a float16 pipeline folder; returns its path."""
+    from transformers import AutoModel, AutoTokenizer
+
+    from .pipeline import Magi1Pipeline
+
+    vae = _trained_autoencoder(_start_autoencoder(recipe["vae"], folder / "vae"), folder / "vae")
+    transformer = Magi1Transformer3DModel(**recipe["transformer"]["model"])
+    average = folder / "transformer" / "average.safetensors"
+    if not average.exists():
+        raise CheckpointError(f"{average} is missing: train the transformer first.")
+    transformer.load_state_dict(load_file(average))
+    source = Path(recipe["text_encoder"])
+    pipe = Magi1Pipeline(
+        transformer=transformer.half(),
+        vae=vae.half(),
+        text_encoder=AutoModel.from_pretrained(source / "text_encoder"),
+        tokenizer=AutoTokenizer.from_pretrained(source / "tokenizer"),
+        config=recipe["sampling"],
+    )
+    target = folder / "model"
+    if target.exists():
+        shutil.rmtree(target)
+    pipe.save_pretrained(target)
+    return target

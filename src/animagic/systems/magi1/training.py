@@ -1,0 +1,181 @@
+"""How MAGI-1's two networks are trained: the autoencoder on pixels, the transformer on chunks that grow cleaner
+towards the past. Source: arXiv 2505.13211, section 3 (no training code was published)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ...training.data import to_unit
+from .autoencoder import AutoencoderKLMagi1
+from .prompts import encode_text
+from .transformer import Magi1Transformer3DModel
+
+
+@dataclass
+class AutoencoderObjective:
+    """Reconstruction that minds what moves, plus a small divergence from the unit Gaussian. Nothing is downloaded.
+
+    Args:
+        motion: extra weight of a pixel by how much it changes between frames.
+        edges: weight of the difference of spatial gradients, which keeps outlines sharp.
+        kl: weight of the divergence.
+        latent_noise: standard deviation of noise on the latents, so that the decoder forgives a sampler's errors.
+    """
+
+    motion: float = 4.0
+    edges: float = 0.5
+    kl: float = 1e-6
+    latent_noise: float = 0.0
+
+    def __call__(self, model: nn.Module, batch: dict, generator: torch.Generator):
+        video = to_unit(batch["video"].to(generator.device))
+        posterior = model.encode(video).latent_dist
+        latents = posterior.sample(generator)
+        if self.latent_noise:
+            noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+            latents = latents + self.latent_noise * noise
+        error = model.decode(latents).sample - video
+        change = torch.zeros_like(video[:, :1])
+        change[:, :, 1:] = (video[:, :, 1:] - video[:, :, :-1]).abs().amax(1, keepdim=True)
+        squared = error.square().mean()
+        loss = ((1 + self.motion * change) * (error.square() + 0.1 * error.abs())).mean()
+        loss = loss + self.edges * (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()) * 0.1
+        if any(p.requires_grad for p in model.encoder.parameters()):
+            loss = loss + self.kl * posterior.kl().mean()
+        return loss, {"psnr": float(10 * torch.log10(4 / squared.detach()))}
+
+
+@dataclass
+class TransformerObjective:
+    """Flow matching on chunks: x_t = (1 - t) noise + t data, the velocity data - noise is learned.
+
+    Every chunk has its own time, never earlier than that of the chunk after it. At random the caption is dropped,
+    the chunks before are clean, and some frames at the front are given (a picture, or a clip that goes on), so that
+    one network does all that the sampler asks of it: text, history and neither; text, image and video to video.
+
+    Args:
+        autoencoder, text_encoder, tokenizer: frozen.
+        drop_text: share of samples without a caption.
+        prefix: share of samples that begin with given frames. Clips that are `held` begin with a picture.
+        window_size: chunks in flight when sampling: chunks one stage apart in the staircase.
+        shift: of the time points; 3 as in sampling.
+        clean_t: the time at which clean chunks are shown.
+        text_length: tokens of a caption.
+    """
+
+    autoencoder: AutoencoderKLMagi1
+    text_encoder: nn.Module
+    tokenizer: object
+    drop_text: float = 0.1
+    prefix: float = 0.25
+    window_size: int = 4
+    shift: float = 3.0
+    clean_t: float = 0.9999
+    text_length: int = 64
+
+    def __post_init__(self):
+        self._embed = functools.lru_cache(maxsize=50_000)(self._embed_one)
+
+    def _embed_one(self, caption: str) -> torch.Tensor:
+        text = encode_text(self.text_encoder, self.tokenizer, [caption], self.text_length)
+        return text.embeds[0, : int(text.mask.sum())].clone()
+
+    def _captions(self, captions: Sequence[str], device) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = [self._embed(caption) for caption in captions]
+        embeds = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        return embeds, torch.arange(embeds.shape[1], device=device) < lengths[:, None]
+
+    def times(self, u: torch.Tensor, squared: torch.Tensor) -> torch.Tensor:
+        """Positions 0..1 in the schedule to times: the sampler's own spacing, or plain where `squared` is false."""
+        t = u**2
+        t = (t / self.shift) / (1 + (1 / self.shift - 1) * t)
+        return torch.where(squared, t, u)
+
+    def positions(self, batch: int, chunks: int, generator: torch.Generator) -> torch.Tensor:
+        """(batch, chunks) positions in the schedule, 1 = clean; older chunks are never less clean than later ones."""
+
+        def rand(*shape):
+            return torch.rand(*shape, generator=generator, device=generator.device)
+
+        # A staircase as in sampling, placed so that every chunk is equally often the one that is anywhere in it ...
+        reference = torch.randint(chunks, (batch, 1), generator=generator, device=generator.device)
+        index = torch.arange(chunks, device=generator.device)
+        stairs = rand(batch, 1) + (reference - index) / self.window_size
+        # ... chunks that it has not reached yet get any noisier position: they cost nothing and teach as well.
+        for i in range(1, chunks):
+            fallback = stairs[:, i - 1].clamp(0, 1) * rand(batch)
+            stairs[:, i] = torch.where(stairs[:, i] < 0, fallback, stairs[:, i])
+        anyhow = rand(batch, chunks).sort(dim=1, descending=True).values
+        return torch.where(rand(batch, 1) < 0.7, stairs, anyhow).clamp(0, 1)
+
+    def __call__(self, model: nn.Module, batch: dict, generator: torch.Generator):
+        device = generator.device
+        network: Magi1Transformer3DModel = model.module if hasattr(model, "module") else model
+        width = network.config.chunk_width
+        with torch.no_grad():
+            video = to_unit(batch["video"].to(device))
+            latents = self.autoencoder.encode(video).latent_dist.mode() * self.autoencoder.config.scaling_factor
+            caption, mask = self._captions(batch["captions"], device)
+        size, _, frames = latents.shape[:3]
+        chunks = frames // width
+
+        def chance(share: float) -> torch.Tensor:
+            return torch.rand(size, generator=generator, device=device) < share
+
+        u = self.positions(size, chunks, generator)
+        t = self.times(u, chance(0.6)[:, None])
+        # Given frames at the front: one where the clip is a picture that begins to move, any number elsewhere.
+        many = torch.randint(2, max(3, frames), (size,), generator=generator, device=device)
+        given = torch.where(batch["held"].to(device), 1, torch.where(chance(self.prefix), many, 0))
+        whole = torch.arange(chunks, device=device) < (given // width)[:, None]
+        u = torch.where(whole, torch.ones_like(u), u)
+        clean = u >= 1
+        t = torch.where(clean, torch.full_like(t, self.clean_t), t)
+        given_frame = torch.arange(frames, device=device) < given[:, None]
+
+        noise = torch.randn(latents.shape, generator=generator, device=device)
+        time = t.repeat_interleave(width, dim=1)
+        spread = time[:, None, :, None, None]
+        noisy = (1 - spread) * noise + spread * latents
+        shown = torch.where((given_frame | (time >= self.clean_t))[:, None, :, None, None], latents, noisy)
+
+        dropped = chance(self.drop_text)
+        null = network.y_embedder.null_caption_embedding
+        without = dropped[:, None] | clean  # clean chunks read the null caption, whatever the rest reads
+        length = max(caption.shape[1], min(50, len(null)))
+        caption = nn.functional.pad(caption, (0, 0, 0, length - caption.shape[1]))
+        mask = nn.functional.pad(mask, (0, length - mask.shape[1]))
+        null_mask = torch.arange(length, device=device) < 50
+        text = torch.where(without[..., None, None], null[:length], caption[:, None])
+        text_mask = torch.where(without[..., None], null_mask, mask[:, None])
+
+        velocity = model(
+            shown,
+            t,
+            text,
+            encoder_attention_mask=text_mask,
+            caption_dropped=dropped[:, None].expand(size, chunks),
+            return_dict=False,
+        )[0]
+        learned = (~given_frame & (time < self.clean_t)).float()
+        error = (velocity - (latents - noise)).square().mean(dim=(1, 3, 4))
+        loss = (error * learned).sum() / learned.sum().clamp_min(1)
+        figures = {}
+        for name, low, high in (("noisy", 0.0, 0.1), ("middle", 0.1, 0.5), ("nearly_clean", 0.5, 1.0)):
+            part = learned * ((time >= low) & (time < high))
+            figures[name] = float((error.detach() * part).sum() / part.sum()) if part.sum() else float("nan")
+        return loss, figures
+
+
+def initialise(transformer: Magi1Transformer3DModel) -> None:
+    """Weights to begin training with: small steps of every block, and nothing but the best linear guess at first."""
+    for block in transformer.videodit_blocks.layers:
+        for norm in (block.self_attn_post_norm, block.mlp_post_norm):
+            nn.init.constant_(norm.weight, -0.8)  # stored minus one
+    nn.init.zeros_(transformer.final_linear.linear.weight)

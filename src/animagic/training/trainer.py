@@ -1,0 +1,220 @@
+"""The one trainer: any model, any objective; resumes exactly, keeps a moving average, logs lines and a picture."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from ..errors import CheckpointError, InputError
+
+
+class Objective(Protocol):
+    """What is to become small: the loss of a batch and named figures for the log."""
+
+    def __call__(
+        self, model: nn.Module, batch: dict, generator: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, float]]: ...
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train. The learning rate warms up, stays, and falls linearly to zero over the last `decay` steps."""
+
+    steps: int
+    learning_rate: float = 5e-4
+    warmup: int = 200
+    decay: int = 1000
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.95)
+    gradient_clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    workers: int = 1
+    log_every: int = 20
+    save_every: int = 250
+    precision: str = "auto"
+    """"auto": bfloat16 on a GPU that has it, else float32; or "fp32", "bf16"."""
+
+    def __post_init__(self):
+        if self.steps < 1 or self.log_every < 1 or self.save_every < 1:
+            raise InputError("steps, log_every and save_every must be at least 1.")
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise InputError(f"precision {self.precision!r} is unknown; choose auto, fp32 or bf16.")
+
+    def rate(self, step: int) -> float:
+        """The learning rate as a share of its peak."""
+        return min(1.0, (step + 1) / max(1, self.warmup), (self.steps - step) / max(1, self.decay))
+
+
+def _mixed_precision(precision: str) -> str:
+    # bfloat16 only where the device really has it: some CPUs die of it ("Illegal instruction").
+    good = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    if precision == "bf16" and not good:
+        raise InputError("this device has no bfloat16; choose precision fp32 or auto.")
+    return "bf16" if good and precision != "fp32" else "no"
+
+
+class Trainer:
+    """Trains `model` in `folder`, which holds model and average (safetensors), optimiser state, log.jsonl, loss.png.
+
+    Args:
+        model: its trainable parameters are trained.
+        objective: gives the loss.
+        batches: item `step` is the batch of that step.
+        config: see TrainingConfig.
+        folder: where everything goes; if it holds a checkpoint, training goes on from there.
+        on_log: called with every log line.
+
+    Interrupted at any time, a run that is started again gives the same weights as one that was never interrupted,
+    up to the steps since the last save.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        batches: Dataset,
+        config: TrainingConfig,
+        folder: str | Path,
+        on_log: Callable[[dict], None] | None = None,
+    ):
+        self.config, self.objective, self.batches, self.on_log = config, objective, batches, on_log
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.accelerator = Accelerator(mixed_precision=_mixed_precision(config.precision))
+        set_seed(config.seed)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        # Vectors (norms, biases, bands) are not to be pulled to zero.
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
+        self.average = copy.deepcopy(model).eval().requires_grad_(False).to(self.accelerator.device)
+        self.model, self.optimiser = self.accelerator.prepare(model, optimiser)
+        self.step = 0
+        if (self.folder / "state.pt").exists():
+            self._load()
+
+    def run(self) -> nn.Module:
+        """Train to the end; returns the moving average of the model."""
+        config, device = self.config, self.accelerator.device
+        loader = DataLoader(
+            Subset(self.batches, range(self.step, config.steps)),
+            batch_size=None,
+            num_workers=config.workers,
+            prefetch_factor=2 if config.workers else None,
+        )
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.model.train()
+        sums: dict[str, list[float]] = {}
+        count, began = 0, time.monotonic()
+        for batch in loader:
+            # Each step has its own randomness, so that a resumed run repeats it.
+            generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + self.step)
+            for group in self.optimiser.param_groups:
+                group["lr"] = config.learning_rate * config.rate(self.step)
+            with self.accelerator.autocast():
+                loss, figures = self.objective(self.model, batch, generator)
+            self.accelerator.backward(loss)
+            norm = self.accelerator.clip_grad_norm_(parameters, config.gradient_clip)
+            self.optimiser.step()
+            self.optimiser.zero_grad()
+            self._update_average()
+            self.step += 1
+
+            for name, value in {"loss": loss.detach(), "gradient_norm": norm, **figures}.items():
+                value = float(value)
+                if not math.isnan(value):  # a figure that had no sample this time
+                    sums.setdefault(name, []).append(value)
+                elif name == "loss":
+                    raise FloatingPointError(f"the loss of step {self.step} is not a number; lower the learning rate")
+            count += 1
+            if self.step % config.log_every == 0 or self.step == config.steps:
+                seconds = (time.monotonic() - began) / count
+                line = {"step": self.step, **{k: round(sum(v) / len(v), 6) for k, v in sums.items()}}
+                self._log(line | {"seconds_per_step": round(seconds, 4)})
+                sums, count, began = {}, 0, time.monotonic()
+            if self.step % config.save_every == 0 or self.step == config.steps:
+                self.save()
+        return self.average
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # A short memory at first, so that the average is useful early.
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        for average, current in zip(
+            self.average.parameters(), self.accelerator.unwrap_model(self.model).parameters(), strict=True
+        ):
+            average.lerp_(current.detach().to(average), 1 - decay)
+
+    def _log(self, line: dict) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        with open(self.folder / "log.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.on_log is not None:
+            self.on_log(line)
+
+    def save(self) -> None:
+        """Write model, average and optimiser so that a crash in between leaves the older checkpoint whole."""
+        if not self.accelerator.is_main_process:
+            return
+        model = self.accelerator.unwrap_model(self.model)
+        save_file({k: v.contiguous().cpu() for k, v in self.average.state_dict().items()}, self.folder / "average.new")
+        torch.save(
+            {
+                "step": self.step,
+                "config": asdict(self.config),
+                "model": model.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+            },
+            self.folder / "state.new",
+        )
+        (self.folder / "average.new").replace(self.folder / "average.safetensors")
+        (self.folder / "state.new").replace(self.folder / "state.pt")
+        try:
+            plot_log(self.folder / "log.jsonl", self.folder / "loss.png")
+        except ImportError:  # the picture is a courtesy: training must not end for want of matplotlib
+            pass
+
+    def _load(self) -> None:
+        path = self.folder / "state.pt"
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
+            self.average.load_state_dict(load_file(self.folder / "average.safetensors"))
+            self.optimiser.load_state_dict(state["optimiser"])
+        except (RuntimeError, KeyError, ValueError, EOFError, FileNotFoundError) as error:
+            raise CheckpointError(f"{path} does not fit this recipe ({error}); give another folder.") from error
+        self.step = state["step"]
+
+
+def plot_log(log: Path, picture: Path) -> None:
+    """Draw the loss over the steps. Needs matplotlib."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line]
+    figure, axes = plt.subplots(figsize=(7, 4))
+    axes.plot([x["step"] for x in lines], [x["loss"] for x in lines])
+    axes.set(xlabel="step", ylabel="loss", yscale="log")
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(picture, dpi=100)
+    plt.close(figure)
