@@ -8,7 +8,7 @@ silhouettes, and the motion is the studio's own kind of path that the thing's ce
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from scipy import ndimage
@@ -16,21 +16,22 @@ from skimage.color import rgb2lab
 
 from animagic.errors import InputError
 from animagic.synthetic import COLOURS, SHAPES, Background, Motion, Scene, Thing, facts, render
+from animagic.synthetic.drawing import MOON, SUN
 from animagic.synthetic.scenes import FLOORS, PANNED, PHOTOS, PLAIN, VIEWS, WALLS
 
 GRID = 20  # silhouettes are compared at this many pixels a side
 ANGLES = np.arange(0, 360, 10)
 BLURS = (0.0, 1.0, 1.8)  # pixels
-TURN_SPIN, TURN_ROLL = 0.0, 0.0  # margins of correlation above which a thing turns
-NOT_A_THING = [*PLAIN.values(), *FLOORS.values(), *WALLS.values(), *(rgb for view in VIEWS.values() for rgb in view),
-               (226, 222, 190), (255, 226, 160), (45, 42, 52)]  # moon, sun, outline  # fmt: skip
+OUTLINE = (45, 42, 52)
+NOT_A_THING = [MOON, SUN, OUTLINE, *PLAIN.values(), *FLOORS.values(), *WALLS.values(), *sum(VIEWS.values(), ())]
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What a video shows, and how sure it is.
 
-    confidence: mean correlation with the shape's silhouette, 0 to 1; share: part of the frames that show the thing.
+    confidence: mean correlation with the shape's silhouette, 0 to 1;
+    share: part of the frames that show the thing as a whole.
     """
 
     colour: str
@@ -58,15 +59,15 @@ def _lab(rgb) -> np.ndarray:
     return rgb2lab(np.asarray(rgb, dtype=np.float64) / 255).astype(np.float32)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _table() -> np.ndarray:
     """Membership of every colour of 6 bits a channel in every palette colour: (colours, 2 ** 18), 0 to 1."""
     levels = np.arange(2, 256, 4)
     lab = _lab(np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(1, -1, 3))[0]
-    to_thing = np.stack([np.linalg.norm(lab - colour, axis=-1) for colour in _lab([list(COLOURS.values())])[0]])
-    others = _lab([NOT_A_THING])[0]
-    # A blurred white thing looks like a pale wall. White things never stand before those, so walls lose that colour.
-    others = others[np.linalg.norm(others - _lab([[COLOURS["white"]]])[0, 0], axis=-1) > 20]
+    things, others = _lab([list(COLOURS.values())])[0], _lab([NOT_A_THING])[0]
+    to_thing = np.stack([np.linalg.norm(lab - colour, axis=-1) for colour in things])
+    # A blurred white thing looks like a pale wall; no white thing stands before one, so white wins.
+    others = others[np.linalg.norm(others - things[list(COLOURS).index("white")], axis=-1) > 20]
     to_other = np.min([np.linalg.norm(lab - colour, axis=-1) for colour in others], axis=0)
     nearest = to_thing.min(0)
     soft = np.clip((46 - nearest) / 12, 0, 1) * np.clip((to_other - nearest) / 10 + 0.5, 0, 1)
@@ -74,7 +75,7 @@ def _table() -> np.ndarray:
 
 
 def _memberships(frames: np.ndarray) -> np.ndarray:
-    """How much each pixel has each palette colour: (colours, F, H, W), 0 to 1; a pixel belongs to one colour at most."""
+    """How much each pixel has of each palette colour, 0 to 1, and of one at most: (colours, F, H, W)."""
     red, green, blue = np.moveaxis(frames.astype(np.int32) >> 2, -1, 0)
     return _table()[:, (red << 12) | (green << 6) | blue]
 
@@ -86,7 +87,7 @@ def _largest_pieces(member: np.ndarray) -> np.ndarray:
     """
     kept = np.zeros_like(member)
     for mask, out in zip(member, kept, strict=True):
-        labels, count =  ndimage.label(ndimage.distance_transform_edt(mask <= 0.4) < 5.5)
+        labels, count = ndimage.label(ndimage.distance_transform_edt(mask <= 0.4) < 5.5)
         if count:
             masses = ndimage.sum_labels(mask, labels, np.arange(1, count + 1))
             piece = labels == 1 + int(np.argmax(masses))
@@ -108,25 +109,28 @@ def _track(frames: np.ndarray) -> Track:
 
 
 def _follow(colour: str, frames: np.ndarray, members: np.ndarray | None = None) -> Track:
+    """Follow what has this colour, in the longest run of frames through which it moves without a jump."""
     members = _memberships(frames) if members is None else members
-    masks = _largest_pieces(members[list(COLOURS).index(colour)])
-    areas = masks.sum((1, 2))
-    solid = masks > 0.4
-    touches = solid[:, :, [0, -1]].any((1, 2)) | solid[:, [0, -1], :].any((1, 2))
-    seen = (areas > 12) & ~touches
-    if seen.sum() < 6:
-        seen = areas > 12
-    index = np.flatnonzero(seen)
-    everywhere, masks = masks, masks[index]
+    everywhere = _largest_pieces(members[list(COLOURS).index(colour)])
+    areas, solid = everywhere.sum((1, 2)), everywhere > 0.4
+    rim = [0, 1, -2, -1]  # the outline, a pixel wide, is no part of the mask
+    touches = solid[:, :, rim].any((1, 2)) | solid[:, rim].any((1, 2))
+    whole = (areas > 12) & ~touches
+    index = np.flatnonzero(whole if whole.sum() >= 6 else areas > 12)
+    masks = everywhere[index]
+
     ys, xs = np.mgrid[: frames.shape[1], : frames.shape[2]]
-    total = np.maximum(masks.sum((1, 2)), 1e-6)
-    x, y = (masks * xs).sum((1, 2)) / total, (masks * ys).sum((1, 2)) / total
+    areas = areas[index]
+    x, y = (masks * xs).sum((1, 2)) / areas, (masks * ys).sum((1, 2)) / areas
     squares = (xs - x[:, None, None]) ** 2 + (ys - y[:, None, None]) ** 2
-    spreads = np.sqrt((masks * squares).sum((1, 2)) / total)
-    return Track(colour, index, everywhere, masks, np.stack([x, y], -1), spreads)
+    spreads = np.sqrt((masks * squares).sum((1, 2)) / areas)
+    # What leaves the picture comes back on the other side: a jump.
+    jumps = np.flatnonzero(np.hypot(np.diff(x), np.diff(y)) > 20) + 1
+    run = max(np.split(np.arange(len(index)), jumps), key=len)
+    return Track(colour, index[run], everywhere, masks[run], np.stack([x, y], -1)[run], spreads[run])
 
 
-# ---- shape ------------------------------------------------------------------------------------------------------
+# ---- shape -----------------------------------------------------------------------------------------------
 
 
 def _normalised(masks: np.ndarray, centres: np.ndarray, spreads: np.ndarray) -> np.ndarray:
@@ -141,7 +145,7 @@ def _normalised(masks: np.ndarray, centres: np.ndarray, spreads: np.ndarray) -> 
     return vectors / (np.linalg.norm(vectors, axis=-1, keepdims=True) + 1e-9)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _silhouettes(colour: str) -> np.ndarray:
     """Every shape as the judge itself sees it: (shapes, looks, angles, GRID * GRID).
 
@@ -165,7 +169,7 @@ def _silhouettes(colour: str) -> np.ndarray:
 
 
 def _shape(track: Track) -> tuple[str, float, np.ndarray]:
-    """The shape, its mean correlation (0 to 1), and how well it fits in each frame at each angle (n, angles)."""
+    """The shape, its mean correlation (0 to 1), and how well it fits each frame at each angle: (n, angles)."""
     if not len(track.masks):
         return SHAPES[0], 0.0, np.zeros((0, len(ANGLES)))
     vectors = _normalised(track.masks, track.centres, track.spreads)
@@ -176,7 +180,7 @@ def _shape(track: Track) -> tuple[str, float, np.ndarray]:
     return SHAPES[winner], float(best[winner, look]), upright[best[winner, ::2].argmax()]
 
 
-# ---- motion -----------------------------------------------------------------------------------------------------
+# ---- motion ----------------------------------------------------------------------------------------------
 
 
 def _fit(columns: list[np.ndarray], values: np.ndarray) -> tuple[np.ndarray, float]:
@@ -225,10 +229,11 @@ def _paths(time: np.ndarray, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
 
 
 def _turns(scores: np.ndarray, time: np.ndarray, rates: np.ndarray) -> float:
-    """By how much a steady turn at one of the rates (degrees a frame) explains the angles better than none."""
+    """By how much a steady turn at one of the rates (degrees a frame) explains the looks better than none."""
 
     def fit(rate: float) -> float:
-        steps = np.rint((ANGLES[:, None] + rate * time) / 10).astype(int) % len(ANGLES)  # (first angle, frame)
+        turned = ANGLES[:, None] + rate * time  # (first angle, frame)
+        steps = np.rint(turned / 10).astype(int) % len(ANGLES)
         return float(scores[np.arange(len(time)), steps].mean(-1).max())
 
     return max(fit(rate) for rate in rates) - fit(0.0)
@@ -245,28 +250,28 @@ def _motion(track: Track, shape: str, scores: np.ndarray) -> str:
     costs = _paths(time, *track.centres.T)
     path = min(costs, key=lambda name: costs[name])
     if path == "still":
-        turning = shape not in ("ball", "ring") and _turns(scores, time, np.arange(2.4, 4.3, 0.2)) > TURN_SPIN
+        turning = shape not in ("ball", "ring") and _turns(scores, time, np.arange(2.4, 4.3, 0.2)) > 0
         return "spins" if turning else "stays still"
     if path in ("left", "right"):
         sign = 1 if path == "right" else -1
-        rolling = shape in ("ball", "ring") and _turns(scores, time, sign * np.arange(1.8, 5.6, 0.2)) > TURN_ROLL
+        rolling = shape in ("ball", "ring") and _turns(scores, time, sign * np.arange(1.8, 5.6, 0.2)) > 0
         return f"{'rolls' if rolling else 'slides'} {path}"
     return path
 
 
-# ---- background and camera -----------------------------------------------------------------------------------------
+# ---- background and camera -------------------------------------------------------------------------------
 
 
 def _pan_rate(frames: np.ndarray, things: np.ndarray) -> float:
-    """Pixels a frame by which the camera moves right (the picture moves left); things: (F, H, W), pixels to leave out."""
+    """Pixels a frame by which the camera moves to the right; things: pixels to leave out (F, H, W)."""
     lag = min(24, len(frames) // 2)
-    before, after = frames[:-lag:4, :48].astype(np.float32).mean(-1), frames[lag::4, :48].astype(np.float32).mean(-1)
-    free = ~(things[:-lag:4, :48]), ~(things[lag::4, :48])
+    grey, free = frames[:, :48].astype(np.float32).mean(-1), ~things[:, :48]
 
     def mismatch(shift: int) -> float:
-        here, there = slice(max(shift, 0), 64 + min(shift, 0)), slice(max(-shift, 0), 64 + min(-shift, 0))
-        both = free[0][..., here] & free[1][..., there]
-        return float(np.abs(before[..., here] - after[..., there])[both].mean()) if both.any() else np.inf
+        here = slice(None, -lag, 4), slice(None), slice(max(shift, 0), 64 + min(shift, 0))
+        there = slice(lag, None, 4), slice(None), slice(max(-shift, 0), 64 + min(-shift, 0))
+        both = free[here] & free[there]
+        return float(np.abs(grey[here] - grey[there])[both].mean()) if both.any() else np.inf
 
     shifts = np.arange(-lag, lag + 1)
     costs = np.array([mismatch(int(shift)) for shift in shifts])
@@ -281,7 +286,7 @@ def _profile(frames: np.ndarray, things: np.ndarray) -> np.ndarray:
     return np.concatenate([np.ma.median(picture, axis=1).filled(0), picture.std(axis=1).filled(0)], -1)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _backgrounds() -> tuple[list[str], np.ndarray]:
     plain = [Background("plain", name) for name in PLAIN] + [Background("floor", name) for name in FLOORS]
     views = [Background(kind, "", seed) for kind in VIEWS for seed in range(6)]
@@ -300,14 +305,14 @@ def _background(frames: np.ndarray, things: np.ndarray) -> str:
     return names[int(np.abs(profiles - _profile(frames[::6], things[::6])).mean((1, 2)).argmin())]
 
 
-# ---- what others use --------------------------------------------------------------------------------------------
+# ---- what others use -------------------------------------------------------------------------------------
 
 
 def _checked(frames: np.ndarray) -> np.ndarray:
     frames = np.asarray(frames)
     if frames.ndim != 4 or frames.shape[1:] != (64, 64, 3) or frames.dtype != np.uint8 or len(frames) < 8:
         raise InputError(
-            f"The judge was given {frames.dtype} {frames.shape}; it takes uint8 (F, 64, 64, 3) with at least 8 frames."
+            f"The judge was given {frames.dtype} {frames.shape}; it takes uint8 (F, 64, 64, 3), F at least 8."
         )
     return frames
 
@@ -319,7 +324,7 @@ def judge(frames: np.ndarray, fps: float = 24) -> Verdict:
     background = _background(frames, things)
     pan = _pan_rate(frames, things) if background in PANNED else 0.0  # elsewhere no pan could be seen
     shape, confidence, scores = _shape(track)
-    fixed = track.centres + np.outer(track.frames, (pan, 0))  # where the thing would be without the camera's pan
+    fixed = track.centres + np.outer(track.frames, (pan, 0))  # as a camera that stays would see it
     timed = replace(track, frames=track.frames * 24 / fps, centres=fixed)
     return Verdict(
         colour=track.colour,
@@ -339,7 +344,7 @@ def judge_scene(frames: np.ndarray, facts: dict[str, str]) -> dict[str, bool]:
 
 
 def direction(frames: np.ndarray) -> tuple[float, float]:
-    """Mean motion of the thing, pixels a frame to the right and downward; (0, 0) where nothing is seen twice."""
+    """Mean motion of the thing, pixels a frame to the right and downward; (0, 0) where none is seen twice."""
     track = _track(_checked(frames))
     if len(track.frames) < 2:
         return 0.0, 0.0

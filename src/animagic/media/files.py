@@ -76,9 +76,7 @@ def check_writable(path: Path, folder: bool = False) -> None:
     """Raise MediaError unless a file, the files of a pattern or a folder can be created at `path` now."""
     try:
         if not path.parent.is_dir():
-            raise MediaError(
-                f"{path} cannot be written because {path.parent} is not a folder: create it first."
-            )
+            raise MediaError(f"{path} cannot be written: {path.parent} is not a folder, so create it first.")
         if folder and path.exists() and not (path.name and path.is_dir() and not any(path.iterdir())):
             raise MediaError(f"{path} exists already and is not an empty folder: choose another name.")
         if NUMBERED.search(path.name) and (old := numbered_files(path)):  # or old and new frames would mix
@@ -88,9 +86,9 @@ def check_writable(path: Path, folder: bool = False) -> None:
         trial = _temporary(path)
         trial.touch(exist_ok=False)
         trial.unlink()
+    except MediaError:
+        raise
     except OSError as error:
-        if isinstance(error, MediaError):
-            raise
         raise unwritable(path, error) from error
 
 
@@ -98,18 +96,14 @@ def numbered_files(pattern: Path) -> list[Path]:
     """The existing files of a pattern such as clip-%04d.png, in the order of their numbers."""
     before, after = NUMBERED.split(pattern.name, maxsplit=1)
     matcher = re.compile(f"{re.escape(before)}(\\d+){re.escape(after)}")
-    found = [
-        (int(match[1]), file) for file in pattern.parent.glob("*") if (match := matcher.fullmatch(file.name))
-    ]
-    return [file for _, file in sorted(found)]
+    matches = ((matcher.fullmatch(file.name), file) for file in pattern.parent.glob("*"))
+    return [file for _, file in sorted((int(match[1]), file) for match, file in matches if match)]
 
 
 def unwritable(path: StrPath, error: BaseException) -> MediaError:
     """The sentence for a failed write, from an error of the system or of FFmpeg."""
     if getattr(error, "errno", None) in _DISK_FULL:
-        return MediaError(
-            f"{path} cannot be written because the disk is full: free some space and run it again."
-        )
+        return MediaError(f"{path} cannot be written: the disk is full, so free some space and try again.")
     return MediaError(f"{path} cannot be written ({reason(error)}): choose another place, size or format.")
 
 

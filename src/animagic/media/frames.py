@@ -16,16 +16,12 @@ _GAP = 2  # pixels
 def check_frames(frames: np.ndarray, dimensions: Iterable[int] = (4,)) -> None:
     """Raise InputError unless `frames` is uint8 and RGB, with one of these numbers of dimensions."""
     if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8:
-        raise InputError(
-            f"frames must be a NumPy array of uint8, not {getattr(frames, 'dtype', type(frames))}."
-        )
+        raise InputError(f"frames must be a NumPy array of uint8, not {getattr(frames, 'dtype', type(frames))}.")
     if frames.ndim not in dimensions or frames.shape[-1] != 3 or 0 in frames.shape[-3:]:
         raise InputError(f"frames must have the shape (frames, height, width, 3), not {frames.shape}.")
 
 
-def resize(
-    frames: np.ndarray, height: int, width: int, mode: Literal["crop", "stretch", "pad"] = "crop"
-) -> np.ndarray:
+def resize(frames: np.ndarray, height: int, width: int, mode: Literal["crop", "stretch", "pad"] = "crop") -> np.ndarray:
     """Resize pictures with antialiasing (Lanczos).
 
     Args:
@@ -73,9 +69,7 @@ def resize(
     return result
 
 
-def contact_sheet(
-    frames: np.ndarray, columns: int = 6, rows: int | None = None, labels: bool = False
-) -> np.ndarray:
+def contact_sheet(frames: np.ndarray, columns: int = 6, rows: int | None = None, labels: bool = False) -> np.ndarray:
     """Lay evenly chosen frames out in a grid, row after row, so that a person can look at a clip.
 
     Args:
@@ -92,9 +86,7 @@ def contact_sheet(
     """
     check_frames(frames)
     if not len(frames) or columns < 1 or (rows is not None and rows < 1):
-        raise InputError(
-            f"a contact sheet needs a frame, a column and a row, not {len(frames)}, {columns}, {rows}."
-        )
+        raise InputError(f"a contact sheet needs a frame, a column and a row, not {len(frames)}, {columns}, {rows}.")
     columns = min(columns, len(frames))
     rows = min(rows or _MOST_ROWS, -(-len(frames) // columns))
     chosen = np.linspace(0, len(frames) - 1, min(rows * columns, len(frames))).round().astype(int)

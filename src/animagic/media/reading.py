@@ -92,9 +92,7 @@ def iter_video(path: StrPath, fps: float | None = None) -> Iterator[np.ndarray]:
         yield from _resampled(source.frames, fps)
 
 
-def read_video(
-    path: StrPath, fps: float | None = None, max_frames: int | None = None, last: bool = False
-) -> Video:
+def read_video(path: StrPath, fps: float | None = None, max_frames: int | None = None, last: bool = False) -> Video:
     """Read a video into memory.
 
     Args:
@@ -116,9 +114,7 @@ def read_video(
         try:
             return Video(np.stack(chosen), fps or source.fps or DEFAULT_FPS, source.note.metadata)
         except ValueError as error:
-            raise MediaError(
-                f"{path} holds pictures of different sizes: give pictures of one size."
-            ) from error
+            raise MediaError(f"{path} holds pictures of different sizes: make them equal.") from error
 
 
 def read_metadata(path: StrPath) -> dict[str, Any]:
@@ -144,15 +140,15 @@ def probe(path: StrPath) -> dict[str, Any]:
     with _open(path) as source:
         height, width, _ = next(source.frames).pixels.shape
         frames = source.count or _count_packets(path)
-        seconds = frames / source.fps if source.fps else None
-        facts = {
+        return {
+            "width": width,
+            "height": height,
             "fps": source.fps,
             "frames": frames,
-            "seconds": seconds,
+            "seconds": frames / source.fps if source.fps else None,
             "codec": source.codec,
             "audio": source.audio,
         }
-        return {"width": width, "height": height, **facts}
 
 
 def _resampled(frames: Iterator[_Frame], fps: float | None) -> Iterator[np.ndarray]:
@@ -164,10 +160,8 @@ def _resampled(frames: Iterator[_Frame], fps: float | None) -> Iterator[np.ndarr
     k = 0
     held = next(frames)
     for frame in frames:
-        border = (
-            held.time + frame.time
-        ) / 2 - 1e-6  # an instant in the very middle always goes to the later frame
-        while k / fps < border:
+        # An instant in the very middle always goes to the later frame, though files round to a millisecond.
+        while k / fps < (held.time + frame.time) / 2 - 1e-3:
             yield held.pixels
             k += 1
         held = frame
@@ -196,18 +190,17 @@ def _numbered(path: Path) -> list[Path]:
     """The pictures of a folder or a pattern, in the order of their numbers; [] where `path` is neither."""
     if path.is_dir():
         suffixes = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
-        pictures = [
-            file for file in path.iterdir() if file.suffix.lower() in suffixes and file.name[0] != "."
-        ]
+        visible = (file for file in path.iterdir() if not file.name.startswith("."))
+        pictures = [file for file in visible if file.suffix.lower() in suffixes]
         if not pictures:
-            raise MediaError(
-                f"{path} is a folder without pictures: give a video or a folder of PNG or JPEG frames."
-            )
-        # Every second part is a number: frame-2 comes before frame-10.
-        return sorted(
-            pictures, key=lambda file: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", file.name)]
-        )
+            raise MediaError(f"{path} is a folder without pictures: give one with PNG or JPEG frames.")
+        return sorted(pictures, key=_natural)
     return numbered_files(path) if NUMBERED.search(path.name) and not path.exists() else []
+
+
+def _natural(file: Path) -> list[str | int]:
+    """A key to sort by: frame-2 comes before frame-10. Every second part is a number."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", file.name))]
 
 
 def _open_numbered(pictures: list[Path], fps: float | None) -> _Source:
@@ -228,12 +221,14 @@ def _open_picture(path: Path) -> Image.Image | None:
         picture = Image.open(path, formats=_PICTURES)
     except UnidentifiedImageError:
         return None
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise MediaError(f"{path} does not exist: check its name.") from error
     except Image.DecompressionBombError as error:
         raise _too_large(path) from error
+    except MediaError:
+        raise
     except OSError as error:
-        raise error if isinstance(error, MediaError) else _unreadable(path, error) from error
+        raise _unreadable(path, error) from error
     if picture.width * picture.height > MOST_PIXELS:
         picture.close()
         raise _too_large(path)
@@ -242,23 +237,25 @@ def _open_picture(path: Path) -> Image.Image | None:
 
 def _open_animated(picture: Image.Image, path: Path) -> _Source:
     note = unpack(picture.info.get("comment"))
-    count = getattr(picture, "n_frames", 1) if picture.format in _ANIMATED else 1
-    fps = float(note.fps) if note.fps else None
+    fps: float | None
     try:
-        if fps:
-            seconds = [1 / fps] * count
+        count = getattr(picture, "n_frames", 1) if picture.format in _ANIMATED else 1
+        if note.fps:
+            fps, seconds = float(note.fps), [float(1 / note.fps)] * count
+        elif count > 1:
+            shown = [_milliseconds(picture, i) for i in range(count)]
+            fps, seconds = 1000 * count / sum(shown), [milliseconds / 1000 for milliseconds in shown]
         else:
-            seconds = [_seconds(picture, i) for i in range(count)] if count > 1 else [1 / DEFAULT_FPS]
-            fps = count / sum(seconds) if count > 1 else None
+            fps, seconds = None, [1 / DEFAULT_FPS]
     except Exception as error:  # Pillow's readers raise almost anything on damaged bytes
         raise _unreadable(path, error) from error
     return _Source(_drawn(picture, path, seconds), count, fps, str(picture.format).lower(), False, note)
 
 
-def _seconds(picture: Image.Image, index: int) -> float:
+def _milliseconds(picture: Image.Image, index: int) -> float:
     picture.seek(index)
     picture.load()  # WebP tells only now
-    return (picture.info.get("duration") or 100) / 1000  # browsers, too, take 0 for 100 ms
+    return picture.info.get("duration") or 100  # browsers, too, take 0 for 100 ms
 
 
 def _drawn(picture: Image.Image, path: Path, seconds: list[float]) -> Iterator[_Frame]:
@@ -277,7 +274,7 @@ def _flattened(picture: Image.Image) -> np.ndarray:
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I"):  # 16-bit grey, which convert() would clip to white
         picture = Image.fromarray((np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8))
-    if picture.has_transparency_data:
+    if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return np.array(picture.convert("RGB"))
@@ -304,23 +301,20 @@ def _open_film(container: av.container.InputContainer, path: Path) -> _Source:
     note = unpack(comment)
     fps = float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
     codec, audio = stream.codec_context.name, bool(container.streams.audio)
-    frames = _filmed(container, stream, path, fps, note.size)
+    frames = _filmed(container, stream, path, fps, note)
     return _Source(frames, stream.frames or None, fps, codec, audio, note)
 
 
 def _filmed(
-    container: av.container.InputContainer,
-    stream: av.VideoStream,
-    path: Path,
-    fps: float,
-    size: tuple[int, int] | None,
+    container: av.container.InputContainer, stream: av.VideoStream, path: Path, fps: float, note: Note
 ) -> Iterator[_Frame]:
     stream.thread_type = "AUTO"
+    exact = any(name in container.format.name for name in ("mp4", "matroska"))  # broadcasts have gaps and guesses
     start: float | None = None
     end, count = 0.0, 0
     try:
         for packet in container.demux():
-            if packet.is_corrupt:
+            if exact and packet.is_corrupt:
                 raise MediaError(f"{path} is damaged or cut off after {end:.1f} s: get the file again.")
             if packet.pts is not None and packet.time_base is not None:
                 end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
@@ -330,27 +324,24 @@ def _filmed(
                 assert isinstance(frame, av.VideoFrame)
                 time = count / fps if frame.time is None else frame.time
                 start = time if start is None else start
-                seconds = (
-                    float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 1 / fps
-                )
-                yield _Frame(time - start, seconds, _upright(frame, stream, size))
+                seconds = float(frame.duration * (frame.time_base or 0)) or 1 / fps
+                yield _Frame(time - start, seconds, _upright(frame, stream, note.size))
                 count += 1
+    except MediaError:
+        raise
     except (av.FFmpegError, OSError) as error:
-        raise error if isinstance(error, MediaError) else _unreadable(path, error) from error
+        raise _unreadable(path, error) from error
     if not count:
         raise MediaError(f"{path} holds no frames: get the file again.")
     # A film that was cut off between two packets simply ends, but earlier than its header says.
     declared = ((container.start_time or 0) + (container.duration or 0)) / 1e6
-    exact = any(name in container.format.name for name in ("mp4", "matroska"))  # others only guess
     if exact and end < declared - 0.25 - 2 / fps:
         raise MediaError(f"{path} is cut off: it ends at {end:.1f} of {declared:.1f} s; get the file again.")
 
 
 def _upright(frame: av.VideoFrame, stream: av.VideoStream, size: tuple[int, int] | None) -> np.ndarray:
     # The stream's size: a frame may differ where the resolution changes midway.
-    pixels = frame.to_ndarray(
-        format="rgb24", width=stream.width, height=stream.height, interpolation=_ACCURATE
-    )
+    pixels = frame.to_ndarray(format="rgb24", width=stream.width, height=stream.height, interpolation=_ACCURATE)
     if size and (size[0] + size[0] % 2, size[1] + size[1] % 2) == pixels.shape[:2]:
         pixels = pixels[: size[0], : size[1]]  # an odd size, which H.264 could not hold
     return np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))
@@ -363,9 +354,7 @@ def _count_packets(path: StrPath) -> int:
 
 
 def _unreadable(path: StrPath, error: BaseException) -> MediaError:
-    return MediaError(
-        f"{path} is damaged, or no picture or video that can be read here ({reason(error)}): convert it."
-    )
+    return MediaError(f"{path} is damaged or of an unknown kind ({reason(error)}): give a picture or a video.")
 
 
 def _too_large(path: StrPath) -> MediaError:

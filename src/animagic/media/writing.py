@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -53,7 +54,7 @@ _FRAGMENTS: dict[str, Any] = {
     },  # without B-frames no chunk reaches into another
     "muxing": {"movflags": "empty_moov+default_base_moof+skip_trailer"},
 }
-_FASTEST_GIF = 50  # frames per second: browsers slow shorter delays down to a tenth of the speed
+_FASTEST_GIF = 50  # frames per second: browsers slow shorter delays down to ten
 _LONGEST_JPEG_COMMENT = 65533
 
 
@@ -75,9 +76,7 @@ def write_image(path: StrPath, array: np.ndarray, metadata: dict[str, Any] | Non
     if suffix not in (".png", ".jpg", ".jpeg"):
         raise MediaError(f"{path} ends in {suffix!r}: a picture is written as .png or .jpg.")
     if suffix != ".png" and len(note) > _LONGEST_JPEG_COMMENT:
-        raise MediaError(
-            f"{path} cannot hold metadata of {len(note)} bytes: a JPEG takes 64 KiB, so write a .png."
-        )
+        raise MediaError(f"{path} is a JPEG, which cannot hold metadata over 64 KiB: write a .png.")
     with atomic_path(path) as temporary:
         _save(temporary, array, note)
 
@@ -124,9 +123,7 @@ class VideoWriter:
         if self._format not in (*_FILMS, "gif", "png"):
             raise MediaError(f"{path} cannot be written as {self._format!r}: use mp4, webm, gif or png.")
         if self._format == "gif" and self._fps > _FASTEST_GIF:
-            raise MediaError(
-                f"{path} cannot show {fps} frames per second: a GIF shows {_FASTEST_GIF}, so write an .mp4."
-            )
+            raise MediaError(f"{path} is a GIF, which shows at most 50 frames per second: write an .mp4.")
         pack(metadata, self._fps, 1, 1)
         self._numbered = self._format == "png" and NUMBERED.search(self.path.name) is not None
         self._folder = self._format == "png" and not self._numbered
@@ -135,6 +132,7 @@ class VideoWriter:
     def __enter__(self) -> "VideoWriter":
         target = atomic_pattern(self.path) if self._numbered else atomic_path(self.path, self._folder)
         self._temporary = self._stack.enter_context(target)
+        self._stack.push(self._refuse_empty)
         return self
 
     def write(self, frames: np.ndarray) -> None:
@@ -146,11 +144,9 @@ class VideoWriter:
         """
         check_frames(frames)
         height, width = frames.shape[1:3]
-        if (self._size[0] or height, self._size[1] or width) != (height, width):
-            raise InputError(
-                f"frames of {height}x{width} cannot join a video of {self._size[0]}x{self._size[1]}."
-            )
-        self._size = (height, width)
+        self._size = (self._size[0] or height, self._size[1] or width)
+        if self._size != (height, width):
+            raise InputError(f"frames are {height}x{width}, but must be {self._size[0]}x{self._size[1]}.")
         try:
             if self._write is None:
                 self._write = self._stack.enter_context(self._encoder(height, width))
@@ -163,18 +159,18 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        nothing = None
-        if error is None and not self.frames:
-            nothing = MediaError(f"{self.path} was not written because it got no frames: write at least one.")
         try:
-            self._stack.__exit__(type(nothing) if nothing else kind, nothing or error, trace)
+            self._stack.__exit__(kind, error, trace)
         except (av.FFmpegError, OSError) as failure:
-            if error is None:  # else the first error is the one to report
-                raise (
-                    failure if isinstance(failure, MediaError) else unwritable(self.path, failure)
-                ) from failure
-        if nothing:
-            raise nothing
+            if error is not None:
+                return  # the first error is the one to report
+            if isinstance(failure, MediaError):
+                raise
+            raise unwritable(self.path, failure) from failure
+
+    def _refuse_empty(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None and not self.frames:
+            raise MediaError(f"{self.path} was not written because it got no frames: write at least one.")
 
     def _encoder(self, height: int, width: int) -> AbstractContextManager[_Write]:
         note = pack(self._metadata, self._fps, height, width)
@@ -226,7 +222,7 @@ class FragmentedMp4:
         check_frames(frames)
         if frames.shape[1:3] != self._size or not len(frames):
             raise InputError(
-                f"a chunk must be (at least 1, {self._size[0]}, {self._size[1]}, 3), not {frames.shape}."
+                f"frames are {frames.shape}, but must be (1 or more, {self._size[0]}, {self._size[1]}, 3)."
             )
         _, chunk = self._encode(frames)
         head = b"" if self._chunks else self._head
@@ -286,15 +282,13 @@ def _film(
         context = stream.codec_context
         context.thread_count = _THREADS
         context.color_range = context.colorspace = context.color_primaries = context.color_trc = _BT709
-        count = 0
+        numbers = count()
 
         def write(frame: np.ndarray) -> None:
-            nonlocal count
             picture = av.VideoFrame.from_ndarray(np.pad(frame, odd, "edge"), format="rgb24")
-            picture = picture.reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_BT709)
-            picture.pts, picture.time_base = count, 1 / fps
+            picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+            picture.pts, picture.time_base = next(numbers), 1 / fps
             container.mux(stream.encode(picture))
-            count += 1
 
         yield write
         container.mux(stream.encode(None))
@@ -327,17 +321,21 @@ def _gif(path: Path, fps: Fraction, height: int, width: int, note: str) -> Itera
         stream = container.add_stream("gif", rate=fps)
         assert isinstance(stream, av.VideoStream)
         stream.height, stream.width, stream.pix_fmt = height, width, "pal8"
+        numbers = count()
 
         def write(frame: np.ndarray) -> None:
-            # A palette for every frame needs no look ahead. An octree, dithered, is both faster and truer (seen from
-            # a distance) than FFmpeg's palettegen.
+            # A palette for every frame needs no look ahead. A dithered octree is both faster and, seen from a
+            # distance, truer than FFmpeg's palettegen.
             picture = Image.fromarray(frame)
             palette = picture.quantize(256, Image.Quantize.FASTOCTREE)
             indices = np.asarray(picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG))
             colours = np.full((256, 4), 255, np.uint8)  # alpha, red, green, blue
             known = np.array(palette.getpalette(), np.uint8).reshape(-1, 3)
             colours[: len(known), 1:] = known
-            container.mux(stream.encode(av.VideoFrame.from_ndarray((indices, colours), format="pal8")))
+            indexed: Any = (indices, colours)  # PyAV's annotation knows no pal8
+            coded = av.VideoFrame.from_ndarray(indexed, format="pal8")
+            coded.pts, coded.time_base = next(numbers), 1 / fps
+            container.mux(stream.encode(coded))
 
         yield write
         container.mux(stream.encode(None))
@@ -346,25 +344,27 @@ def _gif(path: Path, fps: Fraction, height: int, width: int, note: str) -> Itera
 @contextmanager
 def _pictures(folder: Path, name: str, note: str) -> Iterator[_Write]:
     folder.mkdir()
-    count = 0
+    numbers = count()
 
     def write(frame: np.ndarray) -> None:
-        nonlocal count
-        _save(folder / NUMBERED.sub(lambda place: place[0] % count, name), frame, "" if count else note)
-        count += 1
+        number = next(numbers)
+        _save(folder / NUMBERED.sub(lambda place: place[0] % number, name), frame, "" if number else note)
 
     yield write
 
 
 def _save(path: Path, array: np.ndarray, note: str) -> None:
     picture = Image.fromarray(array)
+    # By way of memory: on a full disk Pillow, writing to a file, may lose the rest without a word.
+    data = io.BytesIO()
     if path.suffix.lower() == ".png":
         chunks = PngInfo()
         if note:
             chunks.add_text("comment", note)
-        picture.save(path, "PNG", pnginfo=chunks)
+        picture.save(data, "PNG", pnginfo=chunks, compress_level=2)  # a tenth larger, five times faster than 6
     else:
-        picture.save(path, "JPEG", quality=95, subsampling=0, comment=note.encode("ascii"))
+        picture.save(data, "JPEG", quality=95, subsampling=0, comment=note.encode("ascii"))
+    path.write_bytes(data.getvalue())
 
 
 def _exact(fps: float) -> Fraction:
@@ -381,8 +381,6 @@ def _format_of(path: StrPath) -> str:
     if suffix == ".png" and NUMBERED.search(Path(path).name):
         return "png"
     if suffix[1:] not in (*_FILMS, "gif"):
-        known = (
-            "end it in .mp4, .webm or .gif, or write pictures to a pattern such as clip-%04d.png or a folder/"
-        )
+        known = "end it in .mp4, .webm or .gif, or in -%04d.png or / for pictures"
         raise MediaError(f"{path} does not say which kind of video to write: {known}.")
     return suffix[1:]

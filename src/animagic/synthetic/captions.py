@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
 import numpy as np
 
 from .scenes import Background, Scene, Thing
+
+T = TypeVar("T")
 
 # The first word of each row is the plain one.
 COLOUR_WORDS = {
@@ -35,18 +40,21 @@ MOTION_WORDS = {  # (what it does, what it is doing)
     "slides right": (("slides right", "sliding right"), ("slides to the right", "sliding to the right"),
                      ("moves right", "moving right"), ("glides rightward", "gliding rightward"),
                      ("goes from left to right", "going from left to right")),
-    "bounces": (("bounces", "bouncing"), ("bounces up and down", "bouncing up and down"), ("jumps", "jumping"),
-                ("hops", "hopping"), ("leaps up and down", "leaping up and down")),
+    "bounces": (("bounces", "bouncing"), ("bounces up and down", "bouncing up and down"),
+                ("leaps up and down", "leaping up and down"), ("jumps", "jumping"), ("hops", "hopping")),
     "rolls left": (("rolls left", "rolling left"), ("rolls to the left", "rolling to the left"),
-                   ("rolls leftward", "rolling leftward"), ("rolls from right to left", "rolling from right to left")),
+                   ("rolls leftward", "rolling leftward"),
+                   ("rolls from right to left", "rolling from right to left")),
     "rolls right": (("rolls right", "rolling right"), ("rolls to the right", "rolling to the right"),
-                    ("rolls rightward", "rolling rightward"), ("rolls from left to right", "rolling from left to right")),
+                    ("rolls rightward", "rolling rightward"),
+                    ("rolls from left to right", "rolling from left to right")),
     "orbits": (("moves in a circle", "moving in a circle"), ("orbits the centre", "orbiting the centre"),
                ("circles around", "circling around"), ("flies in circles", "flying in circles")),
     "spins": (("spins", "spinning"), ("spins in place", "spinning in place"), ("rotates", "rotating"),
               ("turns around and around", "turning around and around"), ("twirls", "twirling")),
     "swings": (("swings", "swinging"), ("swings on a string", "swinging on a string"),
-               ("swings back and forth", "swinging back and forth"), ("hangs and sways", "hanging and swaying"),
+               ("swings back and forth", "swinging back and forth"),
+               ("hangs and sways", "hanging and swaying"),
                ("swings like a pendulum", "swinging like a pendulum")),
     "rises": (("rises", "rising"), ("floats up", "floating up"), ("moves up", "moving up"),
               ("goes upward", "going upward"), ("flies up", "flying up")),
@@ -56,13 +64,19 @@ MOTION_WORDS = {  # (what it does, what it is doing)
               ("becomes bigger", "becoming bigger"), ("expands", "expanding")),
     "shrinks": (("shrinks", "shrinking"), ("gets smaller", "getting smaller"),
                 ("becomes smaller", "becoming smaller"), ("grows smaller", "growing smaller")),
-    "stays still": (("stays still", "staying still"), ("does not move", "not moving"), ("stands still", "standing still"),
-                    ("rests", "resting"), ("is still", "keeping still")),
+    "stays still": (("stays still", "staying still"), ("does not move", "not moving"),
+                    ("stands still", "standing still"), ("rests", "resting"), ("is still", "keeping still")),
+    "collides": (("collide", "colliding"), ("bump into each other", "bumping into each other"),
+                 ("crash into each other", "crashing into each other"),
+                 ("hit each other", "hitting each other")),
 }  # fmt: skip
-COLLISION_WORDS = (("collide", "colliding"), ("bump into each other", "bumping into each other"),
-                   ("crash into each other", "crashing into each other"), ("hit each other", "hitting each other"))  # fmt: skip
 VIEW_WORDS = {
-    "hills": ("in front of green hills", "in a green landscape", "under a blue sky", "on a meadow with hills behind"),
+    "hills": (
+        "in front of green hills",
+        "in a green landscape",
+        "under a blue sky",
+        "on a meadow with hills behind",
+    ),
     "night": ("at night", "under the moon and stars", "under the night sky", "in the dark night"),
     "sunset": ("at sunset", "in the evening", "before the setting sun", "under a sunset sky"),
     "sea": ("by the sea", "on the sea", "at the ocean", "on the water"),
@@ -75,48 +89,50 @@ PHOTO_WORDS = {
 PLAIN_RATE, BACKGROUND_LEFT_OUT = 0.4, 0.15
 
 
-def _where(background: Background, choose) -> str:
+Choose = Callable[[Sequence[T]], T]  # takes one of several wordings
+
+
+def _where(background: Background, choose: Choose[str]) -> str:
     colour = background.colour
     if background.kind == "plain":
         return choose((f"on a {colour} background", f"in front of a {colour} wall", f"against a {colour} backdrop"))
     if background.kind == "floor":
-        return choose((f"on a {colour} floor", f"on the {colour} floor", f"on {colour} ground", f"over a {colour} floor"))
+        return choose(
+            (
+                f"on a {colour} floor",
+                f"on the {colour} floor",
+                f"on {colour} ground",
+                f"over a {colour} floor",
+            )
+        )
     if background.kind == "photo":
         subject = PHOTO_WORDS[colour]
-        return choose((f"on a photo of {subject}", f"in front of a photo of {subject}", f"over a picture of {subject}"))
+        return choose((f"on a photo of {subject}", f"before a photo of {subject}", f"over a picture of {subject}"))
     return choose(VIEW_WORDS[background.kind])
 
 
-def _article(words: str) -> str:
+def _name(thing: Thing, choose: Choose[str]) -> str:
+    words = f"{choose(COLOUR_WORDS[thing.colour])} {choose(SHAPE_WORDS[thing.shape])}"
     return ("an " if words[0] in "aeiou" else "a ") + words
 
 
-def _name(thing: Thing, choose) -> str:
-    return f"{choose(COLOUR_WORDS[thing.colour])} {choose(SHAPE_WORDS[thing.shape])}"
-
-
-def _sentence(scene: Scene, choose, coin, leave_out: bool) -> str:
-    """`choose` takes one of several wordings; `coin(p)` says whether to leave the plain order of words."""
-    things = scene.things
-    names = [_article(_name(t, choose)) for t in things]
-    where = "" if leave_out else _where(scene.background, choose)
+def _sentence(scene: Scene, choose: Choose, coin: Callable[[float], bool], leave_out: bool) -> str:
+    """`coin(p)` says whether to leave the plain order of words; `leave_out`: say nothing of the background."""
+    names = [_name(thing, choose) for thing in scene.things]
+    phrases = [choose(MOTION_WORDS[thing.motion.name]) for thing in scene.things]
     progressive = coin(0.4)
-    if things[0].motion.name == "collides":
-        does, doing = choose(COLLISION_WORDS)
-        subject = f"{names[0]} and {names[1]}"
-        core = f"{subject} are {doing}" if progressive else f"{subject} {does}"
+    if scene.things[0].motion.name == "collides":
+        does, doing = phrases[0]
+        core = f"{' and '.join(names)} {'are ' + doing if progressive else does}"
+    elif len(names) == 1 and coin(0.15):
+        core = choose(("a video of {} {}", "there is {} {}", "{} {}")).format(names[0], phrases[0][1])
     else:
-        parts = []
-        for name, thing in zip(names, things, strict=True):
-            does, doing = choose(MOTION_WORDS[thing.motion.name])
-            parts.append(f"{name} is {doing}" if progressive else f"{name} {does}")
+        parts = [f"{name} {'is ' + doing if progressive else does}"
+                 for name, (does, doing) in zip(names, phrases, strict=True)]  # fmt: skip
         core = choose((" and ", " while ")).join(parts)
-        if len(things) == 1 and coin(0.15):
-            core = choose((f"a video of {names[0]} {doing}", f"there is {names[0]} {doing}", f"{names[0]} {doing}"))
-    if where and coin(0.3):
-        core = f"{where}, {core}"
-    elif where:
-        core = f"{core} {where}"
+    if not leave_out:
+        where = _where(scene.background, choose)
+        core = f"{where}, {core}" if coin(0.3) else f"{core} {where}"
     if scene.camera == "still":
         return core
     side = scene.camera.split()[1]
@@ -126,16 +142,17 @@ def _sentence(scene: Scene, choose, coin, leave_out: bool) -> str:
 
 def canonical_caption(scene: Scene) -> str:
     """The plain sentence for a scene, for example "a red ball bounces on a green floor"."""
-    return _sentence(scene, lambda options: options[0], lambda rate: False, False)
+    return _sentence(scene, lambda wordings: wordings[0], lambda rate: False, leave_out=False)
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
     """The plain sentence (two times in five) or a paraphrase; 15 % of all say nothing of the background."""
     leave_out = rng.random() < BACKGROUND_LEFT_OUT
     if rng.random() < PLAIN_RATE:
-        return _sentence(scene, lambda options: options[0], lambda rate: False, leave_out)
-
-    def choose(options):
-        return options[int(rng.integers(len(options)))]
-
-    return _sentence(scene, choose, lambda rate: bool(rng.random() < rate), leave_out)
+        return _sentence(scene, lambda wordings: wordings[0], lambda rate: False, leave_out)
+    return _sentence(
+        scene,
+        lambda wordings: wordings[int(rng.integers(len(wordings)))],
+        lambda rate: rng.random() < rate,
+        leave_out,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -14,12 +14,13 @@ from .photos import photo_background
 from .scenes import COLOURS, FLOORS, GROUNDED, PLAIN, VIEWS, WALLS, Background, Scene, Thing
 
 RGB = tuple[int, int, int]
+WHITE, BLACK, MOON, SUN = (255, 255, 255), (0, 0, 0), (226, 222, 190), (255, 226, 160)
 HORIZON = 44.0  # where floors and waters begin, units
 PIVOT_LENGTH = 38.0  # of the thread a swinging thing hangs on, units
 
 
 class Pose(NamedTuple):
-    """Where a thing is at one time: centre (units), angle (radians, clockwise), horizontal and vertical scale."""
+    """Where a thing is: centre (units), angle (radians, clockwise), horizontal and vertical scale."""
 
     x: float
     y: float
@@ -45,8 +46,8 @@ def _paint(rgb: RGB, alpha: float = 1.0, stroke: float = 0.0, shader: skia.Shade
     return paint
 
 
-# ---- things -----------------------------------------------------------------------------------------------------
-# Every shape is drawn within the circle of radius 1 around the origin; the outline's width is for 22-unit things.
+# ---- things ----------------------------------------------------------------------------------------------
+# Every shape is drawn within a circle of about radius 1 around the origin.
 
 
 def _polygon(points: list[tuple[float, float]]) -> skia.Path:
@@ -87,7 +88,15 @@ def _rocket() -> skia.Path:
     path = skia.Path()
     path.moveTo(0, -1.1)
     path.cubicTo(0.5, -0.7, 0.5, -0.1, 0.42, 0.35)
-    for x, y in ((0.85, 0.75), (0.85, 1.0), (0.36, 0.8), (-0.36, 0.8), (-0.85, 1.0), (-0.85, 0.75), (-0.42, 0.35)):
+    for x, y in (
+        (0.85, 0.75),
+        (0.85, 1.0),
+        (0.36, 0.8),
+        (-0.36, 0.8),
+        (-0.85, 1.0),
+        (-0.85, 0.75),
+        (-0.42, 0.35),
+    ):
         path.lineTo(x, y)
     path.cubicTo(-0.5, -0.1, -0.5, -0.7, 0, -1.1)
     path.close()
@@ -109,7 +118,7 @@ def _car() -> skia.Path:
     return path
 
 
-@lru_cache(maxsize=None)
+@cache
 def _outline(shape: str) -> skia.Path:
     if shape == "ball":
         return skia.Path.Circle(0, 0, 1)
@@ -123,18 +132,18 @@ def _outline(shape: str) -> skia.Path:
 WHEELS = ((-0.58, 0.42), (0.6, 0.42))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _bottom(shape: str) -> float:
     """How far below its centre a thing of radius 1 reaches."""
     return 0.70 if shape == "car" else _outline(shape).computeTightBounds().bottom()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _body(shape: str, colour: str) -> skia.Picture:
     """The thing at radius 1, as a recording."""
     rgb = COLOURS[colour]
     path, dark = _outline(shape), mix(rgb, (16, 18, 30), 0.68)
-    pale = mix(rgb, (255, 255, 255), 0.72) if colour != "white" else (150, 160, 178)
+    pale = mix(rgb, WHITE, 0.72) if colour != "white" else (150, 160, 178)
     recorder = skia.PictureRecorder()
     canvas = recorder.beginRecording(skia.Rect(-1.5, -1.5, 1.5, 1.5))
     canvas.drawPath(path, _paint(rgb))
@@ -152,9 +161,6 @@ def _body(shape: str, colour: str) -> skia.Picture:
         for points in ([(-0.34, -0.52), (-0.06, -0.52), (-0.06, -0.18), (-0.52, -0.18)],
                        [(0.08, -0.52), (0.3, -0.52), (0.5, -0.18), (0.08, -0.18)]):  # fmt: skip
             canvas.drawPath(_polygon(points), _paint(pale))
-        for x, y in WHEELS:
-            canvas.drawCircle(x, y, 0.28, _paint((38, 40, 50)))
-            canvas.drawCircle(x, y, 0.11, _paint((190, 194, 202)))
     canvas.drawPath(path, _paint(dark, stroke=0.1))
     if shape == "car":
         for x, y in WHEELS:
@@ -163,18 +169,21 @@ def _body(shape: str, colour: str) -> skia.Picture:
     return recorder.finishRecordingAsPicture()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _shadow_paint() -> skia.Paint:
     shader = skia.GradientShader.MakeRadial(
-        skia.Point(0, 0), 1, [skia.Color(10, 12, 30, 110), skia.Color(10, 12, 30, 80), skia.Color(10, 12, 30, 0)], [0, 0.5, 1]
+        skia.Point(0, 0),
+        1,
+        [skia.Color(10, 12, 30, 110), skia.Color(10, 12, 30, 80), skia.Color(10, 12, 30, 0)],
+        [0, 0.5, 1],
     )
     return _paint((0, 0, 0), shader=shader)
 
 
 def pose(thing: Thing, time: float, width: float = 64.0, height: float = 64.0, camera_x: float = 0.0) -> Pose:
-    """Where the thing is at a time (frames at 24 a second) in a world of width x height units seen from camera_x.
+    """Where the thing is at a time (frames at 24 a second) in a picture of width x height units.
 
-    Whatever leaves the picture comes back on the other side.
+    Whatever leaves the picture comes back on the other side. camera_x: how far the camera has gone, units.
     """
     motion, name = thing.motion, thing.motion.name
     x, y, angle, wide, tall = motion.x, motion.y, 0.0, 1.0, 1.0
@@ -223,117 +232,120 @@ def pose(thing: Thing, time: float, width: float = 64.0, height: float = 64.0, c
 
 def _draw_thing(canvas: skia.Canvas, thing: Thing, at: Pose) -> None:
     radius, name = thing.size / 2, thing.motion.name
+    wide, tall = at.stretch
     if name == "swings":
         canvas.drawLine(thing.motion.x, thing.motion.y, at.x, at.y, _paint((60, 60, 72), stroke=0.8))
-    if name in GROUNDED:
-        above = thing.motion.y - at.y - _bottom(thing.shape) * at.stretch[1] * radius
+    if name in GROUNDED:  # the higher, the narrower the shadow
+        above = thing.motion.y - at.y - _bottom(thing.shape) * tall * radius
+        spread = radius * wide * (1.12 - 0.018 * above)
         canvas.save()
         canvas.translate(at.x, thing.motion.y - 0.3)
-        spread = radius * at.stretch[0] * (1.12 - 0.018 * above)
         canvas.scale(spread, spread * 0.24)
         canvas.drawCircle(0, 0, 1, _shadow_paint())
         canvas.restore()
+    mirrored = name == "slides left" or (name == "collides" and thing.motion.reach > 0)
     canvas.save()
     canvas.translate(at.x, at.y)
-    mirrored = -1 if name == "slides left" or (name == "collides" and thing.motion.reach > 0) else 1
-    canvas.scale(radius * at.stretch[0] * mirrored, radius * at.stretch[1])
-    if at.angle:
-        canvas.rotate(math.degrees(at.angle))
+    canvas.scale(-radius * wide if mirrored else radius * wide, radius * tall)
+    canvas.rotate(math.degrees(at.angle))
     canvas.drawPicture(_body(thing.shape, thing.colour))
     canvas.restore()
     if thing.shape == "ball":  # light stays where it is while the ball turns
-        canvas.drawOval(
-            skia.Rect.MakeXYWH(at.x - 0.55 * radius, at.y - 0.68 * radius * at.stretch[1], 0.42 * radius, 0.3 * radius),
-            _paint((255, 255, 255), 0.75),
-        )
+        light = skia.Rect.MakeXYWH(at.x - 0.55 * radius, at.y - 0.68 * radius * tall, 0.42 * radius, 0.3 * radius)
+        canvas.drawOval(light, _paint(WHITE, 0.75))
 
 
-# ---- backgrounds ------------------------------------------------------------------------------------------------
+# ---- backgrounds -----------------------------------------------------------------------------------------
 
 
-def _sky(top: RGB, bottom: RGB, y0: float, y1: float) -> skia.Paint:
-    shader = skia.GradientShader.MakeLinear([skia.Point(0, y0), skia.Point(0, y1)], [skia.Color(*top), skia.Color(*bottom)])
+def _gradient(y0: float, y1: float, *colours: RGB) -> skia.Paint:
+    """From the first colour at y0 down to the last at y1."""
+    ends = [skia.Point(0, y0), skia.Point(0, y1)]
+    shader = skia.GradientShader.MakeLinear(ends, [skia.Color(*rgb) for rgb in colours])
     return _paint((0, 0, 0), shader=shader)
 
 
-def _waves(y: float, swell: float, cycles: int, phase: float, left: float, period: float, bottom: float) -> skia.Path:
-    """The area below a sine that repeats after `period`."""
-    xs = np.linspace(-1, period + 1, 49)
-    ys = y - swell * np.sin(2 * np.pi * (cycles * xs / period + phase))
-    return _polygon([*zip((left + xs).tolist(), ys.tolist(), strict=True), (left + period + 1, bottom), (left - 1, bottom)])
+def _waves(y: float, swell: float, cycles: int, phase: float, area: skia.Rect) -> skia.Path:
+    """The part of the area below a sine that repeats after the area's width less 2 units."""
+    xs = np.linspace(0, area.width(), 49)
+    ys = y - swell * np.sin(2 * np.pi * (cycles * xs / (area.width() - 2) + phase))
+    crest = zip((area.left() + xs).tolist(), ys.tolist(), strict=True)
+    return _polygon([*crest, (area.right(), area.bottom()), (area.left(), area.bottom())])
 
 
 def _draw_background(canvas: skia.Canvas, background: Background, width: float, height: float, period: float) -> None:
-    """Paint one period of an endless background, from the picture's left edge on."""
+    """Paint one period of an endless background, from the left edge of a width x height picture on."""
     left, top, bottom = 32 - width / 2, 32 - height / 2, 32 + height / 2
-    rng = np.random.default_rng(background.seed)
-    begin, end = left - 1, left + period + 1  # a unit more at both sides, so that no seam shows between periods
-    whole, below = skia.Rect(begin, top, end, bottom), skia.Rect(begin, HORIZON, end, bottom)
+    # A unit more at both sides, so that no seam shows between periods.
+    whole = skia.Rect(left - 1, top, left + period + 1, bottom)
+    below = skia.Rect(whole.left(), HORIZON, whole.right(), bottom)
+    uniform = np.random.default_rng(background.seed).uniform
     kind = background.kind
     if kind == "plain":
         rgb = PLAIN[background.colour]
-        canvas.drawRect(whole, _sky(mix(rgb, (255, 255, 255), 0.1), mix(rgb, (0, 0, 0), 0.06), top, bottom))
+        canvas.drawRect(whole, _gradient(top, bottom, mix(rgb, WHITE, 0.1), mix(rgb, BLACK, 0.06)))
     elif kind == "floor":
-        wall, floor = WALLS[background.colour], FLOORS[background.colour]
-        canvas.drawRect(whole, _paint(wall))
-        canvas.drawRect(below, _sky(mix(floor, (0, 0, 0), 0.08), mix(floor, (255, 255, 255), 0.08), HORIZON, bottom))
-        canvas.drawLine(begin, HORIZON, end, HORIZON, _paint(mix(floor, (0, 0, 0), 0.4), stroke=0.8))
+        rgb = FLOORS[background.colour]
+        canvas.drawRect(whole, _paint(WALLS[background.colour]))
+        canvas.drawRect(below, _gradient(HORIZON, bottom, mix(rgb, BLACK, 0.08), mix(rgb, WHITE, 0.08)))
+        edge = _paint(mix(rgb, BLACK, 0.4), stroke=0.8)
+        canvas.drawLine(below.left(), HORIZON, below.right(), HORIZON, edge)
     elif kind == "hills":
         sky, haze, far, near = VIEWS[kind]
-        canvas.drawRect(whole, _sky(sky, haze, top, HORIZON))
-        for x, y, r in ((14, 12, 4.0), (19, 10, 5.0), (24, 12, 4.0)):
-            x += float(rng.uniform(0, 30))
-            canvas.drawOval(skia.Rect.MakeXYWH(x - 2 * r, y - r, 4 * r, 2 * r), _paint((250, 252, 255), 0.75))
-        canvas.drawPath(_waves(38, 4, 2, rng.uniform(), left, period, bottom), _paint(far))
-        canvas.drawPath(_waves(46, 1.5, 1, rng.uniform(), left, period, bottom), _paint(near))
+        canvas.drawRect(whole, _gradient(top, HORIZON, sky, haze))
+        for x, y, r in ((14, 12, 4), (19, 10, 5), (24, 12, 4)):
+            cloud = skia.Rect.MakeXYWH(x - 2 * r + uniform(0, 30), y - r, 4 * r, 2 * r)
+            canvas.drawOval(cloud, _paint((250, 252, 255), 0.75))
+        canvas.drawPath(_waves(38, 4, 2, uniform(), whole), _paint(far))
+        canvas.drawPath(_waves(46, 1.5, 1, uniform(), whole), _paint(near))
     elif kind == "night":
-        (sky, haze, land), moon = VIEWS[kind], (226, 222, 190)
-        canvas.drawRect(whole, _sky(sky, haze, top, HORIZON))
+        sky, haze, land = VIEWS[kind]
+        canvas.drawRect(whole, _gradient(top, HORIZON, sky, haze))
         for _ in range(int(period / 6)):
-            x, y = left + rng.uniform(0, period), rng.uniform(2, 36)
-            canvas.drawCircle(float(x), float(y), float(rng.uniform(0.4, 0.7)), _paint(moon, 0.75))
-        moon_x = 50.0 if rng.uniform() < 0.5 else 13.0
-        canvas.drawCircle(moon_x, 12, 6, _paint(moon))
-        canvas.drawCircle(moon_x + 2.6, 10.6, 5, _paint(mix(sky, haze, 0.25)))
-        canvas.drawPath(_waves(46, 2, 2, rng.uniform(), left, period, bottom), _paint(land))
+            star = uniform(left, left + period), uniform(2, 36), uniform(0.4, 0.7)
+            canvas.drawCircle(*star, _paint(MOON, 0.75))
+        moon = 50.0 if uniform() < 0.5 else 13.0
+        canvas.drawCircle(moon, 12, 6, _paint(MOON))
+        canvas.drawCircle(moon + 2.6, 10.6, 5, _paint(mix(sky, haze, 0.25)))
+        canvas.drawPath(_waves(46, 2, 2, uniform(), whole), _paint(land))
     elif kind == "sunset":
-        sky, warm, glow, land = VIEWS[kind]
-        shader = skia.GradientShader.MakeLinear(
-            [skia.Point(0, top), skia.Point(0, HORIZON)], [skia.Color(*rgb) for rgb in (sky, warm, glow)]
-        )
-        canvas.drawRect(whole, _paint((0, 0, 0), shader=shader))
-        canvas.drawCircle(float(rng.uniform(18, 46)), HORIZON - 2, 8, _paint((255, 226, 160)))
-        canvas.drawPath(_waves(45, 1.5, 2, rng.uniform(), left, period, bottom), _paint(land))
+        zenith, haze, glow, land = VIEWS[kind]
+        canvas.drawRect(whole, _gradient(top, HORIZON, zenith, haze, glow))
+        canvas.drawCircle(uniform(18, 46), HORIZON - 2, 8, _paint(SUN))
+        canvas.drawPath(_waves(45, 1.5, 2, uniform(), whole), _paint(land))
     elif kind == "sea":
         sky, haze, far, near = VIEWS[kind]
-        canvas.drawRect(whole, _sky(sky, haze, top, HORIZON - 4))
-        canvas.drawRect(skia.Rect(begin, HORIZON - 4, end, bottom), _sky(far, near, HORIZON - 4, bottom))
+        canvas.drawRect(whole, _gradient(top, HORIZON - 4, sky, haze))
+        water = skia.Rect(whole.left(), HORIZON - 4, whole.right(), bottom)
+        canvas.drawRect(water, _gradient(HORIZON - 4, bottom, far, near))
         for y in (46, 54, 61):
-            for x in np.arange(rng.uniform(0, 12), period - 8, 20):
-                canvas.drawLine(left + float(x), y, left + float(x) + 6, y, _paint((214, 232, 238), 0.5, stroke=0.8))
+            for x in np.arange(left + uniform(0, 12), left + period - 8, 20).tolist():
+                canvas.drawLine(x, y, x + 6, y, _paint((214, 232, 238), 0.5, stroke=0.8))
     elif kind == "room":
         wall, floor, glass = VIEWS[kind]
         canvas.drawRect(whole, _paint(wall))
-        x = float(rng.choice((6.0, 40.0)))
-        canvas.drawRect(skia.Rect(x, 8, x + 18, 28), _paint(glass))
+        x = 6 if uniform() < 0.5 else 40
         frame = _paint((250, 246, 238), stroke=1.8)
-        canvas.drawRect(skia.Rect(x, 8, x + 18, 28), frame)
+        for paint in (_paint(glass), frame):
+            canvas.drawRect(skia.Rect(x, 8, x + 18, 28), paint)
         canvas.drawLine(x + 9, 8, x + 9, 28, frame)
         canvas.drawLine(x, 18, x + 18, 18, frame)
         canvas.drawRect(below, _paint(floor))
-        canvas.drawRect(skia.Rect(begin, HORIZON - 1.6, end, HORIZON), _paint((246, 240, 230)))
+        canvas.drawLine(below.left(), HORIZON - 0.8, below.right(), HORIZON - 0.8, _paint((246, 240, 230), stroke=1.6))
     else:
         raise InputError(f"There is no background {kind!r}; choose plain, floor, photo, {', '.join(VIEWS)}.")
 
 
 def _photo(background: Background, height: int, width: int) -> np.ndarray:
     """A crop, muted so that saturated things stand out, uint8 (height, width, 3)."""
-    crop = photo_background(np.random.default_rng(background.seed), height, width, background.colour).astype(np.float32)
+    crop = photo_background(np.random.default_rng(background.seed), height, width, background.colour)
     grey = crop.mean(-1, keepdims=True)
-    return np.rint(0.45 * (0.5 * crop + 0.5 * grey) + 0.55 * 140).astype(np.uint8)
+    return np.rint(0.225 * (crop + grey) + 0.55 * 140).astype(np.uint8)
 
 
-def render(scene: Scene, num_frames: int, height: int = 64, width: int = 64, fps: float = 24, start: int = 0) -> np.ndarray:
+def render(
+    scene: Scene, num_frames: int, height: int = 64, width: int = 64, fps: float = 24, start: int = 0
+) -> np.ndarray:
     """Draw frames start ... start + num_frames - 1 of the scene's endless timeline.
 
     Returns uint8 (num_frames, height, width, 3). The same arguments give the same pixels.
@@ -354,9 +366,9 @@ def render(scene: Scene, num_frames: int, height: int = 64, width: int = 64, fps
     canvas.translate(width / 2, height / 2)
     canvas.scale(scale, scale)
     canvas.translate(-32, -32)
-    backdrop, picture = None, None
+    picture = None
     if scene.background.kind == "photo":
-        backdrop = np.dstack([_photo(scene.background, height, width), np.full((height, width), 255, np.uint8)])
+        pixels[..., :3], pixels[..., 3] = _photo(scene.background, height, width), 255
     elif pan:
         recorder = skia.PictureRecorder()
         endless = recorder.beginRecording(skia.Rect(-1e4, -1e4, 1e4, 1e4))
@@ -364,7 +376,7 @@ def render(scene: Scene, num_frames: int, height: int = 64, width: int = 64, fps
         picture = recorder.finishRecordingAsPicture()
     else:
         _draw_background(canvas, scene.background, wide, high, period)
-        backdrop = pixels.copy()
+    backdrop = pixels.copy()
 
     frames = np.empty((num_frames, height, width, 3), np.uint8)
     for index in range(num_frames):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from ..errors import InputError
 from .scenes import PHOTOS
 
 
-@lru_cache(maxsize=None)
+@cache
 def _picture(name: str) -> np.ndarray:
     from skimage import data  # lazy: only photo scenes need it
 

@@ -1,16 +1,17 @@
 """What a drawn scene is: frozen data, sampled at random, with no drawing in it.
 
-Lengths are in units of 1/64 of the picture's shorter side, times in frames at 24 frames a second, so that one
-scene can be drawn at any size and frame rate. The 64 x 64 square in which scenes are composed lies in the middle
-of the picture; x grows to the right, y downward.
+Lengths are in units of 1/64 of the picture's shorter side, times in frames at 24 frames a second, so that
+one scene can be drawn at any size and frame rate. The 64 x 64 square in which scenes are composed lies in the
+middle of the picture; x grows to the right, y downward.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Literal
+from functools import cache
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -70,11 +71,12 @@ PANNED = ("hills", "night", "sunset", "room")  # a pan shows only where there is
 PHOTOS = ("coffee", "chelsea", "astronaut", "rocket", "hubble_deep_field", "brick", "grass", "gravel")
 
 Split = Literal["train", "test"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Background:
-    """kind is "plain", "floor", "photo" or a key of VIEWS; colour names it (PLAIN, FLOORS or PHOTOS), "" for a view."""
+    """kind: "plain", "floor", "photo" or a key of VIEWS; colour: its name in PLAIN, FLOORS or PHOTOS."""
 
     kind: str
     colour: str = ""
@@ -118,7 +120,7 @@ class Scene:
     pan_rate: float = 0.0
 
 
-@lru_cache(maxsize=None)
+@cache
 def held_out(shape: str, colour: str, motion: str) -> bool:
     """Whether the combination belongs to the test split: about 8 % of them, fixed for ever by a hash."""
     # The leading number is a salt, chosen so that every shape, colour and motion occurs in both splits.
@@ -142,16 +144,16 @@ def background_colours(background: Background) -> tuple[tuple[int, int, int], ..
     return VIEWS.get(background.kind, ())
 
 
-@lru_cache(maxsize=None)
+@cache
 def contrasting_colours(background: Background) -> tuple[str, ...]:
     """Names of the colours in which a thing stands out from the background."""
     fills = background_colours(background)
     return tuple(name for name, rgb in COLOURS.items() if all(colour_distance(rgb, fill) > 170 for fill in fills))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _looks(motion: str, split: Split) -> tuple[tuple[str, str], ...]:
-    """Every (shape, colour) that does this motion in this split. Only what is round rolls, only what is not spins."""
+    """Every (shape, colour) that does this motion in this split; only round things roll, only others spin."""
     fits = {"rolls left": (True,), "rolls right": (True,), "spins": (False,)}.get(motion, (True, False))
     return tuple(
         (shape, colour)
@@ -161,7 +163,7 @@ def _looks(motion: str, split: Split) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _pick(rng: np.random.Generator, options):
+def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:
     return options[int(rng.integers(len(options)))]
 
 
@@ -175,7 +177,7 @@ def _background(rng: np.random.Generator, panned: bool) -> Background:
 
 
 def _motion(rng: np.random.Generator, name: str, size: float, ground: float) -> Motion:
-    """A motion that keeps a thing of this size in view for the first 48 frames, slow enough for a small VAE."""
+    """A motion that keeps the thing in view for the first 48 frames, slow enough for a small VAE."""
     uniform = rng.uniform
     if name.startswith(("slides", "rolls")):
         x, rate = uniform(size / 2, size / 2 + 10), uniform(0.5, 0.9)
@@ -243,16 +245,16 @@ def sample_scene(rng: np.random.Generator, split: Split = "train") -> Scene:
             motion = _motion(rng, name, size, ground)
         if layout == "two":
             motion = replace(motion, x=32 + side * float(rng.uniform(14, 18)))
-        things.append(Thing(*look, size, motion))
+        things.append(Thing(look[0], look[1], size, motion))
     if layout == "pan":  # against the camera's way, a thing has the room to stay in view
-        camera, x = _pick(rng, CAMERAS[1:]), float(rng.uniform(10, 22))
+        camera, x = _pick(rng, CAMERAS[1:]), float(rng.uniform(14, 24))
         motion = replace(things[0].motion, x=x if camera == "pan left" else 64 - x)
         return Scene(background, (replace(things[0], motion=motion),), camera, float(rng.uniform(0.35, 0.6)))
     return Scene(background, tuple(things))
 
 
 def facts(scene: Scene) -> dict[str, str]:
-    """The canonical words for what is seen: colour, shape and motion of the main thing, background, camera."""
+    """The canonical words for what is seen: the main thing's colour, shape and motion; background; camera."""
     main, background = scene.things[0], scene.background
     where = {"plain": f"{background.colour} background", "floor": f"{background.colour} floor",
              "photo": f"photo of {background.colour}"}  # fmt: skip

@@ -4,6 +4,7 @@ from .engine import Clean, Progress, Sampler, Timeline
 from .guidance import ChunkGuidance, Denoiser, TextGuidance
 from .levels import ddpm_alphas, flow_levels, shortcut_intervals
 from .plan import Plan, PlanSummary, Staircase, Step, WholeClip, Window
+from .resume import RunFolder
 from .solver import Ddim, FlowEuler, Solver
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Plan",
     "PlanSummary",
     "Progress",
+    "RunFolder",
     "Sampler",
     "Solver",
     "Staircase",

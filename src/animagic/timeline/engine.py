@@ -62,12 +62,18 @@ class Timeline:
             self.start += drop
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        span = torch.tensor([self.start, self.stop])
-        return {"span": span} if self._latents is None else {"span": span, "latents": self._latents}
+        state = {"span": torch.tensor([self.start, self.stop])}
+        if self._latents is not None:
+            state["latents"] = self._latents
+        if hasattr(self._noise, "state_dict"):
+            state |= {f"noise.{k}": v for k, v in self._noise.state_dict().items()}
+        return state
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         self.start, self.stop = (int(x) for x in state["span"])
         self._latents = state.get("latents")
+        if hasattr(self._noise, "load_state_dict"):
+            self._noise.load_state_dict(_part(state, "noise."))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,116 @@
+"""The register of models: by name the embedded ones, by folder or hub id any other."""
 
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CheckpointError, InputError
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+_HERE = Path(__file__).parent
+DEFAULT = "magi1-tiny"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An embedded model."""
+
+    name: str
+    system: str
+    summary: str
+
+    @property
+    def folder(self) -> Path:
+        return _HERE / self.name
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+
+
+_ENTRIES = {
+    entry.name: entry
+    for entry in (Entry("magi1-tiny", "magi1", "text, image and video to video of drawn scenes, 64x64, 24 frames/s"),)
+}
+
+
+def names() -> list[str]:
+    """The names of the embedded models."""
+    return list(_ENTRIES)
+
+
+def entry(name: str) -> Entry:
+    """An embedded model by name; raises InputError that suggests the nearest names."""
+    if name not in _ENTRIES:
+        near = difflib.get_close_matches(name, _ENTRIES, n=3, cutoff=0.4) or list(_ENTRIES)
+        raise InputError(
+            f"there is no model {name!r}: did you mean {' or '.join(near)}? "
+            "A folder or a hub id (owner/name) works as well."
+        )
+    return _ENTRIES[name]
+
+
+def resolve(model: str | Path) -> str:
+    """A zoo name, a folder or a hub id to what diffusers loads from. Raises InputError."""
+    text = str(model)
+    if text in _ENTRIES:
+        return str(_ENTRIES[text].folder)
+    if Path(text).is_dir():
+        if not (Path(text) / "model_index.json").exists():
+            raise InputError(f"{text} is not a model folder: it has no model_index.json.")
+        return text
+    # A hub id is owner/name; anything else was meant as a name or a folder.
+    if text.count("/") == 1 and not text.startswith((".", "/", "~")):
+        return text
+    if "/" in text:
+        raise InputError(f"there is no model folder {text}.")
+    return str(entry(text).folder)
+
+
+def settings(model: str | Path = DEFAULT) -> dict[str, Any]:
+    """The sampling settings of a model, without loading its weights. Raises InputError, CheckpointError."""
+    from huggingface_hub import hf_hub_download
+
+    source = resolve(model)
+    try:
+        index = Path(source) / "model_index.json"
+        path = index if index.exists() else Path(hf_hub_download(source, "model_index.json"))
+        return json.loads(path.read_text("utf-8")).get("config") or {}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"the model {model} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def load(model: str | Path = DEFAULT, task: str = "text", **arguments: Any) -> DiffusionPipeline:
+    """The pipeline of a model.
+
+    Args:
+        model: a zoo name, a folder, or a hub id.
+        task: "text", "image" or "video": what the video is made from.
+        arguments: passed on to `from_pretrained` (torch_dtype, ...). Without a dtype, weights are loaded as float32
+            on a CPU (half precision is slow or missing there) and as stored on a GPU.
+    Raises: InputError for an unknown model or task, CheckpointError for a folder that cannot be loaded.
+    """
+    import torch
+
+    from ..systems.magi1 import pipeline
+
+    classes = {
+        "text": pipeline.Magi1Pipeline,
+        "image": pipeline.Magi1ImageToVideoPipeline,
+        "video": pipeline.Magi1VideoToVideoPipeline,
+    }
+    if task not in classes:
+        raise InputError(f"task {task!r} is unknown; choose from {', '.join(classes)}.")
+    source = resolve(model)
+    arguments.setdefault("torch_dtype", torch.float32)
+    try:
+        pipe = classes[task].from_pretrained(source, **arguments)
+    except (OSError, ValueError, json.JSONDecodeError, AttributeError) as error:
+        raise CheckpointError(f"the model {model} cannot be loaded: {str(error).splitlines()[0]}") from error
+    return pipe

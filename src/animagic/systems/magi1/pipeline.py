@@ -1,0 +1,501 @@
+"""Words, a picture or a clip to video with MAGI-1, streamed chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
+
+from ...errors import InputError
+from ...timeline import Clean, FlowEuler, Progress, Sampler, Staircase, Timeline
+from ...timeline.resume import RunFolder
+from .autoencoder import AutoencoderKLMagi1
+from .prompts import ChunkPrompts, Magi1SpecialTokens, TextEmbedding, encode_text, null_caption
+from .sampling import Magi1Denoiser, Magi1Sampling
+from .transformer import Magi1Transformer3DModel
+
+Frames = Any
+"""Pixels of one video in any of the forms of `output_type`."""
+
+
+@dataclass
+class Magi1PipelineOutput(BaseOutput):
+    """frames: list (one a video) of lists of PIL images; or np (videos, frames, height, width, 3) in [0, 1], pt
+    (videos, frames, 3, height, width) in [0, 1], latent (videos, channels, latent frames, height / 8, width / 8)."""
+
+    frames: Any
+    fps: float = 24
+
+    def save(self, path: str | Path, metadata: dict | None = None) -> Path:
+        """Write the first video to a file; the suffix chooses the format. Raises MediaError."""
+        from ...media import VideoWriter
+
+        frames = to_bytes(self.frames[0])
+        with VideoWriter(path, fps=self.fps, metadata=metadata) as writer:
+            writer.write(frames)
+        return Path(path)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of video that is final. frames: as in Magi1PipelineOutput, one entry a video."""
+
+    frames: Any
+    start: int
+    """Index of its first frame in the video."""
+    fps: float
+
+    def __len__(self) -> int:
+        return len(self.frames[0])
+
+
+def to_bytes(frames: Frames) -> np.ndarray:
+    """One video's frames (PIL images, np or pt in [0, 1]) as uint8 (frames, height, width, 3)."""
+    if isinstance(frames, torch.Tensor):
+        frames = frames.permute(0, 2, 3, 1).float().cpu().numpy()
+    if isinstance(frames, np.ndarray):
+        return (frames * 255).round().clip(0, 255).astype(np.uint8)
+    return np.stack([np.asarray(frame.convert("RGB")) for frame in frames])
+
+
+class Noise:
+    """Fresh noise for a timeline, drawn chunk after chunk: a longer video begins like a shorter one."""
+
+    def __init__(self, shape: tuple[int, int, int, int], generator, device: torch.device, chunk_width: int):
+        self.shape, self.generator, self.device, self.chunk_width = shape, generator, device, chunk_width
+
+    def __call__(self, frames: range) -> torch.Tensor:
+        batch, channels, height, width = self.shape
+        pieces = [
+            randn_tensor((batch, channels, self.chunk_width, height, width), self.generator, self.device, torch.float32)
+            for _ in range(len(frames) // self.chunk_width)
+        ]
+        return torch.cat(pieces, dim=2)
+
+    def _generators(self) -> list[torch.Generator]:
+        return list(self.generator) if isinstance(self.generator, (list, tuple)) else [self.generator]
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return {str(i): generator.get_state() for i, generator in enumerate(self._generators())}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        for i, generator in enumerate(self._generators()):
+            generator.set_state(state[str(i)])
+
+
+class Magi1Pipeline(DiffusionPipeline):
+    """Text, image or video to video with MAGI-1 (arXiv 2505.13211).
+
+    Args:
+        transformer, vae, text_encoder, tokenizer: the parts; those that a call does not need may be None.
+        special_tokens: the table of special tokens of the published models.
+        config: the sampling settings, in the form of the original JSON (`runtime_config`, `engine_config`).
+    """
+
+    model_cpu_offload_seq = "text_encoder->transformer->vae"
+    _optional_components = ["vae", "text_encoder", "tokenizer", "special_tokens"]  # noqa: RUF012
+    _callback_tensor_inputs = ["latents"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        transformer: Magi1Transformer3DModel,
+        vae: AutoencoderKLMagi1 | None = None,
+        text_encoder: Any = None,
+        tokenizer: Any = None,
+        special_tokens: Magi1SpecialTokens | None = None,
+        config: dict[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.register_modules(
+            transformer=transformer,
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            special_tokens=special_tokens,
+        )
+        self.register_to_config(config=config)
+        self.sampling = Magi1Sampling.from_config(config)
+        self._interrupt = False
+
+    @property
+    def interrupt(self) -> bool:
+        """Set to True (in a callback, or another thread) to end the run after the present step."""
+        return self._interrupt
+
+    @interrupt.setter
+    def interrupt(self, value: bool) -> None:
+        self._interrupt = value
+
+    # ---------------------------------------------------------------- what goes in
+
+    def encode_prompt(
+        self,
+        prompt: str | Sequence[str] | None,
+        *,
+        prompts_at: dict[int, str] | None = None,
+        negative_prompt: str | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        prompt_embeds_mask: torch.Tensor | None = None,
+        num_videos_per_prompt: int = 1,
+        special_tokens: Sequence[str] = (),
+        num_chunks: int | None = None,
+    ) -> ChunkPrompts:
+        """The text of every chunk.
+
+        Args:
+            prompt: one text, or one a video of the batch.
+            prompts_at: chunk -> text that holds from there on (for every video of the batch).
+            negative_prompt: read in place of the learned null caption.
+            prompt_embeds, prompt_embeds_mask: (batch, length, channels), (batch, length) instead of `prompt`.
+        Raises: InputError.
+        """
+        length = self.transformer.config.caption_max_length
+
+        def encode(texts: Sequence[str]) -> TextEmbedding:
+            if self.text_encoder is None or self.tokenizer is None:
+                raise InputError("this pipeline has no text encoder; pass prompt_embeds and prompt_embeds_mask.")
+            return encode_text(self.text_encoder, self.tokenizer, texts, length)
+
+        if prompt_embeds is not None:
+            if prompt is not None:
+                raise InputError("give either prompt or prompt_embeds, not both.")
+            if prompt_embeds_mask is None:
+                raise InputError("prompt_embeds needs its prompt_embeds_mask.")
+            first = TextEmbedding(prompt_embeds, prompt_embeds_mask)
+        elif prompt is not None:
+            first = encode([prompt] if isinstance(prompt, str) else prompt)
+        else:
+            raise InputError("give a prompt: say what the video should show.")
+        batch = len(first.mask)
+        prompts = [(0, first)]
+        for chunk, text in sorted((prompts_at or {}).items()):
+            if chunk < 0:
+                raise InputError(f"a prompt cannot begin at chunk {chunk}; chunks count from 0.")
+            later = encode([text] * batch)
+            prompts = [(c, t) for c, t in prompts if c != chunk] + [(chunk, later)]
+        if negative_prompt is not None and negative_prompt.strip():
+            null = encode([negative_prompt] * batch)
+        else:
+            null = null_caption(self.transformer.y_embedder.null_caption_embedding, batch)
+        return ChunkPrompts(
+            prompts=tuple((c, text.repeated(num_videos_per_prompt)) for c, text in prompts),
+            null=null.repeated(num_videos_per_prompt),
+            special=tuple(special_tokens),
+            table=self.special_tokens,
+            num_chunks=num_chunks,
+        ).to(self._execution_device)
+
+    def encode_frames(self, frames: np.ndarray, batch: int = 1) -> torch.Tensor:
+        """Pixels uint8 (frames, height, width, 3) to latents (batch, channels, latent frames, height/8, width/8)."""
+        if self.vae is None:
+            raise InputError("this pipeline has no autoencoder; pass prefix_latents.")
+        video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].to(self.vae.device, self.vae.dtype) / 127.5 - 1
+        latents = self.vae.encode(video).latent_dist.mode().float() * self.sampling.scale_factor
+        return latents.expand(batch, *latents.shape[1:])
+
+    def _prefix(self, image, video, size: tuple[int, int], fit: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """The given pixels as (what is encoded, what is shown before the new frames)."""
+        from ...media import resize
+
+        height, width = size
+        if image is not None and video is not None:
+            raise InputError("give an image or a video, not both.")
+        if image is not None:
+            if isinstance(image, Image.Image):
+                image = np.asarray(image.convert("RGB"))
+            return resize(np.asarray(image)[None], height, width, fit), None
+        if video is not None:
+            if not isinstance(video, np.ndarray):
+                video = np.stack([np.asarray(frame.convert("RGB")) for frame in video])
+            whole = len(video) // self._frame_ratio * self._frame_ratio
+            if not whole:
+                raise InputError(f"the video has {len(video)} frames; at least {self._frame_ratio} are needed.")
+            clip = resize(video[-whole:], height, width, fit)
+            return clip, clip
+        return None, None
+
+    @property
+    def _frame_ratio(self) -> int:
+        return self.sampling.temporal_downsample_factor
+
+    @property
+    def _pixel_ratio(self) -> int:
+        return 8 if self.vae is None else self.vae.config.patch_size
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raises InputError if the model cannot make this size."""
+        unit = self._pixel_ratio * self.transformer.config.patch_size
+        if height < unit or width < unit or height % unit or width % unit:
+            near = tuple(max(unit, round(x / unit) * unit) for x in (width, height))
+            raise InputError(
+                f"{width}x{height} is not possible: width and height must be multiples of {unit}; "
+                f"the nearest size is {near[0]}x{near[1]}."
+            )
+
+    def configure(
+        self,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        enable_distillation: bool | None = None,
+    ) -> Magi1Sampling:
+        """The sampling settings of a call: the model's own, changed where something is given."""
+        sampling = self.sampling.with_steps(num_inference_steps)
+        if guidance_scale is not None:
+            if not 0 <= guidance_scale <= 100:
+                raise InputError(f"the guidance scale must lie between 0 and 100, not {guidance_scale}.")
+            # The ranges keep their proportions: the scale given is that of the strongest.
+            strongest = max(max(sampling.text_scales), 1e-9)
+            scales = tuple(scale * guidance_scale / strongest for scale in sampling.text_scales)
+            sampling = replace(sampling, text_scales=scales)
+        if enable_distillation is not None and enable_distillation != sampling.distill:
+            if enable_distillation:
+                raise InputError("this checkpoint is not distilled; leave enable_distillation out.")
+            sampling = replace(sampling, distill=False)
+        return sampling
+
+    # ---------------------------------------------------------------- the work
+
+    @torch.no_grad()
+    def stream(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        image: Any = None,
+        video: Any = None,
+        prompts_at: dict[int, str] | None = None,
+        negative_prompt: str | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: int | None = None,
+        endless: bool = False,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        enable_distillation: bool | None = None,
+        special_tokens: Sequence[str] = (),
+        num_videos_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: torch.Tensor | None = None,
+        prefix_latents: torch.Tensor | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        prompt_embeds_mask: torch.Tensor | None = None,
+        fit: str = "crop",
+        output_type: str = "pil",
+        on_progress: Callable[[Progress], None] | None = None,
+        on_preview: Callable[[Callable[[], np.ndarray]], None] | None = None,
+        callback_on_step_end: Callable | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        resume: RunFolder | None = None,
+    ) -> Iterator[Chunk]:
+        """Yield pieces of the video as they become clean. Memory does not grow with the length.
+
+        Args:
+            prompt: what to show; a list makes one video each.
+            image: first frame (PIL or uint8 (H, W, 3)); video: frames to go on from (PIL list or uint8 (F, H, W, 3)),
+                shown again at the front and counted in `num_frames`.
+            prompts_at: chunk -> prompt that holds from that chunk on.
+            height, width: pixels; num_frames: frames to yield; None: the model's own. endless: never stop.
+            num_inference_steps, guidance_scale, enable_distillation: see `configure`.
+            latents: (videos, channels, latent frames, h, w) noise of the whole timeline, prefix included.
+            prefix_latents: (videos, channels, latent frames, h, w) given clean frames: one (a picture) or more.
+            fit: how image or video are brought to size: "crop", "pad" or "stretch".
+            output_type: "pil", "np", "pt" or "latent".
+            on_progress: called after every step. on_preview: called after every step with a function that decodes
+                what is being made right now, uint8 (frames, height, width, 3).
+            callback_on_step_end: as in diffusers: (pipe, step, timestep, {"latents"}) -> dict.
+            resume: a folder in which the run is kept, and continued from if it holds one.
+
+        Raises: InputError.
+        """
+        if output_type not in ("pil", "np", "pt", "latent"):
+            raise InputError(f"output_type {output_type!r} is unknown; choose pil, np, pt or latent.")
+        unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
+        if unknown:
+            raise InputError(f"callback_on_step_end_tensor_inputs can only be latents, not {sorted(unknown)[0]}.")
+        if self.vae is None and output_type != "latent":
+            raise InputError("this pipeline has no autoencoder; ask for output_type='latent'.")
+        sampling = self.configure(num_inference_steps, guidance_scale, enable_distillation)
+        ratio, device = self._pixel_ratio, self._execution_device
+        if latents is not None:
+            height, width = latents.shape[-2] * ratio, latents.shape[-1] * ratio
+        height, width = height or sampling.video_size_h, width or sampling.video_size_w
+        self.check_size(height, width)
+
+        texts = [prompt] if isinstance(prompt, str) else prompt
+        batch = (len(texts) if texts is not None else 1 if prompt_embeds is None else len(prompt_embeds))
+        batch *= num_videos_per_prompt
+        given, shown = self._prefix(image, video, (height, width), fit)
+        if given is not None:
+            prefix_latents = self.encode_frames(given, batch)
+        prefix_frames = 0 if prefix_latents is None else prefix_latents.shape[2]
+        if latents is not None:
+            chunks = latents.shape[2] // sampling.chunk_width
+            wanted = None
+        else:
+            wanted = None if endless else (sampling.num_frames if num_frames is None else num_frames)
+            if wanted is not None and wanted < 1:
+                raise InputError(f"the number of frames must be at least 1, not {wanted}.")
+            before = 0 if shown is None else len(shown)
+            # A picture is shown as the first of the new frames; a clip only stands before them.
+            hidden = prefix_frames if prefix_frames > 1 else 0
+            new = None if wanted is None else wanted - before
+            if new is not None and new < 1:
+                raise InputError(f"the given clip already has {before} of the {wanted} frames; ask for more frames.")
+            chunks = None if new is None else sampling.chunks_of(new, hidden)
+        plan = sampling.plan(chunks, prefix_frames)
+
+        prompts = self.encode_prompt(
+            prompt,
+            prompts_at=prompts_at,
+            negative_prompt=negative_prompt,
+            prompt_embeds=prompt_embeds,
+            prompt_embeds_mask=prompt_embeds_mask,
+            num_videos_per_prompt=num_videos_per_prompt,
+            special_tokens=special_tokens,
+            num_chunks=chunks,
+        )
+        if latents is not None:
+            whole = latents.to(device, torch.float32)
+            noise: Any = lambda frames: whole[:, :, frames.start : frames.stop].clone()  # noqa: E731
+        else:
+            generator = generator if generator is not None else torch.Generator().manual_seed(sampling.seed)
+            shape = (batch, self.transformer.latent_channels, height // ratio, width // ratio)
+            noise = Noise(shape, generator, device, sampling.chunk_width)
+        denoiser = Magi1Denoiser(self.transformer, prompts, plan, sampling)
+        timeline = Timeline(noise, None if prefix_latents is None else prefix_latents.to(device, torch.float32))
+        sampler = Sampler(plan, sampling.guide(denoiser), FlowEuler(sampling.times()), timeline)
+        sampler.on_step = partial(
+            self._after_step, sampler, sampling, on_progress, on_preview, callback_on_step_end, resume
+        )
+        self._interrupt = False
+        yield from self._emit(sampler, resume, shown, wanted, output_type)
+        self.maybe_free_model_hooks()
+
+    def _after_step(self, sampler, sampling, on_progress, on_preview, callback, resume, progress: Progress) -> None:
+        window = progress.plan_step.windows[0]
+        if callback is not None:
+            level = min(window.levels)
+            timestep = sampling.times()[level] * 1000
+            answer = callback(self, progress.step - 1, timestep, {"latents": sampler.timeline.state(window.frames)})
+            if answer and "latents" in answer:
+                sampler.timeline.write(window.frames, answer["latents"])
+        if resume is not None and not len(progress.plan_step.clean):
+            resume.save_if_due(sampler.state_dict)
+        if on_preview is not None:
+            on_preview(lambda: to_bytes(self._decode(sampler.timeline.read(window.frames), "np")[0]))
+        if on_progress is not None:
+            on_progress(progress)
+
+    def _emit(self, sampler: Sampler, resume: RunFolder | None, shown, wanted, output_type) -> Iterator[Chunk]:
+        """Clean latents to pixels, cut to the frames asked for, behind the clip that was given."""
+        start = 0
+        if shown is not None and output_type != "latent":
+            start = len(shown)
+            given = torch.from_numpy(shown[None, :wanted]).permute(0, 1, 4, 2, 3).float() / 255
+            yield Chunk(self._format(given, output_type), 0, self.sampling.fps)
+        for clean in self._clean(sampler, resume):
+            if output_type == "latent":
+                frames: Any = clean.latents
+                yield Chunk(frames, clean.frames.start, self.sampling.fps)
+            else:
+                latents, prefix = clean.latents, sampler.timeline.prefix
+                if prefix is not None and clean.frames.start < prefix.shape[2]:  # the picture, as it was given
+                    latents = torch.cat([prefix[:, :, clean.frames.start :], latents[:, :, prefix.shape[2] :]], dim=2)
+                frames = self._decode(latents, output_type, None if wanted is None else wanted - start)
+                yield Chunk(frames, start, self.sampling.fps)
+                start += len(frames[0])
+                if wanted is not None and start >= wanted:
+                    return
+            if self._interrupt:
+                return
+
+    def _clean(self, sampler: Sampler, resume: RunFolder | None) -> Iterator[Clean]:
+        if resume is not None:
+            state, done = resume.load(self._execution_device)
+            if state is not None:
+                sampler.load_state_dict(state)
+            yield from done
+        for clean in sampler.run():
+            if resume is not None:
+                resume.save_clean(clean, sampler.state_dict())
+            yield clean
+
+    def _decode(self, latents: torch.Tensor, output_type: str, limit: int | None = None) -> Any:
+        latents = latents.to(self.vae.dtype) / self.sampling.scale_factor
+        video = self.vae.decode(latents.to(self.vae.device)).sample.float()
+        return self._format((video / 2 + 0.5).clamp(0, 1).transpose(1, 2)[:, :limit], output_type)
+
+    @staticmethod
+    def _format(video: torch.Tensor, output_type: str) -> Any:
+        """Videos (batch, frames, 3, height, width) in [0, 1] in the form asked for."""
+        if output_type == "pt":
+            return video
+        array = video.permute(0, 1, 3, 4, 2).cpu().numpy()
+        if output_type == "np":
+            return array
+        return [[Image.fromarray(frame) for frame in to_bytes(one)] for one in array]
+
+    def __call__(self, prompt: str | Sequence[str] | None = None, return_dict: bool = True, **arguments):
+        """Make the whole video; the arguments are those of `stream`. Returns Magi1PipelineOutput (`.frames`, `.save`).
+
+        Raises: InputError.
+        """
+        output_type = arguments.get("output_type", "pil")
+        if arguments.get("endless"):
+            raise InputError("an endless video cannot be returned as a whole; use stream().")
+        report = arguments.pop("on_progress", None)
+        bar = None
+
+        def on_progress(progress: Progress) -> None:
+            nonlocal bar
+            bar = bar or self.progress_bar(total=progress.total_steps)
+            bar.update(progress.step - bar.n)
+            if report is not None:
+                report(progress)
+
+        try:
+            chunks = list(self.stream(prompt, on_progress=on_progress, **arguments))
+        finally:
+            if bar is not None:
+                bar.close()
+        frames: Any
+        if output_type == "latent":
+            frames = torch.cat([chunk.frames for chunk in chunks], dim=2)
+        elif output_type == "pt":
+            frames = torch.cat([chunk.frames for chunk in chunks], dim=1)
+        elif output_type == "np":
+            frames = np.concatenate([chunk.frames for chunk in chunks], axis=1)
+        else:
+            frames = [sum(parts, []) for parts in zip(*(chunk.frames for chunk in chunks), strict=True)]
+        return Magi1PipelineOutput(frames=frames, fps=self.sampling.fps) if return_dict else (frames,)
+
+    def plan(self, num_frames: int | None = None, num_inference_steps: int | None = None) -> Staircase:
+        """The plan that a call with these numbers would follow."""
+        sampling = self.configure(num_inference_steps)
+        return sampling.plan(sampling.chunks_of(num_frames or sampling.num_frames))
+
+
+class Magi1ImageToVideoPipeline(Magi1Pipeline):
+    """A picture that begins to move. `pipe(image, prompt, ...)`; the rest is as in Magi1Pipeline."""
+
+    def __call__(self, image: Any = None, prompt: str | Sequence[str] | None = None, **arguments):  # type: ignore[override]
+        if image is None and arguments.get("prefix_latents") is None:
+            raise InputError("image to video needs an image.")
+        return super().__call__(prompt, image=image, **arguments)
+
+
+class Magi1VideoToVideoPipeline(Magi1Pipeline):
+    """A clip that goes on. `pipe(video, prompt, ...)`; `num_frames` counts the given frames too."""
+
+    def __call__(self, video: Any = None, prompt: str | Sequence[str] | None = None, **arguments):  # type: ignore[override]
+        if video is None and arguments.get("prefix_latents") is None:
+            raise InputError("video to video needs a video.")
+        return super().__call__(prompt, video=video, **arguments)

@@ -34,6 +34,10 @@ class TextEmbedding:
         mask = torch.cat([torch.ones_like(self.mask[:, :1]), self.mask], dim=1)
         return TextEmbedding(torch.cat([row, self.embeds], dim=1)[:, :length], mask[:, :length])
 
+    def repeated(self, count: int) -> TextEmbedding:
+        """Each prompt `count` times, for several videos a prompt."""
+        return TextEmbedding(self.embeds.repeat_interleave(count, 0), self.mask.repeat_interleave(count, 0))
+
     def trimmed(self) -> TextEmbedding:
         """Without the padding that no sample of the batch uses."""
         used = (self.mask != 0).any(0).nonzero()

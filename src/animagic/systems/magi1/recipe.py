@@ -48,7 +48,7 @@ def train(
             section = recipe["transformer"]
             text_encoder, tokenizer = load_text_encoder(recipe["text_encoder"])
             torch.manual_seed(section["training"].get("seed", 0))
-            transformer = Magi1Transformer3DModel(**section["model"])
+            transformer = Magi1Transformer3DModel(**section["model"], data_std=measure_std(vae, recipe["vae"]["data"]))
             initialise(transformer)
             objective = TransformerObjective(vae, text_encoder, tokenizer, **section["objective"])
             _train_part(transformer, objective, section, folder / "transformer", on_log)
@@ -99,6 +99,15 @@ def _trained_autoencoder(vae: AutoencoderKLMagi1, folder: Path) -> AutoencoderKL
     return vae.eval().requires_grad_(False)
 
 
+@torch.no_grad()
+def measure_std(vae: AutoencoderKLMagi1, data: dict) -> list[float]:
+    """The standard deviation of each latent channel, over clips that are the same in every run of a recipe."""
+    batches = SceneBatches(seed=1234, steps=16, **data)
+    latents = torch.cat([vae.encode(to_unit(batches[i]["video"])).latent_dist.mode() for i in range(len(batches))])
+    std = (latents * vae.config.scaling_factor).std(dim=(0, 2, 3, 4))
+    return [round(x, 4) for x in std.tolist()]
+
+
 def export(recipe: dict[str, Any], folder: Path) -> Path:
     """Write what has been trained so far as a float16 pipeline folder; returns its path."""
     from transformers import AutoModel, AutoTokenizer
@@ -106,7 +115,8 @@ def export(recipe: dict[str, Any], folder: Path) -> Path:
     from .pipeline import Magi1Pipeline
 
     vae = _trained_autoencoder(_start_autoencoder(recipe["vae"], folder / "vae"), folder / "vae")
-    transformer = Magi1Transformer3DModel(**recipe["transformer"]["model"])
+    std = measure_std(vae, recipe["vae"]["data"])
+    transformer = Magi1Transformer3DModel(**recipe["transformer"]["model"], data_std=std)
     average = folder / "transformer" / "average.safetensors"
     if not average.exists():
         raise CheckpointError(f"{average} is missing: train the transformer first.")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import math
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 
 from ...errors import InputError
 from ...timeline import ChunkGuidance, Denoiser, Staircase, Window, flow_levels, shortcut_intervals
-from .prompts import ChunkPrompts, TextEmbedding
+from .prompts import ChunkPrompts
 from .transformer import KeyValueCache, Magi1Transformer3DModel
 
 
@@ -52,6 +53,22 @@ class Magi1Sampling:
         given = {**config.get("engine_config", {}), **config.get("runtime_config", {})}
         values = {f.name: given[f.name] for f in fields(cls) if f.name in given}
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    def with_steps(self, num_steps: int | None) -> Magi1Sampling:
+        """These settings with another number of steps; raises InputError for one that the window does not divide."""
+        if num_steps is None:
+            return self
+        window = self.window_size
+        if num_steps < 1 or num_steps % window:
+            near = max(window, round(num_steps / window) * window)
+            raise InputError(f"the number of steps must be a multiple of {window}, not {num_steps}; try {near}.")
+        return replace(self, num_steps=num_steps)
+
+    def chunks_of(self, num_frames: int, prefix_frames: int = 0) -> int:
+        """Chunks of the timeline for `num_frames` new frames after a prefix of latent frames."""
+        if num_frames < 1:
+            raise InputError(f"the number of frames must be at least 1, not {num_frames}.")
+        return math.ceil((math.ceil(num_frames / self.temporal_downsample_factor) + prefix_frames) / self.chunk_width)
 
     def plan(self, num_chunks: int | None, prefix_frames: int = 0) -> Staircase:
         return Staircase(
@@ -210,8 +227,3 @@ class Guided:
 
 def _pad(x: torch.Tensor, length: int) -> torch.Tensor:
     return torch.nn.functional.pad(x, (0, 0, 0, length - x.shape[1]))
-
-
-def repeat_batch(text: TextEmbedding, count: int) -> TextEmbedding:
-    """Each prompt `count` times, for several videos a prompt."""
-    return TextEmbedding(text.embeds.repeat_interleave(count, 0), text.mask.repeat_interleave(count, 0))

@@ -114,6 +114,15 @@ class TransformerObjective:
         anyhow = rand(batch, chunks).sort(dim=1, descending=True).values
         return torch.where(rand(batch, 1) < 0.7, stairs, anyhow).clamp(0, 1)
 
+    @staticmethod
+    def _channel_weights(network: Magi1Transformer3DModel) -> torch.Tensor | float:
+        """Where the channels' standard deviations are known, an error counts as much as it changes the pixels: the
+        latents of `fit_linear_path` are whitened half-way, so one standard deviation more brings that back."""
+        if network.config.data_std is None:
+            return 1.0
+        std = torch.tensor(network.config.data_std, device=network.device)
+        return (std**2 / (std**2).mean())[:, None, None, None]
+
     def __call__(self, model: nn.Module, batch: dict, generator: torch.Generator):
         device = generator.device
         network: Magi1Transformer3DModel = model.module if hasattr(model, "module") else model
@@ -164,7 +173,8 @@ class TransformerObjective:
             return_dict=False,
         )[0]
         learned = (~given_frame & (time < self.clean_t)).float()
-        error = (velocity - (latents - noise)).square().mean(dim=(1, 3, 4))
+        error = (velocity - (latents - noise)).square() * self._channel_weights(network)
+        error = error.mean(dim=(1, 3, 4))
         loss = (error * learned).sum() / learned.sum().clamp_min(1)
         figures = {}
         for name, low, high in (("noisy", 0.0, 0.1), ("middle", 0.1, 0.5), ("nearly_clean", 0.5, 1.0)):

@@ -226,7 +226,7 @@ class FinalLinear(nn.Module):
 class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
     """MAGI-1's transformer. Constructor arguments are the fields of the published `model_config`.
 
-    Ours, and off in the published models: `data_std`. Given the standard deviation s of the latents, the network
+    Ours, and off in the published models: `data_std`. Given the standard deviation s of each latent channel, the network
     learns only what the best linear guess does not know: with d = (1-t)^2 + (t s)^2 the velocity is
     (t s^2 - (1-t)) / d * x + s / sqrt(d) * network(x / sqrt(d)) (the preconditioning of EDM, arXiv 2206.00364,
     for linear flow matching). It makes a small network several times quicker to train.
@@ -262,7 +262,7 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         cond_gating_ratio: float = 1.0,
         gated_linear_unit: bool = False,
         chunk_width: int = 6,
-        data_std: float | None = None,
+        data_std: Sequence[float] | None = None,
     ):
         super().__init__()
         if kv_channels % 8 or (2 * num_attention_heads * kv_channels) % 16:
@@ -352,7 +352,7 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         )
         x, skip, gain = hidden_states * config.x_rescale_factor, 0.0, 1 / config.x_rescale_factor
         if config.data_std is not None:
-            s = config.data_std
+            s = hidden_states.new_tensor(config.data_std)[:, None, None, None]
             variance = (1 - spatial_t) ** 2 + (spatial_t * s) ** 2
             skip = (spatial_t * s**2 - (1 - spatial_t)) / variance * hidden_states
             gain, x = s / variance.sqrt(), x / variance.sqrt()

@@ -1,0 +1,71 @@
+# Needs Python 3.10 or newer and make. Everything goes into .venv; `make clean` leaves it alone.
+# To change: make demo PYTHON=python3.12 PROMPT="a blue star spins"
+PYTHON = python3
+TORCH_CPU = torch==2.13.0
+TORCH_CPU_INDEX = https://download.pytorch.org/whl/cpu
+PROMPT = a red ball bounces on a green floor
+
+VENV := .venv
+BIN := $(VENV)/bin
+export NO_MKDOCS_2_WARNING = 1
+# Threads that wait give up their core: on a busy machine the small networks are many times quicker so.
+export OMP_WAIT_POLICY ?= PASSIVE
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test test-slow docs clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.installed  ## install what is missing, then make a first video
+	@mkdir -p out
+	$(BIN)/animagic generate "$(PROMPT)" -o out/ball.mp4 --contact-sheet out/ball.png --seed 7
+	@echo "video:         $(CURDIR)/out/ball.mp4"
+	@echo "contact sheet: $(CURDIR)/out/ball.png"
+
+test: $(VENV)/.installed-dev  ## format, lint, types, architecture, docs, tests: what CI runs
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check --quiet
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed-dev  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+docs: $(VENV)/.installed-dev  ## build the documentation into site/
+	$(BIN)/mkdocs build --strict
+
+clean:  ## remove what the other targets made, but .venv and runs/
+	rm -rf out site dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -prune -exec rm -rf {} +
+
+# A stamp is remade when pyproject.toml is newer. PyTorch comes first: left to the other packages, pip would
+# choose the newest release, on Linux with gigabytes of CUDA that a machine without a GPU has no use for.
+$(VENV)/.torch:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "$(PYTHON) is too old or missing: give Python 3.10 or newer, make PYTHON=..." >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@if $(BIN)/python -c 'import torch' 2>/dev/null; then \
+		echo "PyTorch is there already."; \
+	elif [ "$$(uname -s)" != Linux ] || nvidia-smi >/dev/null 2>&1; then \
+		echo "Installing PyTorch ..."; \
+		$(PIP) install -q torch; \
+	else \
+		echo "Installing PyTorch for the CPU (no NVIDIA GPU was found) ..."; \
+		$(PIP) install -q --retries 1 --timeout 30 --index-url $(TORCH_CPU_INDEX) "$(TORCH_CPU)" 2>/dev/null || \
+			$(PIP) install -q "$(TORCH_CPU)"; \
+	fi
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/.torch
+	@echo "Installing animagic ..."
+	@$(PIP) install -q -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/.torch
+	@echo "Installing animagic and its tools ..."
+	@$(PIP) install -q -e '.[dev]'
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,348 @@
+"""A request for a video and how it is carried out: the one way that command line, app and server share."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import __version__, zoo
+from .errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .systems.magi1.pipeline import Magi1Pipeline
+
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a video is made from; stored in the file, so that it can be made again.
+
+    None means: as the model does by itself. `image` and `video` are paths; `prompts_at` maps chunk -> prompt.
+    Raises: InputError for values that no model could use.
+    """
+
+    prompt: str
+    model: str = zoo.DEFAULT
+    image: str | None = None
+    video: str | None = None
+    frames: int | None = None
+    height: int | None = None
+    width: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    seed: int = field(default_factory=lambda: secrets.randbelow(2**32))
+    fps: float | None = None
+    negative_prompt: str | None = None
+    prompts_at: dict[int, str] = field(default_factory=dict)
+    fit: str = "crop"
+
+    def __post_init__(self):
+        if not self.prompt.strip():
+            raise InputError("the prompt is empty; say what the video should show.")
+        if any(not text.strip() for text in self.prompts_at.values()):
+            raise InputError("a prompt of a later chunk is empty; say what it should show.")
+        if self.image and self.video:
+            raise InputError("give an image or a video, not both.")
+        for name in ("frames", "height", "width", "steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1, not {value}.")
+        if self.fps is not None and not 0 < self.fps <= 240:
+            raise InputError(f"fps must lie between 0 and 240, not {self.fps:g}.")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise InputError(f"the seed must lie between 0 and 2^63 - 1, not {self.seed}.")
+        if self.fit not in ("crop", "pad", "stretch"):
+            raise InputError(f"fit {self.fit!r} is unknown; choose crop, pad or stretch.")
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, Any], source: str = "the file") -> Request:
+        """The request that a file was made from. Raises InputError if it has none."""
+        stored = metadata.get("request")
+        if not isinstance(stored, dict) or "prompt" not in stored:
+            raise InputError(f"{source} was not made by animagic: it has no request inside.")
+        known = {f.name for f in fields(cls)}
+        values = {k: v for k, v in stored.items() if k in known}
+        values["prompts_at"] = {int(k): v for k, v in (stored.get("prompts_at") or {}).items()}
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out."""
+
+    output: str
+    frames: int
+    height: int
+    width: int
+    fps: float
+    seed: int
+    seconds: float
+    contact_sheet: str | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where a request stands, for a progress bar."""
+
+    step: int
+    total_steps: int | None
+    frames: int
+    """Frames that are final."""
+    total_frames: int | None
+    frames_per_second: float
+    seconds_left: float | None
+
+
+def default_device() -> str:
+    """The best device of this machine: "cuda", "mps" or "cpu"."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def load_pipeline(model: str, device: str | None = None) -> Magi1Pipeline:
+    """The pipeline of a model, quietly, on a device."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    pipe = zoo.load(model)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device or default_device())
+
+
+def slug(prompt: str) -> str:
+    """A file name from a prompt."""
+    return re.sub(r"[^\w]+", "-", prompt.lower()).strip("-")[:60].strip("-") or "video"
+
+
+def free_name(folder: Path, prompt: str, suffix: str = ".mp4") -> Path:
+    """A name for a video of `prompt` that no file in `folder` has yet."""
+    name, count = folder / f"{slug(prompt)}{suffix}", 1
+    while name.exists():
+        count += 1
+        name = folder / f"{slug(prompt)}-{count}{suffix}"
+    return name
+
+
+def _fingerprint(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else ""
+
+
+def metadata(request: Request, plan: Any) -> dict[str, Any]:
+    """What is stored in the file: request, plan, versions, fingerprints of the inputs."""
+    import diffusers
+    import torch
+
+    inputs = {name: _fingerprint(path) for name in ("image", "video") if (path := getattr(request, name))}
+    return {
+        "made_with": f"animagic {__version__}",
+        "versions": {"animagic": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__},
+        "request": asdict(request),
+        "plan": {"kind": type(plan).__name__, **{k: v for k, v in vars(plan).items() if not k.startswith("_")}},
+        "inputs": inputs,
+    }
+
+
+def check_inputs(request: Request, stored: dict[str, Any]) -> None:
+    """Raises InputError if an input file is no longer the one that `stored` metadata speaks of."""
+    for name, fingerprint in (stored.get("inputs") or {}).items():
+        path = getattr(request, name)
+        if path and fingerprint and _fingerprint(path) != fingerprint:
+            raise InputError(f"the {name} {path} is missing or has changed since; the same frames cannot be made.")
+
+
+class _Sampled:
+    """About twelve evenly spaced frames of a video of any length, in little memory."""
+
+    def __init__(self, count: int = 12):
+        self.count, self.every, self.index = count, 1, 0
+        self.frames: list[np.ndarray] = []
+
+    def add(self, frames: np.ndarray) -> None:
+        for frame in frames:
+            if self.index % self.every == 0:
+                self.frames.append(frame)
+            self.index += 1
+            if len(self.frames) == 2 * self.count:  # too dense: every second one goes
+                self.frames, self.every = self.frames[::2], self.every * 2
+
+
+def generate(
+    request: Request,
+    output: str | Path,
+    *,
+    pipe: Magi1Pipeline | None = None,
+    device: str | None = None,
+    contact_sheet: str | Path | None = None,
+    preview: str | Path | None = None,
+    resume: bool = False,
+    on_report: Callable[[Report], None] | None = None,
+) -> Result:
+    """Carry out a request and write the video while it is made.
+
+    Args:
+        output: where; the suffix chooses the format.
+        pipe: a loaded pipeline of the request's model, to save loading it; else it is loaded on `device`.
+        contact_sheet: a PNG of evenly spaced frames, to look at.
+        preview: a PNG that shows what is being made, renewed about every second, removed at the end.
+        resume: keep the run in `<output>.resume`, and continue from it if it is there.
+        on_report: called after every step.
+
+    Nothing is left half-written: the file appears under its name when it is whole.
+    Raises: InputError, MediaError, CheckpointError; KeyboardInterrupt passes through.
+    """
+    import numpy as np
+
+    from .media import VideoWriter, read_image, read_video, write_image
+    from .media import contact_sheet as draw_sheet
+    from .media.files import check_writable
+    from .systems.magi1.pipeline import to_bytes
+    from .timeline import RunFolder
+
+    began = time.monotonic()
+    for path in (contact_sheet, preview):  # now, not after hours of work
+        if path is not None:
+            check_writable(Path(path))
+    VideoWriter(output, fps=24)  # refuses what it could not write
+    image = read_image(request.image) if request.image else None
+    pipe = pipe or load_pipeline(request.model, device)
+    fps = pipe.sampling.fps
+    # As many frames as the published code takes, but the last ones: the video is to go on where the clip ends.
+    clip = read_video(request.video, fps=fps, max_frames=32, last=True).frames if request.video else None
+    request = replace(request, frames=request.frames or pipe.sampling.num_frames + (0 if clip is None else len(clip)))
+    # Everything that can be wrong is refused before a file is begun.
+    pipe.configure(request.steps, request.guidance)
+    height, width = request.height or pipe.sampling.video_size_h, request.width or pipe.sampling.video_size_w
+    pipe.check_size(height, width)
+
+    import torch
+
+    sampled, frames, size = _Sampled(), 0, (height, width)
+    total_frames = request.frames
+    ratio = pipe.sampling.temporal_downsample_factor
+    last_preview = 0.0
+
+    def report(progress: Any) -> None:
+        done = min(progress.clean_frames * ratio, total_frames or 0)
+        if on_report is not None:
+            speed = done / progress.seconds if progress.seconds else 0.0
+            on_report(
+                Report(progress.step, progress.total_steps, done, total_frames, speed, progress.seconds_left)
+            )
+
+    def show(decode: Callable[[], np.ndarray]) -> None:
+        nonlocal last_preview
+        if time.monotonic() - last_preview >= 1:
+            write_image(preview, draw_sheet(decode()))
+            last_preview = time.monotonic()
+
+    with ExitStack() as stack:
+        kept = RunFolder(resume_folder(Path(output)), asdict(request)) if resume else None
+        if preview is not None:
+            stack.callback(Path(preview).unlink, missing_ok=True)
+        plan = pipe.plan(request.frames, request.steps)
+        writer = stack.enter_context(VideoWriter(output, request.fps or fps, metadata=metadata(request, plan)))
+        chunks: Iterator = pipe.stream(
+            request.prompt,
+            image=image,
+            video=clip,
+            prompts_at=request.prompts_at,
+            negative_prompt=request.negative_prompt,
+            height=height,
+            width=width,
+            num_frames=request.frames,
+            num_inference_steps=request.steps,
+            guidance_scale=request.guidance,
+            generator=torch.Generator().manual_seed(request.seed),
+            fit=request.fit,
+            output_type="np",
+            on_progress=report,
+            on_preview=show if preview is not None else None,
+            resume=kept,
+        )
+        for chunk in chunks:
+            pixels = to_bytes(chunk.frames[0])
+            writer.write(pixels)
+            sampled.add(pixels)
+            frames += len(pixels)
+    if contact_sheet is not None:
+        write_image(contact_sheet, draw_sheet(np.stack(sampled.frames)))
+    if kept is not None:
+        kept.remove()
+    return Result(
+        output=str(output),
+        frames=frames,
+        height=size[0],
+        width=size[1],
+        fps=request.fps or fps,
+        seed=request.seed,
+        seconds=round(time.monotonic() - began, 3),
+        contact_sheet=None if contact_sheet is None else str(contact_sheet),
+    )
+
+
+def resume_folder(output: Path) -> Path:
+    """Where an unfinished run of `output` is kept."""
+    return output.with_name(output.name + ".resume")
+
+
+def kept_seed(output: Path) -> int:
+    """The seed of the unfinished run of `output`, or a new one."""
+    import json
+
+    note = resume_folder(output) / "request.json"
+    if note.exists():
+        return int(json.loads(note.read_text())["seed"])
+    return secrets.randbelow(2**32)
+
+
+def count_equal_frames(first: str | Path, second: str | Path) -> tuple[int, int]:
+    """How many frames of two videos are equal, and of how many (the longer one's)."""
+    from itertools import zip_longest
+
+    import numpy as np
+
+    from .media import iter_video
+
+    equal = total = 0
+    for a, b in zip_longest(iter_video(first), iter_video(second)):
+        total += 1
+        equal += a is not None and b is not None and np.array_equal(a, b)
+    return int(equal), total
+
+
+def draw_plan(model: str, kind: str, frames: int | None, steps: int | None, output: str | Path) -> dict[str, int]:
+    """Draw the plan that a model would follow; returns its counts. Raises InputError, MediaError."""
+    from dataclasses import asdict
+
+    import numpy as np
+
+    from .media import write_image
+    from .systems.magi1.sampling import Magi1Sampling
+    from .timeline import WholeClip
+    from .timeline.drawing import draw_plan as draw
+
+    if kind not in ("staircase", "whole"):
+        raise InputError(f"plan {kind!r} is unknown; choose staircase or whole.")
+    sampling = Magi1Sampling.from_config(zoo.settings(model)).with_steps(steps)
+    chunks = sampling.chunks_of(frames or sampling.num_frames)
+    plan: Any = sampling.plan(chunks)
+    if kind == "whole":
+        plan = WholeClip(chunks * sampling.chunk_width, sampling.num_steps)
+    write_image(output, np.asarray(draw(plan, sampling.chunk_width)))
+    return asdict(plan.describe())

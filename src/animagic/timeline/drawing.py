@@ -1,0 +1,60 @@
+"""A plan as a picture: frames across, steps down, noise as colour, windows outlined."""
+
+from __future__ import annotations
+
+from PIL import Image, ImageDraw
+
+from ..errors import InputError
+from .plan import Plan
+
+_NOISE, _CLEAN = (58, 28, 96), (255, 214, 102)
+_OUTLINE, _BACKGROUND, _TEXT, _SHOWN = (235, 235, 245), (22, 22, 30), (190, 190, 200), (80, 200, 120)
+MAX_STEPS = 2000
+
+
+def draw_plan(plan: Plan, chunk_width: int = 6) -> Image.Image:
+    """Draw a plan that ends.
+
+    A row is a step; a cell a latent frame in the network's hands, from violet (noise) to yellow (clean). White frames
+    are windows. Green: the frames that are final after the step. Thin lines part the chunks.
+
+    Raises: InputError for an endless plan or one of more than 2,000 steps.
+    """
+    summary = plan.describe()
+    if summary.steps > MAX_STEPS:
+        raise InputError(f"{summary.steps} steps do not fit a picture; draw at most {MAX_STEPS}.")
+    steps = list(plan.steps())
+    frames = max(window.frames.stop for step in steps for window in step.windows)
+    cell = max(3, min(16, 1400 // frames))
+    row = max(3, min(16, 1400 // len(steps)))
+    left, top, legend = 56, 30, 44
+    image = Image.new("RGB", (left + frames * cell + 16, top + len(steps) * row + legend), _BACKGROUND)
+    draw = ImageDraw.Draw(image)
+    draw.text((left, 9), "latent frames", _TEXT)
+    draw.text((8, top), "steps", _TEXT)
+    for start in range(0, frames, chunk_width):
+        x = left + start * cell
+        draw.line([(x, top - 4), (x, top + len(steps) * row)], (48, 48, 60))
+    for i, step in enumerate(steps):
+        y = top + i * row
+        for window in step.windows:
+            for frame, level in zip(window.frames, window.levels, strict=True):
+                share = level / plan.num_steps
+                colour = tuple(round(a + (b - a) * share) for a, b in zip(_NOISE, _CLEAN, strict=True))
+                draw.rectangle([left + frame * cell, y, left + (frame + 1) * cell - 1, y + row - 1], colour)
+            draw.rectangle(
+                [left + window.frames.start * cell, y, left + window.frames.stop * cell - 1, y + row - 1],
+                outline=_OUTLINE,
+            )
+        if len(step.clean):
+            x = [left + step.clean.start * cell, left + step.clean.stop * cell - 1]
+            draw.line([(x[0], y + row - 1), (x[1], y + row - 1)], _SHOWN, width=max(2, row // 4))
+    y = top + len(steps) * row + 12
+    for i in range(120):
+        share = i / 119
+        colour = tuple(round(a + (b - a) * share) for a, b in zip(_NOISE, _CLEAN, strict=True))
+        draw.line([(left + i, y), (left + i, y + 10)], colour)
+    draw.text((left + 126, y - 1), "noise to clean", _TEXT)
+    draw.line([(left + 230, y + 5), (left + 250, y + 5)], _SHOWN, width=3)
+    draw.text((left + 256, y - 1), "shown", _TEXT)
+    return image

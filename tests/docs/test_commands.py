@@ -1,0 +1,198 @@
+"""Every command and every Python block of the documentation is run, page by page, as a reader would."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+from pages import PAGES, ROOT, Block, blocks, section_options
+
+ALLOWED_REASONS = re.compile(r"GPU|published weights|network")
+MOST_LEFT_OUT = 4
+
+
+def name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def pages_with(slow: bool) -> list:
+    """The pages that have something to run; of those with slow blocks, only if they are asked for."""
+    chosen = []
+    for page in PAGES:
+        found = [block for block in blocks(page.read_text("utf-8")) if block.runs]
+        if any(block.slow for block in found) if slow else any(not block.slow for block in found):
+            chosen.append(pytest.param(page, id=name(page)))
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory) -> Path:
+    """The files that the documentation takes as given: a picture and a clip of a drawn scene."""
+    pytest.importorskip("skia", reason="drawing needs skia-python: pip install -e '.[train]'")
+    from PIL import Image
+
+    from animagic.media import VideoWriter
+    from animagic.synthetic import Background, Motion, Scene, Thing, render
+
+    folder = tmp_path_factory.mktemp("samples")
+    ball = Thing("ball", "red", 16, Motion("rolls right", x=4, y=54, rate=1.0))
+    frames = render(Scene(Background("floor", "green"), (ball,)), 32, height=64, width=96)
+    Image.fromarray(frames[0]).save(folder / "photo.png")
+    Image.fromarray(frames[0]).save(folder / "photo.jpg", quality=95)
+    with VideoWriter(folder / "clip.mp4", fps=24) as writer:
+        writer.write(frames)
+    return folder
+
+
+@pytest.fixture
+def reader(samples, tmp_path, monkeypatch):
+    """A folder with the samples, in which the reader of a page works; settings of the process come back."""
+    import torch
+
+    for file in samples.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # networks as small as these are slower on several threads of a busy machine
+    yield tmp_path
+    torch.set_num_threads(threads)
+
+
+def run_command(words: list[str]) -> int:
+    """The command line in this process: a fresh one would spend most of its time on importing PyTorch."""
+    from animagic.cli import main
+
+    try:
+        return int(main(words) or 0)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+
+
+def run_block(block: Block, names: dict, where: str, page: Path) -> None:
+    if block.title:
+        Path(block.title).write_text(block.text, "utf-8")
+    for words in block.commands():
+        code = run_command(words)
+        assert code == 0, f"{where}: animagic {' '.join(words)} ended with exit code {code}"
+    if block.language == "python":
+        # Padded, so that a traceback shows the line of the page.
+        code_object = compile("\n" * block.line + block.text, str(page), "exec")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exec(code_object, names)
+
+
+def run_page(page: Path, with_slow: bool) -> None:
+    names: dict = {"__name__": "documentation"}  # blocks of a page build on each other
+    for block in blocks(page.read_text("utf-8")):
+        if block.runs and (with_slow or not block.slow):
+            run_block(block, names, f"{name(page)}:{block.line}", page)
+
+
+@pytest.mark.parametrize("page", pages_with(slow=False))
+def test_page(page, reader):
+    run_page(page, with_slow=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", pages_with(slow=True))
+def test_page_with_its_slow_blocks(page, reader):
+    run_page(page, with_slow=True)
+
+
+def test_little_is_left_out_and_only_for_a_reason():
+    left_out = [
+        (f"{name(page)}:{block.line}", block.reason)
+        for page in PAGES
+        for block in blocks(page.read_text("utf-8"))
+        if block.reason is not None
+    ]
+    for where, reason in left_out:
+        assert ALLOWED_REASONS.search(reason), f"{where} is not run, without a reason that counts: {reason!r}"
+    assert len(left_out) <= MOST_LEFT_OUT, left_out
+
+
+def test_the_documentation_has_commands_and_python():
+    found = [block for page in PAGES for block in blocks(page.read_text("utf-8"))]
+    assert sum(len(block.commands()) for block in found) >= 15
+    assert sum(block.language == "python" for block in found) >= 8
+
+
+def test_no_block_gets_lost():
+    """As many blocks are read as there are fences, so that none is silently not run; and no mark hangs in the air."""
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        found = blocks(text)
+        assert 2 * len(found) == len(re.findall(r"^\s*(?:```|~~~)", text, re.MULTILINE)), name(page)
+        marks = len(re.findall(r"<!--\s*(?:slow|no-run)", text))
+        assert marks == sum(block.slow or block.reason is not None for block in found), name(page)
+
+
+def help_of(command: str, capsys, monkeypatch) -> set[str]:
+    """The long options in `animagic COMMAND --help`."""
+    for variable, value in {"COLUMNS": "250", "TERMINAL_WIDTH": "250", "NO_COLOR": "1", "TERM": "dumb"}.items():
+        monkeypatch.setenv(variable, value)
+    capsys.readouterr()
+    assert run_command([command, "--help"]) == 0
+    text = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) - {"--help"}
+
+
+@pytest.mark.parametrize(
+    ("command", "documented"), section_options((ROOT / "docs" / "cli.md").read_text("utf-8")).items()
+)
+def test_the_options_of_the_page_are_those_of_the_command(command, documented, capsys, monkeypatch):
+    assert documented == help_of(command, capsys, monkeypatch)
+
+
+def test_every_command_has_a_section(capsys, monkeypatch):
+    documented = section_options((ROOT / "docs" / "cli.md").read_text("utf-8"))
+    assert {"generate", "models", "plan", "info", "reproduce", "doctor", "train"} <= documented.keys()
+
+
+def test_commands_are_found():
+    page = "\n".join(
+        [
+            "words",
+            "<!-- slow -->",
+            "```bash",
+            'animagic generate "a b" \\',
+            "    -o x.mp4  # a remark",
+            "pip install x",
+            "```",
+            "<!-- no-run: needs a GPU -->",
+            "```console",
+            "$ animagic info x.mp4",
+            "animagic said this",
+            "```",
+            "    ```python",
+            "    if 1:",
+            "        pass",
+            "    ```",
+            '```yaml title="a.yaml"',
+            "a: 1",
+            "```",
+        ]
+    )
+    shell, console, python, file = blocks(page)
+    assert shell.slow
+    assert shell.commands() == [["generate", "a b", "-o", "x.mp4"]]
+    assert console.commands() == [["info", "x.mp4"]]
+    assert console.reason == "needs a GPU"
+    assert not console.runs
+    assert (python.line, python.text) == (13, "if 1:\n    pass\n")
+    assert (file.title, file.runs) == ("a.yaml", True)
+
+
+@pytest.mark.parametrize("line", ["animagic info x | head", "animagic models > list.txt", ".venv/bin/animagic models"])
+def test_a_command_that_no_test_could_run_is_refused(line):
+    with pytest.raises(ValueError, match="command"):
+        Block(1, "bash", line).commands()
+
+
+def test_samples_are_where_the_reader_works(reader):
+    assert {"photo.png", "photo.jpg", "clip.mp4"} <= set(os.listdir(reader))

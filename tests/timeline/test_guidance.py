@@ -1,0 +1,156 @@
+"""Guidance: wrappers that ask the network more than once and mix the answers."""
+
+import pytest
+import torch
+
+from animagic.timeline import ChunkGuidance, TextGuidance, Window, flow_levels
+
+# The published scales of MAGI-1, and others in which no factor is zero and every pair differs.
+PUBLISHED = ((0.0, 0.0217, 0.1, 0.3, 0.999), (1.5, 1.5, 1.5, 1.0, 1.0), (7.5, 7.5, 7.5, 0.0, 0.0))
+UNEVEN = ((0.0, 0.05, 0.3), (1.5, 0.7, 2.0), (4.0, 3.0, 0.5))
+WIDTH = 2
+
+
+class Recorder:
+    """A network whose answer tells its branch and its latents apart; it remembers how it was called."""
+
+    def __init__(self):
+        self.calls: list[tuple[dict, Window, int]] = []
+
+    def __call__(self, latents, window, *, text=True, history=True, commit=True):
+        self.calls.append(({"text": text, "history": history, "commit": commit}, window, latents.shape[2]))
+        assert len(window.levels) == latents.shape[2]
+        return self.velocity(latents, window.levels, text, history)
+
+    @staticmethod
+    def velocity(latents, levels, text: bool, history: bool):
+        level = torch.tensor(levels, dtype=latents.dtype)[:, None, None]
+        return torch.sin(latents * (1 + 2 * text)) + 0.1 * level + (0.5 * latents if history else 0)
+
+    def branches(self) -> list[tuple[bool, bool]]:
+        return [(call["text"], call["history"]) for call, _, _ in self.calls]
+
+    def commits(self) -> int:
+        """How often the cache is written to."""
+        return sum(call["commit"] and call["history"] and len(window.commit) > 0 for call, window, _ in self.calls)
+
+
+def window_at(*chunk_levels: int, commit: range = range(0)) -> tuple[torch.Tensor, Window]:
+    levels = tuple(level for level in chunk_levels for _ in range(WIDTH))
+    frames = range(4, 4 + len(levels))
+    latents = torch.randn(2, 3, len(levels), 2, 2, generator=torch.Generator().manual_seed(0))
+    return latents, Window(frames, levels, context=range(4), commit=commit)
+
+
+def plain(latents, window, times, ranges, history_scales, text_scales):
+    """The three-branch formula, frame after frame, with nothing left out."""
+    frames = []
+    for i, level in enumerate(window.levels):
+        t = times[level].item()
+        index = max(j for j, start in enumerate(ranges) if start <= t + 1e-7)
+        p, s = history_scales[index], text_scales[index]
+        x = latents[:, :, [i]]
+        none, history, both = (
+            Recorder.velocity(x, [level], text, seen) for text, seen in ((False, False), (False, True), (True, True))
+        )
+        frames.append((1 - p) * none + (p - s) * history + s * both)
+    return torch.cat(frames, dim=2)
+
+
+# By text
+
+
+@pytest.mark.parametrize("scale", [0.0, 2.0, 7.5])
+def test_text_guidance_is_the_classifier_free_formula(scale):
+    network, (latents, window) = Recorder(), window_at(3, 1, commit=range(4, 6))
+    guided = TextGuidance(network, scale)(latents, window)
+    with_text, without = (network.velocity(latents, window.levels, text, True) for text in (True, False))
+    torch.testing.assert_close(guided, without + scale * (with_text - without))
+    assert sorted(network.branches()) == [(False, True), (True, True)]
+    assert network.commits() == 1
+
+
+def test_text_guidance_of_scale_one_asks_once():
+    network, (latents, window) = Recorder(), window_at(3, commit=range(4, 6))
+    torch.testing.assert_close(
+        TextGuidance(network, 1.0)(latents, window), network.velocity(latents, window.levels, True, True)
+    )
+    assert network.branches() == [(True, True)]
+    assert network.commits() == 1
+
+
+# By the chunks before
+
+
+@pytest.mark.parametrize("scales", [PUBLISHED, UNEVEN], ids=["published", "uneven"])
+@pytest.mark.parametrize("levels", [(0,), (5,), (7,), (2, 0), (6, 4, 2, 0), (7, 5, 3, 1)], ids=str)
+def test_chunk_guidance_is_the_three_branch_formula(levels, scales):
+    times = flow_levels(8)
+    network, (latents, window) = Recorder(), window_at(*levels)
+    guided = ChunkGuidance(network, times, *scales)(latents, window)
+    torch.testing.assert_close(guided, plain(latents, window, times, *scales), atol=1e-5, rtol=1e-5)
+
+
+def test_scales_change_where_a_range_begins():
+    """At three quarters of the steps t is 0.3 up to rounding: that counts as above 0.3, so there is no text."""
+    times = flow_levels(8)
+    assert abs(times[6].item() - 0.3) < 1e-6
+    network, (latents, window) = Recorder(), window_at(6)
+    ChunkGuidance(network, times, *PUBLISHED)(latents, window)
+    assert network.branches() == [(False, True)]
+
+
+def test_branches_whose_factor_is_zero_are_not_run():
+    times = flow_levels(8)
+
+    def branches(*levels, scales=PUBLISHED, commit=range(0)):
+        network, (latents, window) = Recorder(), window_at(*levels, commit=commit)
+        ChunkGuidance(network, times, *scales)(latents, window)
+        return network.branches()
+
+    text, history, alone = (True, True), (False, True), (False, False)
+    assert branches(7) == [history]
+    assert branches(0) == [text, history, alone]
+    only_text = ((0.0,), (1.0,), (1.0,))
+    assert branches(3, scales=only_text) == [text]
+    assert branches(3, scales=((0.0,), (1.0,), (4.0,))) == [text, history]
+    assert branches(3, scales=((0.0,), (0.0,), (0.0,))) == [alone]
+    # ... but the cache must be filled, and the history branch is what fills it.
+    assert branches(8, 3, scales=only_text, commit=range(4, 6)) == [text, history]
+
+
+def test_the_alone_branch_gets_only_the_chunks_that_need_it():
+    network, (latents, window) = Recorder(), window_at(8, 7, 2, 0, commit=range(4, 6))
+    ChunkGuidance(network, flow_levels(8), *PUBLISHED)(latents, window)
+    (call,) = [call for call in network.calls if not call[0]["history"]]
+    flags, part, frames = call
+    assert flags == {"text": False, "history": False, "commit": False}
+    assert part.levels == (2, 2, 0, 0)
+    assert frames == 4
+    assert len(part.commit) == len(part.context) == 0
+
+
+def test_clean_chunks_do_not_disturb_the_others():
+    times = flow_levels(8)
+    latents, window = window_at(8, 6, 4, 2, 0, commit=range(4, 6))
+    guided = ChunkGuidance(Recorder(), times, *UNEVEN)(latents, window)
+    expected = plain(latents, window, times, *UNEVEN)
+    torch.testing.assert_close(guided[:, :, WIDTH:], expected[:, :, WIDTH:], atol=1e-5, rtol=1e-5)
+    assert guided.isfinite().all()
+
+
+@pytest.mark.parametrize("levels", [(8,), (8, 0), (8, 6, 4, 2, 0), (8, 7)], ids=str)
+def test_the_cache_is_written_once_by_the_history_branch_and_after_the_text_branch(levels):
+    network, (latents, window) = Recorder(), window_at(*levels, commit=range(4, 6))
+    ChunkGuidance(network, flow_levels(8), *PUBLISHED)(latents, window)
+    assert network.commits() == 1
+    writing = [call["commit"] and call["history"] for call, _, _ in network.calls]
+    branch = network.branches()[writing.index(True)]
+    assert branch == (False, True)
+    if (True, True) in network.branches():
+        assert network.branches().index((True, True)) < writing.index(True)
+
+
+def test_guidance_keeps_the_dtype_of_the_latents():
+    latents, window = window_at(2, 0)
+    assert ChunkGuidance(Recorder(), flow_levels(8), *UNEVEN)(latents.half(), window).dtype == torch.float16
