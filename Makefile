@@ -29,7 +29,7 @@ test: $(VENV)/.installed-dev  ## format, lint, types, architecture, docs, tests:
 	$(BIN)/ruff check --quiet
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict
 	$(BIN)/python -m pytest
 
 test-slow: $(VENV)/.installed-dev  ## the tests that take minutes

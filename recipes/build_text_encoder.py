@@ -15,15 +15,7 @@ from transformers import AutoModel, BertTokenizerFast
 
 LAYERS, PIECES, POSITIONS = 3, 7400, 64
 # Words that people use for colours, things and motions but that are rarer than the pieces kept.
-WORDS = """crimson scarlet ruby azure navy cobalt turquoise teal emerald lime golden amber violet lavender magenta
-maroon beige ivory snowy rosy coral tangerine sphere disc cube crate pyramid donut doughnut hoop sailboat ship yacht
-automobile vehicle spaceship rocket leaps leaping leap hops hop hopping bounces bouncing bounce glides glide gliding
-slides sliding rolls rolling orbits orbiting circling spins spinning rotates rotating twirls swings swinging sways
-swaying pendulum rises rising ascends floats floating falls falling drops dropping descends sinks grows growing
-expands shrinks shrinking grow shrink leftward rightward leftwards rightwards upwards downwards stationary motionless
-meadow sunset dusk twilight starry moonlit sandy carpet tiles wooden wallpaper heart star ring triangle square boat
-car ball leftwards collide collides collision bumps crash astronaut coffee cat photo photograph hills seaside ocean
-wobbles drifts drifting hovering""".split()
+WORDS = ["crimson", "scarlet", "ruby", "azure", "navy", "cobalt", "turquoise", "teal", "emerald", "lime", "golden", "amber", "violet", "lavender", "magenta", "maroon", "beige", "ivory", "snowy", "rosy", "coral", "tangerine", "sphere", "disc", "cube", "crate", "pyramid", "donut", "doughnut", "hoop", "sailboat", "ship", "yacht", "automobile", "vehicle", "spaceship", "rocket", "leaps", "leaping", "leap", "hops", "hop", "hopping", "bounces", "bouncing", "bounce", "glides", "glide", "gliding", "slides", "sliding", "rolls", "rolling", "orbits", "orbiting", "circling", "spins", "spinning", "rotates", "rotating", "twirls", "swings", "swinging", "sways", "swaying", "pendulum", "rises", "rising", "ascends", "floats", "floating", "falls", "falling", "drops", "dropping", "descends", "sinks", "grows", "growing", "expands", "shrinks", "shrinking", "grow", "shrink", "leftward", "rightward", "leftwards", "rightwards", "upwards", "downwards", "stationary", "motionless", "meadow", "sunset", "dusk", "twilight", "starry", "moonlit", "sandy", "carpet", "tiles", "wooden", "wallpaper", "heart", "star", "ring", "triangle", "square", "boat", "car", "ball", "leftwards", "collide", "collides", "collision", "bumps", "crash", "astronaut", "coffee", "cat", "photo", "photograph", "hills", "seaside", "ocean", "wobbles", "drifts", "drifting", "hovering"]
 
 
 def main(source: str, target: str) -> None:
@@ -43,9 +35,7 @@ def main(source: str, target: str) -> None:
 
     model = AutoModel.from_pretrained(source)
     rows = torch.tensor([index[p] for p in pieces])
-    state = {
-        k: v for k, v in model.state_dict().items() if not any(f"layer.{i}." in k for i in range(LAYERS, 6))
-    }
+    state = {k: v for k, v in model.state_dict().items() if not any(f"layer.{i}." in k for i in range(LAYERS, 6))}
     state["embeddings.word_embeddings.weight"] = state["embeddings.word_embeddings.weight"][rows]
     state["embeddings.position_embeddings.weight"] = state["embeddings.position_embeddings.weight"][:POSITIONS]
     config = model.config
@@ -56,7 +46,9 @@ def main(source: str, target: str) -> None:
 
     (target / "tokenizer").mkdir(parents=True, exist_ok=True)
     (target / "tokenizer" / "vocab.txt").write_text("\n".join(pieces) + "\n", "utf-8")
-    tokenizer = BertTokenizerFast(vocab={p: i for i, p in enumerate(pieces)}, do_lower_case=True, model_max_length=POSITIONS)
+    tokenizer = BertTokenizerFast(
+        vocab={p: i for i, p in enumerate(pieces)}, do_lower_case=True, model_max_length=POSITIONS
+    )
     tokenizer.save_pretrained(target / "tokenizer")
     print(json.dumps({"pieces": len(pieces), "parameters": sum(p.numel() for p in small.parameters())}))
 

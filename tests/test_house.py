@@ -56,7 +56,7 @@ def test_importing_animagic_imports_nothing_heavy():
 
 
 def test_help_imports_neither_networks_nor_media():
-    code = "import animagic.cli\ntry:\n    animagic.cli.main(['--help'])\nexcept SystemExit as end:\n    assert not end.code"
+    code = "import animagic.cli\ntry: animagic.cli.main(['--help'])\nexcept SystemExit as end: assert not end.code"
     assert loaded_after(code) & {"torch", "diffusers", "transformers", "accelerate", "av"} == set()
 
 

@@ -241,9 +241,7 @@ def generate(
         done = min(progress.clean_frames * ratio, total_frames or 0)
         if on_report is not None:
             speed = done / progress.seconds if progress.seconds else 0.0
-            on_report(
-                Report(progress.step, progress.total_steps, done, total_frames, speed, progress.seconds_left)
-            )
+            on_report(Report(progress.step, progress.total_steps, done, total_frames, speed, progress.seconds_left))
 
     def show(decode: Callable[[], np.ndarray]) -> None:
         nonlocal last_preview

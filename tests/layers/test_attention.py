@@ -89,7 +89,6 @@ def test_a_kernel_that_is_not_here_is_refused():
         attention(*tensors(4, 2), backend="flash")
 
 
-@pytest.mark.xfail(strict=True, reason="a mask together with spans is not refused: flex ignores it, sdpa breaks on it")
 @pytest.mark.parametrize("backend", ["auto", "sdpa", "flex"])
 def test_a_mask_together_with_spans_is_refused(backend):
     mask = torch.ones(1, 1, 1, KEYS, dtype=torch.bool)

@@ -23,9 +23,7 @@ def autoencoder(goldens):
     manifest = json.loads(golden_path("magi1", "manifest.json").read_text())
     autoencoder = AutoencoderKLMagi1(**manifest["vae"]["ddconfig"]).eval()
     prefix = "weight."
-    autoencoder.load_state_dict(
-        {k.removeprefix(prefix): v for k, v in goldens.items() if k.startswith(prefix)}
-    )
+    autoencoder.load_state_dict({k.removeprefix(prefix): v for k, v in goldens.items() if k.startswith(prefix)})
     return autoencoder
 
 
@@ -51,10 +49,7 @@ def test_slicing_changes_nothing(autoencoder, goldens):
         relative_error(autoencoder.encode(goldens["batch.video"]).latent_dist.mode(), goldens["batch.latent"])
         < TOLERANCE
     )
-    assert (
-        relative_error(autoencoder.decode(goldens["batch.latent"]).sample, goldens["batch.decoded"])
-        < TOLERANCE
-    )
+    assert relative_error(autoencoder.decode(goldens["batch.latent"]).sample, goldens["batch.decoded"]) < TOLERANCE
 
 
 def test_the_defaults_are_the_published_size(goldens):
@@ -78,6 +73,4 @@ def test_the_defaults_are_the_published_size(goldens):
         "decoder.last_layer.weight": (3, 4, 3, 3, 3),
     }
     assert {key: tuple(state[key].shape) for key in shapes} == shapes
-    assert (
-        round(sum(tensor.numel() for tensor in state.values()) / 1e6) == 614
-    )  # the paper's table of autoencoders
+    assert round(sum(tensor.numel() for tensor in state.values()) / 1e6) == 614  # the paper's table of autoencoders

@@ -164,7 +164,6 @@ def test_what_is_forgotten_is_never_needed_again(look_back, clean_look_back):
         assert missing_keys(plan) is None, plan
 
 
-@pytest.mark.xfail(strict=True, reason="the steps of given chunks forget what the first chunk to be made still reads")
 def test_several_given_chunks_are_kept_as_long_as_they_are_needed():
     for look_back, clean_look_back in itertools.product(LOOK_BACKS, (1, -1, 3, 7)):
         for window_size, chunks, prefix in itertools.product((1, 4), (4, 8, None), (12, 13, 18)):
@@ -227,7 +226,6 @@ def test_wrong_values_are_refused(make, message):
         make()
 
 
-@pytest.mark.xfail(strict=True, reason="look_back, clean_look_back and prefix_frames are not checked")
 @pytest.mark.parametrize(
     "wrong", [{"look_back": (5, 0)}, {"look_back": (-1,)}, {"clean_look_back": 0}, {"prefix_frames": -1}], ids=str
 )

@@ -10,6 +10,8 @@ import traceback
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 a fault of ours, 2 wrong input, 130 interrupted."""
+    # Threads that wait by spinning make a busy machine many times slower. Read when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import typer
 
     from ..errors import AnimagicError
@@ -44,9 +46,7 @@ def _fail(message: str) -> int:
 def _fault(error: Exception) -> int:
     if os.environ.get("ANIMAGIC_DEBUG"):
         traceback.print_exc()
-    print(
-        f"animagic: a fault of ours: {type(error).__name__}: {error} (ANIMAGIC_DEBUG=1 shows where)", file=sys.stderr
-    )
+    print(f"animagic: a fault of ours: {type(error).__name__}: {error} (ANIMAGIC_DEBUG=1 shows where)", file=sys.stderr)
     return 1
 
 

@@ -32,7 +32,7 @@ def _print_json(value: dict[str, Any]) -> None:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """"WIDTHxHEIGHT" to (height, width); raises InputError."""
+    """ "WIDTHxHEIGHT" to (height, width); raises InputError."""
     parts = text.lower().split("x")
     if len(parts) != 2 or not all(part.strip().lstrip("-").isdigit() for part in parts):
         raise InputError(f"the size {text!r} is not understood; write it as WIDTHxHEIGHT, for example 64x64.")

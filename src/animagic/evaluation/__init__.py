@@ -1,1 +1,1 @@
-
+"""Metrics and suites; a report a person can look at."""

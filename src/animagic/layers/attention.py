@@ -56,11 +56,13 @@ def attention(
             that has it, else sdpa.
 
     Returns: (batch, heads, queries, dim).
-    Raises: InputError for a backend that is not present.
+    Raises: InputError for a backend that is not present, or a mask with spans.
     """
     if backend == "auto":
         half = query.dtype in (torch.float16, torch.bfloat16)
         backend = "flash" if query.is_cuda and half and mask is None and _has_flash() else "sdpa"
+    if mask is not None and (spans is not None or backend == "flash"):
+        raise InputError("a mask cannot be combined with spans, nor with FlashAttention.")
     if backend == "flex" and spans is not None:
         return _flex(query, key, value, tuple(spans))
     if backend not in ("sdpa", "flex", "flash"):
@@ -79,9 +81,7 @@ def attention(
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
 
-def _sdpa(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
-) -> torch.Tensor:
+def _sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     grouped = query.shape[1] != key.shape[1]
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=grouped)
 
@@ -99,9 +99,7 @@ def _flash(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch
     return flash_attn_func(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)).transpose(1, 2)
 
 
-def _flex(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: tuple[Span, ...]
-) -> torch.Tensor:
+def _flex(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: tuple[Span, ...]) -> torch.Tensor:
     from torch.nn.attention.flex_attention import flex_attention
 
     block_mask = _flex_mask(spans, query.shape[2], key.shape[2], str(query.device))

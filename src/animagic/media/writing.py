@@ -30,13 +30,16 @@ from animagic.media.frames import check_frames
 
 _Write = Callable[[np.ndarray], None]  # takes one frame, uint8 (H, W, 3)
 
-# The number of threads is part of what the encoders write, so it must not follow the machine.
+# The same frames must give the same bytes. The number of threads shows in what the encoders write, so it does
+# not follow the machine. And x264's macroblock tree differs from run to run on processors with AVX-512 (at most
+# widths); at this quality it hardly saves anything.
 _THREADS = 4
+_X264 = {"mbtree": "0"}
 _BT709 = 1
 _FILMS: dict[str, dict[str, Any]] = {
     "mp4": {
         "codec": "libx264",
-        "options": {"crf": "16", "preset": "medium"},
+        "options": _X264 | {"crf": "16", "preset": "medium"},
         "muxing": {"movflags": "faststart"},
     },
     "webm": {
@@ -47,11 +50,7 @@ _FILMS: dict[str, dict[str, Any]] = {
 }
 _FRAGMENTS: dict[str, Any] = {
     "codec": "libx264",
-    "options": {
-        "crf": "20",
-        "preset": "veryfast",
-        "bf": "0",
-    },  # without B-frames no chunk reaches into another
+    "options": _X264 | {"crf": "20", "preset": "veryfast", "bf": "0"},  # no B-frames: chunks stand alone
     "muxing": {"movflags": "empty_moov+default_base_moof+skip_trailer"},
 }
 _FASTEST_GIF = 50  # frames per second: browsers slow shorter delays down to ten

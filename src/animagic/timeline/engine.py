@@ -52,7 +52,10 @@ class Timeline:
 
     def write(self, frames: range, latents: torch.Tensor) -> None:
         """Set the state of `frames`."""
-        self.state(frames).copy_(latents)
+        self.state(frames)  # draws what does not exist yet
+        first, last = frames.start - self.start, frames.stop - self.start
+        # Not in place: a saved state, or the caller's noise, must not change with the run.
+        self._latents = torch.cat([self._latents[:, :, :first], latents, self._latents[:, :, last:]], dim=2)
 
     def forget(self, before: int) -> None:
         """Drop the frames before `before`; later frames that do not exist yet will still be drawn in order."""
@@ -141,18 +144,16 @@ class Sampler:
                 self.solver.advance(self.timeline, step, predictions)
             self.steps_done += 1
             self.clean_frames += len(step.clean)
-            clean = Clean(step.clean, self.timeline.state(step.clean).clone()) if len(step.clean) else None
             if self.on_step is not None:
                 seconds = time.monotonic() - began
-                left = (
-                    None if total is None else seconds / (self.steps_done - first) * (total - self.steps_done)
-                )
+                left = None if total is None else seconds / (self.steps_done - first) * (total - self.steps_done)
                 self.on_step(Progress(self.steps_done, total, self.clean_frames, seconds, left, step))
-            if clean is not None:
-                yield clean
+            if len(step.clean):
+                yield Clean(step.clean, self.timeline.state(step.clean))
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Everything needed to go on: save it between two steps (in `on_step`, or after a yield)."""
+        """Everything needed to go on. Take it when clean frames have been handed out (after a yield), or in `on_step`
+        of a step without any; the tensors are not changed by the run."""
         state = {f"timeline.{k}": v for k, v in self.timeline.state_dict().items()}
         state["steps_done"], state["clean_frames"] = (
             torch.tensor(self.steps_done),

@@ -35,11 +35,26 @@ class ConditionalDenoiser(Protocol):
     ) -> torch.Tensor: ...
 
 
-class TextGuidance:
+class _Guidance:
+    """What is inside keeps the state of a run (a cache); guidance itself has none."""
+
+    def __init__(self, denoiser: ConditionalDenoiser):
+        self.denoiser = denoiser
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return self.denoiser.state_dict() if hasattr(self.denoiser, "state_dict") else {}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        if hasattr(self.denoiser, "load_state_dict"):
+            self.denoiser.load_state_dict(state)
+
+
+class TextGuidance(_Guidance):
     """Classifier-free guidance (arXiv 2207.12598): unprompted + scale (prompted - unprompted)."""
 
     def __init__(self, denoiser: ConditionalDenoiser, scale: float):
-        self.denoiser, self.scale = denoiser, scale
+        super().__init__(denoiser)
+        self.scale = scale
 
     def __call__(self, latents: torch.Tensor, window: Window) -> torch.Tensor:
         if self.scale == 1:
@@ -49,7 +64,7 @@ class TextGuidance:
         return unprompted + self.scale * (prompted - unprompted)
 
 
-class ChunkGuidance:
+class ChunkGuidance(_Guidance):
     """MAGI-1's guidance by the text and by the chunks before:
     (1 - p) v(alone) + (p - s) v(history) + s v(history, text), with p and s chosen by each frame's time.
 
@@ -70,7 +85,8 @@ class ChunkGuidance:
         history_scales: Sequence[float],
         text_scales: Sequence[float],
     ):
-        self.denoiser, self.times = denoiser, times
+        super().__init__(denoiser)
+        self.times = times
         self.ranges = torch.tensor(ranges)
         self.history_scales, self.text_scales = torch.tensor(history_scales), torch.tensor(text_scales)
 

@@ -26,9 +26,7 @@ def flow_levels(num_steps: int, shortcut: str = "8,16,16", shift: float = 3.0) -
     t = torch.linspace(0, 1, num_steps + 1, dtype=torch.float64)
     if num_steps == 12:
         within = torch.tensor(_quarter(shortcut)[0], dtype=torch.float64)
-        t = torch.cat(
-            [((torch.arange(4)[:, None] + within) / 4).flatten(), torch.ones(1, dtype=torch.float64)]
-        )
+        t = torch.cat([((torch.arange(4)[:, None] + within) / 4).flatten(), torch.ones(1, dtype=torch.float64)])
     t = t**2
     t = (t / shift) / (1 + (1 / shift - 1) * t)
     return t.float()

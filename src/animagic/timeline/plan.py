@@ -133,12 +133,15 @@ class Staircase(Plan):
         _positive(num_steps=self.num_steps, window_size=self.window_size, chunk_width=self.chunk_width)
         if self.num_steps % self.window_size:
             raise InputError(
-                f"the number of steps must be a multiple of the {self.window_size} chunks in flight, not {self.num_steps}."
+                f"the number of steps must be a multiple of {self.window_size}, the chunks in flight, "
+                f"not {self.num_steps}."
             )
+        if self.prefix_frames < 0:
+            raise InputError(f"the prefix cannot have {self.prefix_frames} frames.")
+        if any(reach < 1 for reach in self.look_back) or self.clean_look_back == 0:
+            raise InputError("a chunk must at least see itself: look_back entries and clean_look_back are 1 or more.")
         if self.num_chunks is not None and self.num_chunks <= self.whole_prefix_chunks:
-            raise InputError(
-                f"{self.num_chunks} chunks leave nothing to make after {self.prefix_frames} given frames."
-            )
+            raise InputError(f"{self.num_chunks} chunks leave nothing to make after {self.prefix_frames} given frames.")
 
     @property
     def whole_prefix_chunks(self) -> int:
@@ -182,7 +185,7 @@ class Staircase(Plan):
             return range(first * width, last * width)
 
         for chunk in range(offset):
-            context = frames(self.seen_by(chunk, self.num_steps).start, chunk)
+            context = frames(self._context_start(chunk, [self.num_steps]), chunk)
             window = Window(
                 frames(chunk, chunk + 1), (self.num_steps,) * width, context, commit=frames(chunk, chunk + 1)
             )
@@ -190,9 +193,7 @@ class Staircase(Plan):
 
         hidden = self.prefix_frames if self.prefix_frames > 1 else 0
         stages = (
-            itertools.count()
-            if self.num_chunks is None
-            else range(self.num_chunks - offset + self.window_size - 1)
+            itertools.count() if self.num_chunks is None else range(self.num_chunks - offset + self.window_size - 1)
         )
         for stage in stages:
             newest = offset + stage if self.num_chunks is None else min(offset + stage, self.num_chunks - 1)

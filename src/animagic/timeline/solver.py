@@ -83,9 +83,7 @@ class Ddim(Solver):
         clip_sample: bool = False,
     ):
         if prediction_type not in ("epsilon", "v_prediction"):
-            raise InputError(
-                f"prediction_type {prediction_type!r} is unknown; choose epsilon or v_prediction."
-            )
+            raise InputError(f"prediction_type {prediction_type!r} is unknown; choose epsilon or v_prediction.")
         # One entry a level; past the last step the latents are as clean as the first training step.
         self.alphas = torch.cat([alphas[timesteps], alphas[:1], alphas[:1]])
         self.num_steps = len(timesteps)
@@ -93,7 +91,8 @@ class Ddim(Solver):
 
     def step(self, latents: torch.Tensor, prediction: torch.Tensor, levels: Sequence[int]) -> torch.Tensor:
         level = torch.tensor(levels)
-        alpha, following = (_per_frame(self.alphas[x], latents) for x in (level, level + 1))
+        # In float32: half precision would round the cleanest alphas to 1.
+        alpha, following = (_per_frame(self.alphas[x], latents.float()) for x in (level, level + 1))
         sigma = (1 - alpha).sqrt()
         if self.prediction_type == "epsilon":
             clean, noise = (latents - sigma * prediction) / alpha.sqrt(), prediction
@@ -105,4 +104,4 @@ class Ddim(Solver):
             noise = (latents - alpha.sqrt() * clean) / sigma
         moved = following.sqrt() * clean + (1 - following).sqrt() * noise
         still = _per_frame((level >= self.num_steps).float(), latents) > 0
-        return torch.where(still, latents, moved)
+        return torch.where(still, latents, moved.to(latents.dtype))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
@@ -14,7 +15,7 @@ from typing import Protocol
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -131,6 +132,11 @@ class Trainer:
                 loss, figures = self.objective(self.model, batch, generator)
             self.accelerator.backward(loss)
             norm = self.accelerator.clip_grad_norm_(parameters, config.gradient_clip)
+            # Before the weights are touched: what is saved must always be usable.
+            if not (math.isfinite(loss.detach()) and math.isfinite(norm)):
+                raise FloatingPointError(
+                    f"step {self.step + 1}: loss or gradient is not finite; lower the learning rate"
+                )
             self.optimiser.step()
             self.optimiser.zero_grad()
             self._update_average()
@@ -140,8 +146,6 @@ class Trainer:
                 value = float(value)
                 if not math.isnan(value):  # a figure that had no sample this time
                     sums.setdefault(name, []).append(value)
-                elif name == "loss":
-                    raise FloatingPointError(f"the loss of step {self.step} is not a number; lower the learning rate")
             count += 1
             if self.step % config.log_every == 0 or self.step == config.steps:
                 seconds = (time.monotonic() - began) / count
@@ -174,33 +178,48 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         model = self.accelerator.unwrap_model(self.model)
-        save_file({k: v.contiguous().cpu() for k, v in self.average.state_dict().items()}, self.folder / "average.new")
+        average = {k: v.contiguous().cpu() for k, v in self.average.state_dict().items()}
+        save_file(average, self.folder / "average.new")
         torch.save(
             {
                 "step": self.step,
                 "config": asdict(self.config),
                 "model": model.state_dict(),
+                "average": average,  # again: the two files are not replaced in one instant
                 "optimiser": self.optimiser.state_dict(),
             },
             self.folder / "state.new",
         )
         (self.folder / "average.new").replace(self.folder / "average.safetensors")
         (self.folder / "state.new").replace(self.folder / "state.pt")
-        try:
+        with contextlib.suppress(ImportError):  # a courtesy: training must not end for want of matplotlib
             plot_log(self.folder / "log.jsonl", self.folder / "loss.png")
-        except ImportError:  # the picture is a courtesy: training must not end for want of matplotlib
-            pass
 
     def _load(self) -> None:
         path = self.folder / "state.pt"
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
-            self.average.load_state_dict(load_file(self.folder / "average.safetensors"))
+            self.average.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])
-        except (RuntimeError, KeyError, ValueError, EOFError, FileNotFoundError) as error:
+        except (RuntimeError, KeyError, ValueError, EOFError) as error:
             raise CheckpointError(f"{path} does not fit this recipe ({error}); give another folder.") from error
         self.step = state["step"]
+        log = self.folder / "log.jsonl"
+        if log.exists():  # lines after the save will be written again
+            lines = _read_log(log)
+            log.write_text("".join(json.dumps(line) + "\n" for line in lines if line["step"] <= self.step))
+
+
+def _read_log(log: Path) -> list[dict]:
+    """The lines of a log; a last one that was torn by a crash is left out."""
+    lines = []
+    for text in log.read_text().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines
 
 
 def plot_log(log: Path, picture: Path) -> None:
@@ -210,7 +229,7 @@ def plot_log(log: Path, picture: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    lines = [json.loads(line) for line in log.read_text().splitlines() if line]
+    lines = _read_log(log) if log.exists() else []
     figure, axes = plt.subplots(figsize=(7, 4))
     axes.plot([x["step"] for x in lines], [x["loss"] for x in lines])
     axes.set(xlabel="step", ylabel="loss", yscale="log")

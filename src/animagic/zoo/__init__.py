@@ -108,7 +108,7 @@ def load(model: str | Path = DEFAULT, task: str = "text", **arguments: Any) -> D
     if task not in classes:
         raise InputError(f"task {task!r} is unknown; choose from {', '.join(classes)}.")
     source = resolve(model)
-    arguments.setdefault("torch_dtype", torch.float32)
+    arguments.setdefault("dtype", torch.float32)
     try:
         pipe = classes[task].from_pretrained(source, **arguments)
     except (OSError, ValueError, json.JSONDecodeError, AttributeError) as error:

@@ -227,7 +227,7 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):  # type: ig
     """
 
     _supports_gradient_checkpointing = True
-    _repeated_blocks = ["Block"]  # noqa: RUF012 (a list in the base class)
+    _repeated_blocks = ["Block"]
 
     @register_to_config
     def __init__(
@@ -261,9 +261,7 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):  # type: ig
             "with_cls_token": True,
         }.items():
             if self.config[name] != allowed:
-                raise InputError(
-                    f"{name} is {self.config[name]}, but this autoencoder is made for {allowed} only."
-                )
+                raise InputError(f"{name} is {self.config[name]}, but this autoencoder is made for {allowed} only.")
         for name, divisor in {
             "embed_dim": patch_length * patch_size**2,
             "video_length": patch_length,
@@ -317,9 +315,7 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):  # type: ig
         T is 1 (a picture: one latent frame) or a multiple of 4, H and W are multiples of 8, else InputError.
         """
         self._check(x)
-        distribution = DiagonalGaussianDistribution(
-            self._run(self.encoder, x, self.patch, (1, 1, 1), chained=True)
-        )
+        distribution = DiagonalGaussianDistribution(self._run(self.encoder, x, self.patch, (1, 1, 1), chained=True))
         return AutoencoderKLOutput(latent_dist=distribution) if return_dict else (distribution,)
 
     def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -102,8 +103,8 @@ class Magi1Pipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
-    _optional_components = ["vae", "text_encoder", "tokenizer", "special_tokens"]  # noqa: RUF012
-    _callback_tensor_inputs = ["latents"]  # noqa: RUF012
+    _optional_components = ["vae", "text_encoder", "tokenizer", "special_tokens"]
+    _callback_tensor_inputs = ["latents"]
 
     def __init__(
         self,
@@ -330,7 +331,7 @@ class Magi1Pipeline(DiffusionPipeline):
         self.check_size(height, width)
 
         texts = [prompt] if isinstance(prompt, str) else prompt
-        batch = (len(texts) if texts is not None else 1 if prompt_embeds is None else len(prompt_embeds))
+        batch = len(texts) if texts is not None else 1 if prompt_embeds is None else len(prompt_embeds)
         batch *= num_videos_per_prompt
         given, shown = self._prefix(image, video, (height, width), fit)
         if given is not None:
@@ -474,7 +475,8 @@ class Magi1Pipeline(DiffusionPipeline):
         elif output_type == "np":
             frames = np.concatenate([chunk.frames for chunk in chunks], axis=1)
         else:
-            frames = [sum(parts, []) for parts in zip(*(chunk.frames for chunk in chunks), strict=True)]
+            one_by_one = zip(*(chunk.frames for chunk in chunks), strict=True)  # the pieces of each video
+            frames = [list(itertools.chain.from_iterable(pieces)) for pieces in one_by_one]
         return Magi1PipelineOutput(frames=frames, fps=self.sampling.fps) if return_dict else (frames,)
 
     def plan(self, num_frames: int | None = None, num_inference_steps: int | None = None) -> Staircase:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import html
-import re
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -38,10 +37,10 @@ class TextEmbedding:
         """Each prompt `count` times, for several videos a prompt."""
         return TextEmbedding(self.embeds.repeat_interleave(count, 0), self.mask.repeat_interleave(count, 0))
 
-    def trimmed(self) -> TextEmbedding:
-        """Without the padding that no sample of the batch uses."""
+    def trimmed(self, spare: int = 0) -> TextEmbedding:
+        """Without the padding that no sample of the batch uses, but `spare` tokens of it."""
         used = (self.mask != 0).any(0).nonzero()
-        length = int(used[-1]) + 1 if len(used) else 1
+        length = min((int(used[-1]) + 1 if len(used) else 1) + spare, self.mask.shape[1])
         return TextEmbedding(self.embeds[:, :length], self.mask[:, :length])
 
 
@@ -91,15 +90,14 @@ class ChunkPrompts:
             raise InputError(f"this model has no special tokens; leave out {', '.join(self.special)}.")
         unknown = [name for name in self.special if name not in _SPECIAL_ORDER]
         if unknown:
-            raise InputError(
-                f"special token {unknown[0]!r} is unknown; choose from {', '.join(_SPECIAL_ORDER)}."
-            )
+            raise InputError(f"special token {unknown[0]!r} is unknown; choose from {', '.join(_SPECIAL_ORDER)}.")
+        starts = [first for first, _ in self.prompts]
+        if not starts or starts[0] != 0 or any(a >= b for a, b in itertools.pairwise(starts)):
+            raise InputError(f"prompts must begin at chunk 0 and at increasing chunks after it, not at {starts}.")
         # A prompt without any text is no prompt.
         empty = [i for i, (_, text) in enumerate(self.prompts) if not text.mask.any()]
         if empty:
-            prompts = tuple(
-                (c, self.null if i in empty else text) for i, (c, text) in enumerate(self.prompts)
-            )
+            prompts = tuple((c, self.null if i in empty else text) for i, (c, text) in enumerate(self.prompts))
             object.__setattr__(self, "prompts", prompts)
 
     def at(self, chunk: int) -> TextEmbedding:
@@ -111,11 +109,14 @@ class ChunkPrompts:
         return text
 
     def to(self, device: torch.device) -> ChunkPrompts:
-        def move(text: TextEmbedding) -> TextEmbedding:
-            return TextEmbedding(text.embeds.to(device), text.mask.to(device)).trimmed()
+        """On a device, without the padding; room for the special tokens stays."""
 
-        null = move(self.null)
-        moved = ((first, null if text is self.null else move(text)) for first, text in self.prompts)
+        def move(text: TextEmbedding, spare: int) -> TextEmbedding:
+            return TextEmbedding(text.embeds.to(device), text.mask.to(device)).trimmed(spare)
+
+        null = move(self.null, 0)
+        spare = len(self.special)
+        moved = ((first, null if text is self.null else move(text, spare)) for first, text in self.prompts)
         return replace(self, prompts=tuple(moved), null=null)
 
 
@@ -126,29 +127,10 @@ def null_caption(embedding: torch.Tensor, batch: int, length: int = 50) -> TextE
 
 
 def clean_caption(text: str) -> str:
-    """Captions as the published T5 saw them in training: lower case, no links, markup, handles or odd punctuation."""
-    text = html.unescape(html.unescape(text)).strip().lower().replace("<person>", "person")
-    text = re.sub(r"\b(?:https?:\S+|www\.\S+|[a-z0-9.-]+\.(?:com|co|ru|net|org|edu|gov|it)\b\S*)", " ", text)
-    text = re.sub(r"<[^>]{1,200}>", " ", text)  # markup
-    text = re.sub(r"@[\w\d]+\b", " ", text)
-    text = re.sub(
-        r"[\u31c0-\u31ef\u31f0-\u31ff\u3200-\u32ff\u3300-\u33ff\u3400-\u4dbf\u4dc0-\u4dff\u4e00-\u9fff]+",
-        " ",
-        text,
-    )
-    text = re.sub(r"[\u2010-\u2015\u2212\u2e3a\u2e3b\ufe58\ufe63\uff0d]", "-", text)
-    text = re.sub(r"[`´«»“”¨]", '"', text)
-    text = re.sub(r"[‘’]", "'", text)
-    text = re.sub(r"&quot;?|&amp", " ", text)
-    text = re.sub(r"\d{1,3}(?:\.\d{1,3}){3}", " ", text)  # addresses of machines
-    text = re.sub(r"\d{3,5}:\d{2}\s*$|\\n|#\d{1,3}\b|#\d{5,}\b|\b\d{6,}\b", " ", text)
-    text = re.sub(r"[\S]+\.(?:png|jpg|jpeg|bmp|webp|eps|pdf|apk|mp4)\b", " ", text)
-    text = re.sub(r"([\"']){2,}", r"\1", text)
-    text = re.sub(r"\.{2,}|[#@©™®]|[()\[\]{}|\\/*]{1,}", " ", text)
-    if len(re.findall(r"[-_]", text)) > 3:
-        text = re.sub(r"[-_]", " ", text)
-    text = re.sub(r"^[\s'_,\-:;]+|[\s'_,\-:;]+$", "", text)
-    return re.sub(r"\s+", " ", text).strip()
+    """Captions as the published T5 saw them in training: DeepFloyd's cleaner, which diffusers carries."""
+    from diffusers.pipelines.deepfloyd_if.pipeline_if import IFPipeline
+
+    return IFPipeline._clean_caption(IFPipeline, text)
 
 
 def encode_text(text_encoder, tokenizer, prompts: Sequence[str], max_length: int) -> TextEmbedding:

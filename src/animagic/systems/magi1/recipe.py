@@ -19,6 +19,7 @@ from .training import AutoencoderObjective, TransformerObjective, initialise
 from .transformer import Magi1Transformer3DModel
 
 PARTS = ("vae", "transformer")
+_REQUIRED = dict.fromkeys(PARTS, ("model", "objective", "data", "training"))
 
 
 def train(
@@ -26,7 +27,6 @@ def train(
     folder: str | Path,
     parts: tuple[str, ...] = PARTS,
     on_log: Callable[[str, dict], None] | None = None,
-    on_step_folder: Callable[[Path], None] | None = None,
 ) -> Path:
     """Train the parts of a recipe in `folder` and export a pipeline folder, `folder/model`.
 
@@ -39,21 +39,22 @@ def train(
     unknown = set(parts) - set(PARTS)
     if unknown:
         raise InputError(f"part {sorted(unknown)[0]!r} is unknown; choose from {', '.join(PARTS)}.")
-    try:
-        vae = _start_autoencoder(recipe["vae"], folder / "vae")
-        if "vae" in parts:
-            _train_part(vae, AutoencoderObjective(**recipe["vae"]["objective"]), recipe["vae"], folder / "vae", on_log)
-        vae = _trained_autoencoder(vae, folder / "vae")
-        if "transformer" in parts:
-            section = recipe["transformer"]
-            text_encoder, tokenizer = load_text_encoder(recipe["text_encoder"])
-            torch.manual_seed(section["training"].get("seed", 0))
-            transformer = Magi1Transformer3DModel(**section["model"], data_std=measure_std(vae, recipe["vae"]["data"]))
-            initialise(transformer)
-            objective = TransformerObjective(vae, text_encoder, tokenizer, **section["objective"])
-            _train_part(transformer, objective, section, folder / "transformer", on_log)
-    except KeyError as error:
-        raise InputError(f"the recipe lacks {error}.") from error
+    missing = [f"{a}.{b}" for a, keys in _REQUIRED.items() for b in keys if b not in (recipe.get(a) or {})]
+    missing += [name for name in ("text_encoder", "sampling") if name not in recipe]
+    if missing:
+        raise InputError(f"the recipe lacks {missing[0]}.")
+    vae = _start_autoencoder(recipe["vae"], folder / "vae")
+    if "vae" in parts:
+        _train_part(vae, AutoencoderObjective(**recipe["vae"]["objective"]), recipe["vae"], folder / "vae", on_log)
+    vae = _trained_autoencoder(vae, folder / "vae")
+    if "transformer" in parts:
+        section = recipe["transformer"]
+        text_encoder, tokenizer = load_text_encoder(recipe["text_encoder"])
+        torch.manual_seed(section["training"].get("seed", 0))
+        transformer = Magi1Transformer3DModel(**section["model"], data_std=measure_std(vae, recipe["vae"]["data"]))
+        initialise(transformer)
+        objective = TransformerObjective(vae, text_encoder, tokenizer, **section["objective"])
+        _train_part(transformer, objective, section, folder / "transformer", on_log)
     return export(recipe, folder)
 
 
@@ -70,7 +71,9 @@ def load_text_encoder(folder: str) -> tuple[nn.Module, Any]:
 def _train_part(model: nn.Module, objective, section: dict, folder: Path, on_log) -> None:
     config = TrainingConfig(**section["training"])
     batches = SceneBatches(seed=config.seed, steps=config.steps, **section["data"])
-    Trainer(model, objective, batches, config, folder, None if on_log is None else lambda x: on_log(folder.name, x)).run()
+    Trainer(
+        model, objective, batches, config, folder, None if on_log is None else lambda x: on_log(folder.name, x)
+    ).run()
 
 
 def _start_autoencoder(section: dict, folder: Path) -> AutoencoderKLMagi1:

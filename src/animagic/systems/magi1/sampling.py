@@ -88,10 +88,7 @@ class Magi1Sampling:
         """The denoiser with the guidance that the model was made for: none for distilled models."""
         if self.cfg_number == 1:
             return denoiser
-        return Guided(
-            ChunkGuidance(denoiser, self.times(), self.cfg_t_range, self.prev_chunk_scales, self.text_scales),
-            denoiser,
-        )
+        return ChunkGuidance(denoiser, self.times(), self.cfg_t_range, self.prev_chunk_scales, self.text_scales)
 
 
 class Magi1Denoiser:
@@ -130,14 +127,12 @@ class Magi1Denoiser:
         commit: bool = True,
     ) -> torch.Tensor:
         width, clean = self.plan.chunk_width, self.plan.num_steps
-        batch, _, _, height, latent_width = latents.shape
+        batch, _, _, _height, _latent_width = latents.shape
         levels = list(window.levels[::width])
         if not history:
             alone = latents.unflatten(2, (len(levels), width)).transpose(1, 2).flatten(0, 1)
             level = torch.tensor(levels).repeat(batch)[:, None]
-            velocity = self._call(
-                alone, level, [self.prompts.null.embeds[:1]], [self.prompts.null.mask[:1]], text
-            )
+            velocity = self._call(alone, level, [self.prompts.null.embeds[:1]], [self.prompts.null.mask[:1]], text)
             return velocity.unflatten(0, (batch, len(levels))).transpose(1, 2).flatten(2, 3)
 
         first = window.frames.start // width
@@ -209,20 +204,6 @@ class Magi1Denoiser:
         self.cache = KeyValueCache(int(state["span"][0]))
         layers = [(state[f"{i}.keys"], state[f"{i}.values"]) for i in range(len(state) // 2)]
         self.cache.append(range(int(state["span"][0]), int(state["span"][1])), layers)
-
-
-class Guided:
-    """A guided denoiser that still knows whose state is to be saved."""
-
-    def __init__(self, guidance: Denoiser, inner: Magi1Denoiser):
-        self.guidance, self.state_dict, self.load_state_dict = (
-            guidance,
-            inner.state_dict,
-            inner.load_state_dict,
-        )
-
-    def __call__(self, latents: torch.Tensor, window: Window) -> torch.Tensor:
-        return self.guidance(latents, window)
 
 
 def _pad(x: torch.Tensor, length: int) -> torch.Tensor:

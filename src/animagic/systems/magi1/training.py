@@ -86,7 +86,7 @@ class TransformerObjective:
         return text.embeds[0, : int(text.mask.sum())].clone()
 
     def _captions(self, captions: Sequence[str], device) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = [self._embed(caption) for caption in captions]
+        rows = [self._embed(caption)[: self.text_length] for caption in captions]
         embeds = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
         lengths = torch.tensor([len(row) for row in rows], device=device)
         return embeds, torch.arange(embeds.shape[1], device=device) < lengths[:, None]
@@ -157,6 +157,7 @@ class TransformerObjective:
         dropped = chance(self.drop_text)
         null = network.y_embedder.null_caption_embedding
         without = dropped[:, None] | clean  # clean chunks read the null caption, whatever the rest reads
+        caption, mask = caption[:, : len(null)], mask[:, : len(null)]
         length = max(caption.shape[1], min(50, len(null)))
         caption = nn.functional.pad(caption, (0, 0, 0, length - caption.shape[1]))
         mask = nn.functional.pad(mask, (0, length - mask.shape[1]))

@@ -64,7 +64,7 @@ class TimestepEmbedder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(frequency_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
 
     def forward(self, t: torch.Tensor) -> torch.Tensor:
-        return self.mlp(sinusoid(t * 1000, self.frequency_dim))
+        return self.mlp(sinusoid(t * 1000, self.frequency_dim).to(self.mlp[0].weight.dtype))
 
 
 class CaptionEmbedder(nn.Module):
@@ -79,6 +79,7 @@ class CaptionEmbedder(nn.Module):
 
     def forward(self, caption: torch.Tensor, dropped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         kept_row, dropped_row = self.y_proj_adaln(self.null_caption_embedding[-2:]).unbind(0)
+        caption = caption.to(self.null_caption_embedding.dtype)
         return self.y_proj_xattn(caption), torch.where(dropped[..., None], dropped_row, kept_row)
 
 
@@ -127,23 +128,16 @@ class ParallelAttention(nn.Module):
         q, qx, k, v = (y.unflatten(-1, (-1, self.head_dim)) for y in self.linear_qkv(x))
         # The rotary tables are float32; attention runs in the dtype of the values.
         q, k = (
-            apply_rotary(y.transpose(1, 2), *rotary).to(v.dtype)
-            for y in (self.q_layernorm(q), self.k_layernorm(k))
+            apply_rotary(y.transpose(1, 2), *rotary).to(v.dtype) for y in (self.q_layernorm(q), self.k_layernorm(k))
         )  # (batch, heads | groups, tokens, head_dim)
         v = v.transpose(1, 2)
         present = (k, v)
         if past is not None:
             k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
-        own = (
-            attention(q, k, v, spans=spans, backend=backend).transpose(1, 2).flatten(2)
-        )  # (batch, tokens, dim)
+        own = attention(q, k, v, spans=spans, backend=backend).transpose(1, 2).flatten(2)  # (batch, tokens, dim)
 
         # Every chunk reads its own text: fold the chunks into the batch.
-        qx = (
-            self.q_layernorm_xattn(qx)
-            .to(v.dtype)
-            .reshape(batch * chunks, tokens // chunks, self.heads, self.head_dim)
-        )
+        qx = self.q_layernorm_xattn(qx).to(v.dtype).reshape(batch * chunks, tokens // chunks, self.heads, self.head_dim)
         kvx = self.linear_kv_xattn(text).reshape(batch * chunks, text_length, self.groups, 2 * self.head_dim)
         kx, vx = kvx.chunk(2, dim=-1)
         kx = self.k_layernorm_xattn(kx).to(v.dtype)
@@ -220,14 +214,21 @@ class FinalLinear(nn.Module):
         self.linear = nn.Linear(dim, out_dim, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear(x)
+        return self.linear(x.to(self.linear.weight.dtype))
+
+
+def _check_arguments(*findings: bool | str) -> None:
+    """Each finding is True, or a sentence of what is wrong."""
+    for finding in findings:
+        if finding is not True:
+            raise InputError(f"{finding}.")
 
 
 class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
     """MAGI-1's transformer. Constructor arguments are the fields of the published `model_config`.
 
-    Ours, and off in the published models: `data_std`. Given the standard deviation s of each latent channel, the network
-    learns only what the best linear guess does not know: with d = (1-t)^2 + (t s)^2 the velocity is
+    Ours, and off in the published models: `data_std`. Given the standard deviation s of each latent channel, the
+    network learns only what the best linear guess does not know: with d = (1-t)^2 + (t s)^2 the velocity is
     (t s^2 - (1-t)) / d * x + s / sqrt(d) * network(x / sqrt(d)) (the preconditioning of EDM, arXiv 2206.00364,
     for linear flow matching). It makes a small network several times quicker to train.
 
@@ -266,19 +267,17 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
     ):
         super().__init__()
         if kv_channels % 8 or (2 * num_attention_heads * kv_channels) % 16:
-            raise InputError(
-                f"kv_channels must be a multiple of 8, and heads x kv_channels too, not {kv_channels}."
-            )
-        if num_attention_heads % num_query_groups:
-            raise InputError(
-                f"{num_attention_heads} heads cannot share {num_query_groups} key/value groups evenly."
-            )
+            raise InputError(f"kv_channels must be a multiple of 8, and heads x kv_channels too, not {kv_channels}.")
+        if num_query_groups < 1 or num_attention_heads % num_query_groups:
+            raise InputError(f"{num_attention_heads} heads cannot share {num_query_groups} key/value groups evenly.")
         condition_dim = int(hidden_size * cond_hidden_ratio)
         text_dim = int(hidden_size * xattn_cond_hidden_ratio)
         if text_dim != hidden_size or cond_gating_ratio != 1.0:
-            raise InputError(
-                "xattn_cond_hidden_ratio and cond_gating_ratio must be 1.0, as in every published model."
-            )
+            raise InputError("xattn_cond_hidden_ratio and cond_gating_ratio must be 1.0, as in every published model.")
+        if t_patch_size != 1:
+            raise InputError(f"t_patch_size must be 1, as in every published model, not {t_patch_size}.")
+        if data_std is not None and len(data_std) != in_channels // (2 if half_channel_vae else 1):
+            raise InputError(f"data_std has {len(data_std)} values, one a latent channel is needed.")
         patch = (t_patch_size, patch_size, patch_size)
         self.x_embedder = nn.Conv3d(in_channels, hidden_size, patch, stride=patch, bias=False)
         self.t_embedder = TimestepEmbedder(condition_dim)
@@ -335,13 +334,27 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         Returns: `.sample`, shaped like hidden_states.
         """
         config = self.config
-        batch, _, frames, height, width = hidden_states.shape
+        batch, channels, frames, height, width = hidden_states.shape
         if frames % config.chunk_width or height % config.patch_size or width % config.patch_size:
             raise InputError(
                 f"latents of {frames} frames, {height} x {width}, cannot be cut into chunks of {config.chunk_width} "
                 f"frames and patches of {config.patch_size} x {config.patch_size}."
             )
         chunks = frames // config.chunk_width
+        _check_arguments(
+            channels == self.latent_channels or f"latents have {self.latent_channels} channels, not {channels}",
+            timestep.shape[-1] in (1, chunks) or f"{chunks} chunks need {chunks} timesteps, not {timestep.shape[-1]}",
+            encoder_hidden_states.shape[1] in (1, chunks)
+            or f"{chunks} chunks need {chunks} texts, not {encoder_hidden_states.shape[1]}",
+            encoder_hidden_states.shape[-1] == config.caption_channels
+            or f"text has {config.caption_channels} channels, not {encoder_hidden_states.shape[-1]}",
+            encoder_attention_mask is None
+            or encoder_attention_mask.shape[-1] == encoder_hidden_states.shape[2]
+            or f"the mask is for {encoder_attention_mask.shape[-1]} tokens of {encoder_hidden_states.shape[2]}",
+            key_frames is None
+            or len(key_frames) == chunks
+            or f"{chunks} chunks need {chunks} key ranges, not {len(key_frames or ())}",
+        )
         frame_tokens = (height // config.patch_size) * (width // config.patch_size)
         timestep = timestep.expand(batch, chunks)
         if caption_dropped is None:
@@ -359,9 +372,7 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         if config.half_channel_vae:
             x = torch.cat([x, x], dim=1)
 
-        x = (
-            self.x_embedder(x.to(self.x_embedder.weight.dtype)).flatten(2).transpose(1, 2)
-        )  # (batch, tokens, dim)
+        x = self.x_embedder(x.to(self.x_embedder.weight.dtype)).flatten(2).transpose(1, 2)  # (batch, tokens, dim)
         text, condition = self.y_embedder(encoder_hidden_states, caption_dropped)
         text = text.expand(batch, chunks, *text.shape[2:])
         condition = condition + self.t_embedder(timestep)
@@ -378,6 +389,8 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         origin = cache.start if cached is not None and cache is not None else first_frame
         if key_frames is None:
             key_frames = [range(origin, first_frame + (i + 1) * config.chunk_width) for i in range(chunks)]
+        if min(r.start for r in key_frames) < origin:
+            raise ValueError(f"a chunk sees frame {min(r.start for r in key_frames)}, the cache begins at {origin}")
         chunk_tokens = frame_tokens * config.chunk_width
         spans = [
             Span(
@@ -407,9 +420,7 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
         x = self.final_linear(self.videodit_blocks.final_layernorm(x))
         p, q = config.t_patch_size, config.patch_size
-        x = x.unflatten(1, (frames // p, height // q, width // q)).unflatten(
-            -1, (p, q, q, config.out_channels)
-        )
+        x = x.unflatten(1, (frames // p, height // q, width // q)).unflatten(-1, (p, q, q, config.out_channels))
         x = x.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(batch, config.out_channels, frames, height, width)
         sample = skip + gain * x[:, : self.latent_channels].to(hidden_states.dtype)
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
