@@ -245,7 +245,7 @@ def generate(
 
     def show(decode: Callable[[], np.ndarray]) -> None:
         nonlocal last_preview
-        if time.monotonic() - last_preview >= 1:
+        if preview is not None and time.monotonic() - last_preview >= 1:
             write_image(preview, draw_sheet(decode()))
             last_preview = time.monotonic()
 

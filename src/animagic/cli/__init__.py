@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import traceback
+from typing import Any
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,14 +18,14 @@ def main(argv: list[str] | None = None) -> int:
     from ..errors import AnimagicError
     from .app import app
 
-    usage_error = typer.BadParameter.__bases__[0]  # typer ships its own click, so the class has no public home
+    usage_error: Any = typer.BadParameter.__bases__[0]  # typer ships its own click, so the class has no public home
     try:
         answer = app(args=argv, prog_name="animagic", standalone_mode=False)
         return answer if isinstance(answer, int) else 0
     except typer.Exit as stop:
         return stop.exit_code
     except usage_error as error:
-        return _fail(error.format_message())  # type: ignore[attr-defined]
+        return _fail(error.format_message())
     except AnimagicError as error:
         return _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):

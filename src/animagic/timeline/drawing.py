@@ -47,8 +47,8 @@ def draw_plan(plan: Plan, chunk_width: int = 6) -> Image.Image:
                 outline=_OUTLINE,
             )
         if len(step.clean):
-            x = [left + step.clean.start * cell, left + step.clean.stop * cell - 1]
-            draw.line([(x[0], y + row - 1), (x[1], y + row - 1)], _SHOWN, width=max(2, row // 4))
+            ends = left + step.clean.start * cell, left + step.clean.stop * cell - 1
+            draw.line([(ends[0], y + row - 1), (ends[1], y + row - 1)], _SHOWN, width=max(2, row // 4))
     y = top + len(steps) * row + 12
     for i in range(120):
         share = i / 119

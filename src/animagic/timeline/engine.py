@@ -53,9 +53,10 @@ class Timeline:
     def write(self, frames: range, latents: torch.Tensor) -> None:
         """Set the state of `frames`."""
         self.state(frames)  # draws what does not exist yet
+        whole = self.state(range(self.start, self.stop))
         first, last = frames.start - self.start, frames.stop - self.start
         # Not in place: a saved state, or the caller's noise, must not change with the run.
-        self._latents = torch.cat([self._latents[:, :, :first], latents, self._latents[:, :, last:]], dim=2)
+        self._latents = torch.cat([whole[:, :, :first], latents, whole[:, :, last:]], dim=2)
 
     def forget(self, before: int) -> None:
         """Drop the frames before `before`; later frames that do not exist yet will still be drawn in order."""

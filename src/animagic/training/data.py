@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ class SceneBatches(Dataset):
     held_share: float = 0.0
     held_frames: int = 3
     late_share: float = 0.1
-    split: str = "train"
+    split: Literal["train", "test"] = "train"
 
     def __len__(self) -> int:
         return self.steps

@@ -156,14 +156,17 @@ class Decoder(TokenTransformer):
         if linear_path:
             self.linear_path = nn.Linear(z_chans, pixels * in_chans)
             self.linear_path.requires_grad_(False)
+            # A narrow transformer has hardly a channel a pixel left for the convolution: it adds its detail here.
+            self.detail_path = nn.Linear(dim, pixels * in_chans)
 
     def forward(self, latents: Tensor) -> Tensor:  # (batch, 16, t, h, w) -> (batch, 3, 4t, 8h, 8w)
         frames, height, width = latents.shape[2:]
         grid = (frames, height, width)
         tokens = latents.flatten(2).transpose(1, 2)
-        video = self.last_layer(unpatchify(self.transform(self.proj_in(tokens), grid), self.patch, grid))
+        x = self.transform(self.proj_in(tokens), grid)
+        video = self.last_layer(unpatchify(x, self.patch, grid))
         if hasattr(self, "linear_path"):
-            video = video + unpatchify(self.linear_path(tokens), self.patch, grid)
+            video = video + unpatchify(self.linear_path(tokens) + self.detail_path(x), self.patch, grid)
         return video if frames > 1 else video[:, :, :1]
 
 
@@ -215,7 +218,7 @@ def tiled(
     return torch.cat(clips, dim=2)
 
 
-class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):  # type: ignore[misc]
+class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
     """The autoencoder of MAGI-1. Video is (batch, 3, frames, height, width) in [-1, 1].
 
     The arguments are those of the published `ddconfig`; `video_length` (frames) and `video_size` (pixels) are
@@ -398,7 +401,8 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):  # type: ig
         self.encoder.linear_path.bias.copy_(-(components / scale).T @ mean)
         self.decoder.linear_path.weight.copy_(components * scale)
         self.decoder.linear_path.bias.copy_(mean)
-        for parameter in (*self.encoder.last_layer.parameters(), *self.decoder.last_layer.parameters()):
-            parameter.zero_()
+        for layer in (self.encoder.last_layer, self.decoder.last_layer, self.decoder.detail_path):
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
         self.encoder.last_layer.bias[z_chans:] = -6  # log-variance: a little noise
         return float(kept.sum() / variances.sum())

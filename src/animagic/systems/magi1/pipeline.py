@@ -203,7 +203,7 @@ class Magi1Pipeline(DiffusionPipeline):
         latents = self.vae.encode(video).latent_dist.mode().float() * self.sampling.scale_factor
         return latents.expand(batch, *latents.shape[1:])
 
-    def _prefix(self, image, video, size: tuple[int, int], fit: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+    def _prefix(self, image, video, size: tuple[int, int], fit: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
         """The given pixels as (what is encoded, what is shown before the new frames)."""
         from ...media import resize
 
@@ -338,7 +338,7 @@ class Magi1Pipeline(DiffusionPipeline):
             prefix_latents = self.encode_frames(given, batch)
         prefix_frames = 0 if prefix_latents is None else prefix_latents.shape[2]
         if latents is not None:
-            chunks = latents.shape[2] // sampling.chunk_width
+            chunks: int | None = latents.shape[2] // sampling.chunk_width
             wanted = None
         else:
             wanted = None if endless else (sampling.num_frames if num_frames is None else num_frames)

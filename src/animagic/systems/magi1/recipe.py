@@ -106,8 +106,11 @@ def _trained_autoencoder(vae: AutoencoderKLMagi1, folder: Path) -> AutoencoderKL
 def measure_std(vae: AutoencoderKLMagi1, data: dict) -> list[float]:
     """The standard deviation of each latent channel, over clips that are the same in every run of a recipe."""
     batches = SceneBatches(seed=1234, steps=16, **data)
-    latents = torch.cat([vae.encode(to_unit(batches[i]["video"])).latent_dist.mode() for i in range(len(batches))])
-    std = (latents * vae.config.scaling_factor).std(dim=(0, 2, 3, 4))
+    latents = []
+    for i in range(len(batches)):
+        posterior: Any = vae.encode(to_unit(batches[i]["video"]))
+        latents.append(posterior.latent_dist.mode())
+    std = (torch.cat(latents) * vae.config.scaling_factor).std(dim=(0, 2, 3, 4))
     return [round(x, 4) for x in std.tolist()]
 
 

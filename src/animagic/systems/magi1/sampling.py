@@ -51,8 +51,9 @@ class Magi1Sampling:
         """Read the original JSON (`runtime_config` and `engine_config`); what it does not name keeps its default."""
         config = config or {}
         given = {**config.get("engine_config", {}), **config.get("runtime_config", {})}
-        values = {f.name: given[f.name] for f in fields(cls) if f.name in given}
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        known = {f.name for f in fields(cls)}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k in known}
+        return cls(**values)
 
     def with_steps(self, num_steps: int | None) -> Magi1Sampling:
         """These settings with another number of steps; raises InputError for one that the window does not divide."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,7 +33,7 @@ class AutoencoderObjective:
     kl: float = 1e-6
     latent_noise: float = 0.0
 
-    def __call__(self, model: nn.Module, batch: dict, generator: torch.Generator):
+    def __call__(self, model: Any, batch: dict, generator: torch.Generator):
         video = to_unit(batch["video"].to(generator.device))
         posterior = model.encode(video).latent_dist
         latents = posterior.sample(generator)
@@ -123,13 +124,14 @@ class TransformerObjective:
         std = torch.tensor(network.config.data_std, device=network.device)
         return (std**2 / (std**2).mean())[:, None, None, None]
 
-    def __call__(self, model: nn.Module, batch: dict, generator: torch.Generator):
+    def __call__(self, model: Any, batch: dict, generator: torch.Generator):
         device = generator.device
         network: Magi1Transformer3DModel = model.module if hasattr(model, "module") else model
         width = network.config.chunk_width
         with torch.no_grad():
             video = to_unit(batch["video"].to(device))
-            latents = self.autoencoder.encode(video).latent_dist.mode() * self.autoencoder.config.scaling_factor
+            posterior: Any = self.autoencoder.encode(video)
+            latents = posterior.latent_dist.mode() * self.autoencoder.config.scaling_factor
             caption, mask = self._captions(batch["captions"], device)
         size, _, frames = latents.shape[:3]
         chunks = frames // width
@@ -186,7 +188,8 @@ class TransformerObjective:
 
 def initialise(transformer: Magi1Transformer3DModel) -> None:
     """Weights to begin training with: small steps of every block, and nothing but the best linear guess at first."""
-    for block in transformer.videodit_blocks.layers:
+    blocks: Any = transformer.videodit_blocks.layers
+    for block in blocks:
         for norm in (block.self_attn_post_norm, block.mlp_post_norm):
             nn.init.constant_(norm.weight, -0.8)  # stored minus one
     nn.init.zeros_(transformer.final_linear.linear.weight)

@@ -64,7 +64,7 @@ class TimestepEmbedder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(frequency_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
 
     def forward(self, t: torch.Tensor) -> torch.Tensor:
-        return self.mlp(sinusoid(t * 1000, self.frequency_dim).to(self.mlp[0].weight.dtype))
+        return self.mlp(sinusoid(t * 1000, self.frequency_dim).to(next(self.mlp.parameters()).dtype))
 
 
 class CaptionEmbedder(nn.Module):
@@ -363,12 +363,12 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         spatial_t = timestep.repeat_interleave(config.chunk_width, dim=1)[:, None, :, None, None].to(
             hidden_states.dtype
         )
-        x, skip, gain = hidden_states * config.x_rescale_factor, 0.0, 1 / config.x_rescale_factor
-        if config.data_std is not None:
-            s = hidden_states.new_tensor(config.data_std)[:, None, None, None]
-            variance = (1 - spatial_t) ** 2 + (spatial_t * s) ** 2
-            skip = (spatial_t * s**2 - (1 - spatial_t)) / variance * hidden_states
-            gain, x = s / variance.sqrt(), x / variance.sqrt()
+        if config.data_std is None:
+            x = hidden_states * config.x_rescale_factor
+        else:
+            std = hidden_states.new_tensor(config.data_std)[:, None, None, None]
+            scale = ((1 - spatial_t) ** 2 + (spatial_t * std) ** 2).sqrt()
+            x = hidden_states / scale
         if config.half_channel_vae:
             x = torch.cat([x, x], dim=1)
 
@@ -402,7 +402,7 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
             for i, r in enumerate(key_frames)
         ]
 
-        dtype = self.videodit_blocks.layers[0].mlp.linear_fc2.weight.dtype if config.num_layers else x.dtype
+        dtype = next(self.videodit_blocks.parameters()).dtype
         x, text, condition = x.to(dtype), text.to(dtype), condition.to(dtype)
         committed = []
         rows = slice((commit.start - first_frame) * frame_tokens, (commit.stop - first_frame) * frame_tokens)
@@ -422,5 +422,9 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         p, q = config.t_patch_size, config.patch_size
         x = x.unflatten(1, (frames // p, height // q, width // q)).unflatten(-1, (p, q, q, config.out_channels))
         x = x.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(batch, config.out_channels, frames, height, width)
-        sample = skip + gain * x[:, : self.latent_channels].to(hidden_states.dtype)
+        sample = x[:, : self.latent_channels].to(hidden_states.dtype)
+        if config.data_std is None:
+            sample = sample / config.x_rescale_factor
+        else:
+            sample = (spatial_t * std**2 - (1 - spatial_t)) / scale**2 * hidden_states + std / scale * sample
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
