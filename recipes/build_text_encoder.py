@@ -15,7 +15,17 @@ from transformers import AutoModel, BertTokenizerFast
 
 LAYERS, PIECES, POSITIONS = 3, 7400, 64
 # Words that people use for colours, things and motions but that are rarer than the pieces kept.
-WORDS = ["crimson", "scarlet", "ruby", "azure", "navy", "cobalt", "turquoise", "teal", "emerald", "lime", "golden", "amber", "violet", "lavender", "magenta", "maroon", "beige", "ivory", "snowy", "rosy", "coral", "tangerine", "sphere", "disc", "cube", "crate", "pyramid", "donut", "doughnut", "hoop", "sailboat", "ship", "yacht", "automobile", "vehicle", "spaceship", "rocket", "leaps", "leaping", "leap", "hops", "hop", "hopping", "bounces", "bouncing", "bounce", "glides", "glide", "gliding", "slides", "sliding", "rolls", "rolling", "orbits", "orbiting", "circling", "spins", "spinning", "rotates", "rotating", "twirls", "swings", "swinging", "sways", "swaying", "pendulum", "rises", "rising", "ascends", "floats", "floating", "falls", "falling", "drops", "dropping", "descends", "sinks", "grows", "growing", "expands", "shrinks", "shrinking", "grow", "shrink", "leftward", "rightward", "leftwards", "rightwards", "upwards", "downwards", "stationary", "motionless", "meadow", "sunset", "dusk", "twilight", "starry", "moonlit", "sandy", "carpet", "tiles", "wooden", "wallpaper", "heart", "star", "ring", "triangle", "square", "boat", "car", "ball", "leftwards", "collide", "collides", "collision", "bumps", "crash", "astronaut", "coffee", "cat", "photo", "photograph", "hills", "seaside", "ocean", "wobbles", "drifts", "drifting", "hovering"]
+WORDS = """
+crimson scarlet ruby azure navy cobalt turquoise teal emerald lime golden amber violet lavender magenta maroon
+beige ivory snowy rosy coral tangerine sphere disc cube crate pyramid donut doughnut hoop sailboat ship yacht
+automobile vehicle spaceship rocket leaps leaping leap hops hop hopping bounces bouncing bounce glides glide
+gliding slides sliding rolls rolling orbits orbiting circling spins spinning rotates rotating twirls swings
+swinging sways swaying pendulum rises rising ascends floats floating falls falling drops dropping descends
+sinks grows growing expands shrinks shrinking grow shrink leftward rightward leftwards rightwards upwards
+downwards stationary motionless meadow sunset dusk twilight starry moonlit sandy carpet tiles wooden wallpaper
+heart star ring triangle square boat car ball collide collides collision bumps crash astronaut coffee cat
+photo photograph hills seaside ocean wobbles drifts drifting hovering
+""".split()  # noqa: SIM905
 
 
 def main(source: str, target: str) -> None:

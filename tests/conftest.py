@@ -1,7 +1,13 @@
 """What several folders of tests share."""
 
+import sys
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+
+sys.path.append(str(Path(__file__).parent / "parity"))  # goldens.py, for the tests of the public pipeline
 
 TINY_TRANSFORMER = {
     "num_layers": 2,
@@ -16,20 +22,110 @@ TINY_TRANSFORMER = {
     "caption_max_length": 12,
     "chunk_width": 2,
 }
+TINY_SAMPLING = {
+    "runtime_config": {
+        "cfg_number": 3,
+        "cfg_t_range": [0.0, 0.1, 0.3, 0.999],
+        "prev_chunk_scales": [1.5, 1.5, 1.0, 1.0],
+        "text_scales": [7.5, 7.5, 0.0, 0.0],
+        "num_frames": 16,
+        "video_size_h": 32,
+        "video_size_w": 48,
+        "num_steps": 4,
+        "window_size": 4,
+        "fps": 24,
+        "chunk_width": 2,
+        "scale_factor": 1.0,
+    }
+}
+WORDS = "a the red blue green crimson ball square cat bounces rolls left right falls on floor then slowly"
+
+
+def make_transformer(seed: int = 0, **settings):
+    """A MAGI-1 transformer of a few thousand random weights; every norm, gate and bias takes part."""
+    from animagic.systems.magi1.transformer import Magi1Transformer3DModel
+
+    torch.manual_seed(seed)
+    model = Magi1Transformer3DModel(**{**TINY_TRANSFORMER, **settings}).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1 and parameter is not model.rope.bands:
+                parameter += 0.2 * torch.randn_like(parameter)
+    return model
 
 
 @pytest.fixture
 def tiny_transformer():
     """Makes MAGI-1 transformers of a few thousand random weights; every norm, gate and bias takes part."""
-    from animagic.systems.magi1.transformer import Magi1Transformer3DModel
+    return make_transformer
 
-    def make(seed: int = 0, **settings) -> Magi1Transformer3DModel:
-        torch.manual_seed(seed)
-        model = Magi1Transformer3DModel(**{**TINY_TRANSFORMER, **settings}).eval()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.ndim == 1 and parameter is not model.rope.bands:
-                    parameter += 0.2 * torch.randn_like(parameter)
-        return model
 
-    return make
+def moving_clip(frames: int = 16, height: int = 32, width: int = 48) -> np.ndarray:
+    """A smooth clip, uint8 (frames, height, width, 3); no two frames are equal."""
+    t = np.arange(frames)[:, None, None] * 0.15
+    y, x = np.linspace(0, 3, height)[:, None], np.linspace(0, 4, width)
+    waves = [np.sin(x + y + t), np.sin(x - y - t), np.cos(x * y / 4 + t)]
+    return ((np.stack(waves, -1) + 1) * 127).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def make_moving_clip():
+    return moving_clip
+
+
+@pytest.fixture(scope="session")
+def tiny_text_encoder(tmp_path_factory):
+    """A random text encoder with its tokenizer of a few words."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS.split()]
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    core.normalizer = normalizers.Lowercase()
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    core.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 2), ("[SEP]", 3)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = BertConfig(vocab_size=len(words), max_position_embeddings=16, **sizes)
+    return BertModel(config).eval(), tokenizer
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory, tiny_text_encoder) -> Path:
+    """The folder of a random model: chunks of 8 frames, 4 steps, 48x32 pixels. Its autoencoder is a good one: the
+    PCA of smooth clips."""
+    from animagic import AutoencoderKLMagi1, Magi1Pipeline
+
+    torch.manual_seed(2)
+    vae = AutoencoderKLMagi1(
+        embed_dim=256, depth=1, encoder_depth=0, num_heads=4, mlp_ratio=1, video_length=8, video_size=32, z_chans=4,
+        linear_path=True, scaling_factor=1.0,
+    ).eval()  # fmt: skip
+    clip = torch.from_numpy(np.concatenate([moving_clip(), 255 - moving_clip()[::-1]]))
+    vae.fit_linear_path(clip.permute(3, 0, 1, 2)[None] / 127.5 - 1)
+    text_encoder, tokenizer = tiny_text_encoder
+    pipe = Magi1Pipeline(make_transformer(), vae, text_encoder, tokenizer, config=TINY_SAMPLING)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    pipe.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_pipe(tiny_model):
+    """The random model, loaded; shared, so leave it as it is."""
+    import animagic
+
+    pipe = animagic.load(tiny_model)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="session")
+def embedded_pipe():
+    """The embedded model, loaded once; shared, so leave it as it is."""
+    from animagic.requests import load_pipeline
+
+    return load_pipeline("magi1-tiny", "cpu")

@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__, zoo
-from .errors import InputError
+from .errors import AnimagicError, CheckpointError, InputError, MediaError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,8 +52,11 @@ class Request:
             raise InputError("the prompt is empty; say what the video should show.")
         if any(not text.strip() for text in self.prompts_at.values()):
             raise InputError("a prompt of a later chunk is empty; say what it should show.")
-        if self.image and self.video:
+        if self.image is not None and self.video is not None:
             raise InputError("give an image or a video, not both.")
+        for name in ("image", "video"):
+            if getattr(self, name) == "":
+                raise InputError(f"the name of the {name} is empty; give a file, or leave it out.")
         for name in ("frames", "height", "width", "steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -72,8 +76,13 @@ class Request:
             raise InputError(f"{source} was not made by animagic: it has no request inside.")
         known = {f.name for f in fields(cls)}
         values = {k: v for k, v in stored.items() if k in known}
-        values["prompts_at"] = {int(k): v for k, v in (stored.get("prompts_at") or {}).items()}
-        return cls(**values)
+        try:
+            values["prompts_at"] = {int(k): v for k, v in (stored.get("prompts_at") or {}).items()}
+            return cls(**values)
+        except InputError:
+            raise
+        except (AttributeError, TypeError, ValueError) as error:
+            raise InputError(f"{source} holds a request that cannot be understood: {error}.") from error
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,11 @@ def load_pipeline(model: str, device: str | None = None) -> Magi1Pipeline:
     transformers.utils.logging.set_verbosity_error()
     pipe = zoo.load(model)
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device or default_device())
+    try:
+        return pipe.to(device or default_device())
+    except (AssertionError, NotImplementedError, RuntimeError) as error:  # AssertionError: PyTorch without CUDA
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise InputError(f"the device {device or default_device()} cannot be used here: {reason}.") from error
 
 
 def slug(prompt: str) -> str:
@@ -143,18 +156,22 @@ def _fingerprint(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else ""
 
 
+def _fingerprints(request: Request) -> dict[str, str]:
+    """Of the input files that the request names."""
+    return {name: _fingerprint(path) for name in ("image", "video") if (path := getattr(request, name))}
+
+
 def metadata(request: Request, plan: Any) -> dict[str, Any]:
     """What is stored in the file: request, plan, versions, fingerprints of the inputs."""
     import diffusers
     import torch
 
-    inputs = {name: _fingerprint(path) for name in ("image", "video") if (path := getattr(request, name))}
     return {
         "made_with": f"animagic {__version__}",
         "versions": {"animagic": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__},
         "request": asdict(request),
         "plan": {"kind": type(plan).__name__, **{k: v for k, v in vars(plan).items() if not k.startswith("_")}},
-        "inputs": inputs,
+        "inputs": _fingerprints(request),
     }
 
 
@@ -207,6 +224,7 @@ def generate(
     Raises: InputError, MediaError, CheckpointError; KeyboardInterrupt passes through.
     """
     import numpy as np
+    from safetensors import SafetensorError
 
     from .media import VideoWriter, read_image, read_video, write_image
     from .media import contact_sheet as draw_sheet
@@ -217,6 +235,8 @@ def generate(
     began = time.monotonic()
     for path in (contact_sheet, preview):  # now, not after hours of work
         if path is not None:
+            if Path(path).suffix.lower() not in (".png", ".jpg", ".jpeg"):
+                raise MediaError(f"{path} ends in {Path(path).suffix!r}: a picture is written as .png or .jpg.")
             check_writable(Path(path))
     VideoWriter(output, fps=24)  # refuses what it could not write
     image = read_image(request.image) if request.image else None
@@ -250,7 +270,10 @@ def generate(
             last_preview = time.monotonic()
 
     with ExitStack() as stack:
-        kept = RunFolder(resume_folder(Path(output)), asdict(request)) if resume else None
+        notes = {**asdict(request), "inputs": _fingerprints(request)}
+        kept = RunFolder(resume_folder(Path(output)), notes) if resume else None
+        if kept is not None:
+            stack.push(partial(_forget_unbegun, kept))
         if preview is not None:
             stack.callback(Path(preview).unlink, missing_ok=True)
         plan = pipe.plan(request.frames, request.steps)
@@ -273,11 +296,14 @@ def generate(
             on_preview=show if preview is not None else None,
             resume=kept,
         )
-        for chunk in chunks:
-            pixels = to_bytes(chunk.frames[0])
-            writer.write(pixels)
-            sampled.add(pixels)
-            frames += len(pixels)
+        try:
+            for chunk in chunks:
+                pixels = to_bytes(chunk.frames[0])
+                writer.write(pixels)
+                sampled.add(pixels)
+                frames += len(pixels)
+        except SafetensorError as error:
+            raise MediaError(f"the run cannot be kept in {resume_folder(Path(output))}: {error}.") from error
     if contact_sheet is not None:
         write_image(contact_sheet, draw_sheet(np.stack(sampled.frames)))
     if kept is not None:
@@ -294,6 +320,12 @@ def generate(
     )
 
 
+def _forget_unbegun(kept: Any, kind: Any, error: BaseException | None, trace: Any) -> None:
+    """Remove the folder of a run that was refused before anything was made: a corrected one must be able to begin."""
+    if isinstance(error, AnimagicError) and not (kept.folder / "state.safetensors").exists():
+        kept.remove()
+
+
 def resume_folder(output: Path) -> Path:
     """Where an unfinished run of `output` is kept."""
     return output.with_name(output.name + ".resume")
@@ -305,7 +337,10 @@ def kept_seed(output: Path) -> int:
 
     note = resume_folder(output) / "request.json"
     if note.exists():
-        return int(json.loads(note.read_text())["seed"])
+        try:
+            return int(json.loads(note.read_text())["seed"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{note} is damaged; delete {note.parent} and start again.") from error
     return secrets.randbelow(2**32)
 
 
@@ -337,8 +372,11 @@ def draw_plan(model: str, kind: str, frames: int | None, steps: int | None, outp
 
     if kind not in ("staircase", "whole"):
         raise InputError(f"plan {kind!r} is unknown; choose staircase or whole.")
-    sampling = Magi1Sampling.from_config(zoo.settings(model)).with_steps(steps)
-    chunks = sampling.chunks_of(frames or sampling.num_frames)
+    try:
+        sampling = Magi1Sampling.from_config(zoo.settings(model)).with_steps(steps)
+        chunks = sampling.chunks_of(sampling.num_frames if frames is None else frames)
+    except (AttributeError, TypeError) as error:
+        raise CheckpointError(f"the settings of {model} cannot be understood: {error}.") from error
     plan: Any = sampling.plan(chunks)
     if kind == "whole":
         plan = WholeClip(chunks * sampling.chunk_width, sampling.num_steps)

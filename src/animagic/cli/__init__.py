@@ -25,6 +25,9 @@ def main(argv: list[str] | None = None) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except usage_error as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # `animagic` alone: its message is the help
+            print(error.format_message(), file=sys.stderr)
+            return 2
         return _fail(error.format_message())
     except AnimagicError as error:
         return _fail(str(error))

@@ -34,7 +34,7 @@ def _print_json(value: dict[str, Any]) -> None:
 def parse_size(text: str) -> tuple[int, int]:
     """ "WIDTHxHEIGHT" to (height, width); raises InputError."""
     parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.strip().lstrip("-").isdigit() for part in parts):
+    if len(parts) != 2 or not all(part.strip().removeprefix("-").isdecimal() for part in parts):
         raise InputError(f"the size {text!r} is not understood; write it as WIDTHxHEIGHT, for example 64x64.")
     return int(parts[1]), int(parts[0])
 
@@ -44,7 +44,7 @@ def parse_prompt_at(values: list[str]) -> dict[int, str]:
     prompts: dict[int, str] = {}
     for value in values:
         chunk, colon, text = value.partition(":")
-        if not colon or not chunk.strip().isdigit() or not text.strip():
+        if not colon or not chunk.strip().isdecimal() or not text.strip():
             raise InputError(f"{value!r} is not understood; write --prompt-at CHUNK:TEXT, for example 2:'it falls'.")
         prompts[int(chunk)] = text.strip()
     return prompts
@@ -96,7 +96,7 @@ def generate(
     """Make a video from words, a picture or a clip."""
     from .. import requests
 
-    height, width = parse_size(size) if size else (None, None)
+    height, width = parse_size(size) if size is not None else (None, None)
     given = {"seed": seed} if seed is not None else {}
     if resume and seed is None:
         if output is None:
@@ -118,7 +118,8 @@ def generate(
         fit=fit,
         **given,
     )
-    _make(request, output or str(requests.free_name(Path(), prompt)), **_options(locals()))
+    target = str(requests.free_name(Path(), prompt)) if output is None else output
+    _make(request, target, **_options(locals()))
 
 
 def _options(values: dict[str, Any]) -> dict[str, Any]:
@@ -150,9 +151,7 @@ def _make(
             raise InputError(f"threads must be at least 1, not {threads}.")
         torch.set_num_threads(threads)
     picture = Path(output.rstrip("/") + ".preview.png") if preview else None
-    if picture is not None:
-        _say(f"preview: {picture}")
-    with reporter(quiet) as on_report:
+    with reporter(quiet, "" if picture is None else f"preview: {picture}") as on_report:
         result = requests.generate(
             request,
             output,
@@ -188,7 +187,8 @@ def reproduce(
     request = requests.Request.from_metadata(stored, file)
     requests.check_inputs(request, stored)
     path = Path(file)
-    target = output or str(path.with_name(f"{path.stem}-again{path.suffix}"))
+    again = path.with_name(f"{path.stem}-again{path.suffix}")
+    target = output or (f"{again}/" if path.is_dir() else str(again))
     _make(request, target, device=device, quiet=True)
     equal, total = requests.count_equal_frames(file, target)
     if as_json:

@@ -9,8 +9,11 @@ from ..requests import Report
 
 
 @contextmanager
-def reporter(quiet: bool) -> Iterator[Callable[[Report], None] | None]:
-    """Gives a function that shows a Report on stderr: steps, frames, frames per second, time left."""
+def reporter(quiet: bool, announcement: str = "") -> Iterator[Callable[[Report], None] | None]:
+    """Gives a function that shows a Report on stderr: steps, frames, frames per second, time left.
+
+    The bar is drawn on terminals only. `announcement` is printed once the work has begun.
+    """
     if quiet:
         yield None
         return
@@ -26,10 +29,14 @@ def reporter(quiet: bool) -> Iterator[Callable[[Report], None] | None]:
         TextColumn("{task.fields[left]}"),
     )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("loading", total=None, frames="", left="")
 
         def on_report(report: Report) -> None:
+            nonlocal announcement
+            if announcement:
+                console.print(announcement, soft_wrap=True, markup=False, highlight=False)
+                announcement = ""
             of = "" if report.total_frames is None else f"/{report.total_frames}"
             left = "" if report.seconds_left is None else f"{report.seconds_left:.0f} s left"
             frames = f"{report.frames}{of} frames, {report.frames_per_second:.1f}/s"

@@ -59,6 +59,8 @@ def entry(name: str) -> Entry:
 def resolve(model: str | Path) -> str:
     """A zoo name, a folder or a hub id to what diffusers loads from. Raises InputError."""
     text = str(model)
+    if not text.strip():
+        raise InputError(f"the name of the model is empty; known are {', '.join(_ENTRIES)}.")
     if text in _ENTRIES:
         return str(_ENTRIES[text].folder)
     if Path(text).is_dir():
@@ -81,7 +83,10 @@ def settings(model: str | Path = DEFAULT) -> dict[str, Any]:
     try:
         index = Path(source) / "model_index.json"
         path = index if index.exists() else Path(hf_hub_download(source, "model_index.json"))
-        return json.loads(path.read_text("utf-8")).get("config") or {}
+        fields = json.loads(path.read_text("utf-8"))
+        if not isinstance(fields, dict) or "_class_name" not in fields:
+            raise ValueError("its model_index.json is not that of a pipeline.")
+        return fields.get("config") or {}
     except (OSError, ValueError) as error:
         raise CheckpointError(f"the model {model} cannot be read: {str(error).splitlines()[0]}") from error
 
@@ -92,8 +97,8 @@ def load(model: str | Path = DEFAULT, task: str = "text", **arguments: Any) -> D
     Args:
         model: a zoo name, a folder, or a hub id.
         task: "text", "image" or "video": what the video is made from.
-        arguments: passed on to `from_pretrained` (torch_dtype, ...). Without a dtype, weights are loaded as float32
-            on a CPU (half precision is slow or missing there) and as stored on a GPU.
+        arguments: passed on to `from_pretrained` (dtype, device_map, ...). Without a dtype, weights are loaded as
+            float32, which every device has and which is the fastest on a CPU.
     Raises: InputError for an unknown model or task, CheckpointError for a folder that cannot be loaded.
     """
     import torch
@@ -111,6 +116,13 @@ def load(model: str | Path = DEFAULT, task: str = "text", **arguments: Any) -> D
     arguments.setdefault("dtype", torch.float32)
     try:
         pipe = classes[task].from_pretrained(source, **arguments)
-    except (OSError, ValueError, json.JSONDecodeError, AttributeError) as error:
-        raise CheckpointError(f"the model {model} cannot be loaded: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # on a damaged folder, diffusers, transformers and safetensors raise almost anything
+        kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"the model {model} cannot be loaded: {kind}{reason}") from error
+    for part, module in pipe.components.items():
+        # diffusers only warns of tensors that a file lacks, and leaves them without values.
+        missing = [name for name, p in module.named_parameters() if p.is_meta] if hasattr(module, "parameters") else []
+        if missing:
+            raise CheckpointError(f"the model {model} lacks the tensor {part}.{missing[0]}.")
     return pipe

@@ -15,6 +15,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import AutoencoderMixin, DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from animagic.errors import InputError
@@ -312,6 +313,7 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
         self.tile_overlap: Size = (0, int(height * overlap), int(width * overlap))
         self.use_tiling = True
 
+    @apply_forward_hook  # so that offloading brings the weights in for this call too
     def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple:
         """Video (batch, 3, T, H, W) in [-1, 1] -> `latent_dist` over latents (batch, 16, T/4, H/8, W/8).
 
@@ -321,6 +323,7 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
         distribution = DiagonalGaussianDistribution(self._run(self.encoder, x, self.patch, (1, 1, 1), chained=True))
         return AutoencoderKLOutput(latent_dist=distribution) if return_dict else (distribution,)
 
+    @apply_forward_hook
     def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple:
         """Latents (batch, 16, t, h, w) -> `sample`, video (batch, 3, 4t, 8h, 8w) in about [-1, 1].
 

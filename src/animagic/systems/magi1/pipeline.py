@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +41,10 @@ class Magi1PipelineOutput(BaseOutput):
         """Write the first video to a file; the suffix chooses the format. Raises MediaError."""
         from ...media import VideoWriter
 
+        if isinstance(self.frames, torch.Tensor) and self.frames.shape[2] != 3:
+            raise InputError("latents cannot be saved as a video; ask for output_type pil, np or pt.")
+        if not len(self.frames) or not len(self.frames[0]):
+            raise InputError("there are no frames to save: the run was interrupted before any was final.")
         frames = to_bytes(self.frames[0])
         with VideoWriter(path, fps=self.fps, metadata=metadata) as writer:
             writer.write(frames)
@@ -91,6 +96,10 @@ class Noise:
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         for i, generator in enumerate(self._generators()):
             generator.set_state(state[str(i)])
+
+
+class _Interrupted(Exception):
+    """Someone has set `pipe.interrupt`."""
 
 
 class Magi1Pipeline(DiffusionPipeline):
@@ -199,8 +208,8 @@ class Magi1Pipeline(DiffusionPipeline):
         """Pixels uint8 (frames, height, width, 3) to latents (batch, channels, latent frames, height/8, width/8)."""
         if self.vae is None:
             raise InputError("this pipeline has no autoencoder; pass prefix_latents.")
-        video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].to(self.vae.device, self.vae.dtype) / 127.5 - 1
-        latents = self.vae.encode(video).latent_dist.mode().float() * self.sampling.scale_factor
+        video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].to(self._execution_device, self.vae.dtype)
+        latents = self.vae.encode(video / 127.5 - 1).latent_dist.mode().float() * self.sampling.scale_factor
         return latents.expand(batch, *latents.shape[1:])
 
     def _prefix(self, image, video, size: tuple[int, int], fit: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -377,7 +386,8 @@ class Magi1Pipeline(DiffusionPipeline):
             self._after_step, sampler, sampling, on_progress, on_preview, callback_on_step_end, resume
         )
         self._interrupt = False
-        yield from self._emit(sampler, resume, shown, wanted, output_type)
+        with contextlib.suppress(_Interrupted):
+            yield from self._emit(sampler, resume, shown, wanted, output_type)
         self.maybe_free_model_hooks()
 
     def _after_step(self, sampler, sampling, on_progress, on_preview, callback, resume, progress: Progress) -> None:
@@ -388,12 +398,15 @@ class Magi1Pipeline(DiffusionPipeline):
             answer = callback(self, progress.step - 1, timestep, {"latents": sampler.timeline.state(window.frames)})
             if answer and "latents" in answer:
                 sampler.timeline.write(window.frames, answer["latents"])
-        if resume is not None and not len(progress.plan_step.clean):
+        final = len(progress.plan_step.clean) > 0
+        if resume is not None and not final:
             resume.save_if_due(sampler.state_dict)
         if on_preview is not None:
             on_preview(lambda: to_bytes(self._decode(sampler.timeline.read(window.frames), "np")[0]))
         if on_progress is not None:
             on_progress(progress)
+        if self._interrupt and not final:  # final frames are handed out first
+            raise _Interrupted
 
     def _emit(self, sampler: Sampler, resume: RunFolder | None, shown, wanted, output_type) -> Iterator[Chunk]:
         """Clean latents to pixels, cut to the frames asked for, behind the clip that was given."""
@@ -431,7 +444,7 @@ class Magi1Pipeline(DiffusionPipeline):
 
     def _decode(self, latents: torch.Tensor, output_type: str, limit: int | None = None) -> Any:
         latents = latents.to(self.vae.dtype) / self.sampling.scale_factor
-        video = self.vae.decode(latents.to(self.vae.device)).sample.float()
+        video = self.vae.decode(latents.to(self._execution_device)).sample.float()
         return self._format((video / 2 + 0.5).clamp(0, 1).transpose(1, 2)[:, :limit], output_type)
 
     @staticmethod
@@ -468,7 +481,9 @@ class Magi1Pipeline(DiffusionPipeline):
             if bar is not None:
                 bar.close()
         frames: Any
-        if output_type == "latent":
+        if not chunks:  # interrupted before any frame was final
+            frames = []
+        elif output_type == "latent":
             frames = torch.cat([chunk.frames for chunk in chunks], dim=2)
         elif output_type == "pt":
             frames = torch.cat([chunk.frames for chunk in chunks], dim=1)
@@ -482,7 +497,7 @@ class Magi1Pipeline(DiffusionPipeline):
     def plan(self, num_frames: int | None = None, num_inference_steps: int | None = None) -> Staircase:
         """The plan that a call with these numbers would follow."""
         sampling = self.configure(num_inference_steps)
-        return sampling.plan(sampling.chunks_of(num_frames or sampling.num_frames))
+        return sampling.plan(sampling.chunks_of(sampling.num_frames if num_frames is None else num_frames))
 
 
 class Magi1ImageToVideoPipeline(Magi1Pipeline):

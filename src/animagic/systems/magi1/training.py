@@ -3,7 +3,6 @@ towards the past. Source: arXiv 2505.13211, section 3 (no training code was publ
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,18 +78,9 @@ class TransformerObjective:
     clean_t: float = 0.9999
     text_length: int = 64
 
-    def __post_init__(self):
-        self._embed = functools.lru_cache(maxsize=50_000)(self._embed_one)
-
-    def _embed_one(self, caption: str) -> torch.Tensor:
-        text = encode_text(self.text_encoder, self.tokenizer, [caption], self.text_length)
-        return text.embeds[0, : int(text.mask.sum())].clone()
-
     def _captions(self, captions: Sequence[str], device) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = [self._embed(caption)[: self.text_length] for caption in captions]
-        embeds = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
-        lengths = torch.tensor([len(row) for row in rows], device=device)
-        return embeds, torch.arange(embeds.shape[1], device=device) < lengths[:, None]
+        text = encode_text(self.text_encoder, self.tokenizer, captions, self.text_length).trimmed()
+        return text.embeds.to(device), text.mask.to(device) != 0
 
     def times(self, u: torch.Tensor, squared: torch.Tensor) -> torch.Tensor:
         """Positions 0..1 in the schedule to times: the sampler's own spacing, or plain where `squared` is false."""
