@@ -14,10 +14,8 @@ parser.add_argument("--steps", type=int, help="denoising steps (default: the mod
 args = parser.parse_args()
 
 Path("out").mkdir(exist_ok=True)
-pipe = animagic.load("magi1-tiny", task="video")
-clip = args.video or animagic.Magi1Pipeline.from_pipe(pipe)(
-    args.prompt, num_frames=24, num_inference_steps=args.steps
-).save("out/clip.mp4")
+pipe = animagic.load("magi1-tiny")
+clip = args.video or pipe(args.prompt, num_frames=24, num_inference_steps=args.steps).save("out/clip.mp4")
 given = read_video(clip, fps=24, max_frames=32, last=True).frames
-video = pipe(given, args.prompt, num_frames=len(given) + args.frames, num_inference_steps=args.steps)
-print(video.save("out/video_to_video.mp4"))
+frames = len(given) + args.frames  # the given frames stand in front, and are counted
+print(pipe(args.prompt, video=given, num_frames=frames, num_inference_steps=args.steps).save("out/video_to_video.mp4"))

@@ -1,6 +1,10 @@
 """What several folders of tests share."""
 
+import os
+import signal
+import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +133,106 @@ def embedded_pipe():
     from animagic.requests import load_pipeline
 
     return load_pipeline("magi1-tiny", "cpu")
+
+
+# The command line
+
+
+@dataclass
+class Ran:
+    """What a command did: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    def refused(self, *words: str) -> None:
+        """Assert that it was refused as wrong input is: exit code 2, one sentence on stderr, with these words in it."""
+        assert (self.code, self.out) == (2, ""), self
+        assert self.err.startswith("animagic: "), self
+        assert self.err.count("\n") == 1, self
+        assert self.err.endswith("\n"), self
+        for word in words:
+            assert word.lower() in self.err.lower(), self
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs `animagic WORDS` in this process, in the test's own folder."""
+    from animagic.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    # The library reads it when it is imported, which is long ago.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    def run(*words) -> Ran:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        return Ran(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def generate(run, tiny_model):
+    """Runs `animagic generate "a red ball bounces" WORDS` with the random model and seed 7."""
+
+    def generate(*words, prompt: str = "a red ball bounces", seed: int | None = 7) -> Ran:
+        seeds = [] if seed is None else ["--seed", seed]
+        return run("generate", prompt, "--model", tiny_model, *seeds, *words)
+
+    return generate
+
+
+@pytest.fixture
+def frames_of():
+    """All frames of a file: uint8 (frames, height, width, 3)."""
+    from animagic.media import iter_video
+
+    return lambda path: np.stack(list(iter_video(path)))
+
+
+def _let_interrupts_through() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it, and hand that down
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts `animagic WORDS` as a process of its own, in the test's own folder. It does not outlive the test."""
+    processes = []
+
+    def start(*words) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "animagic", *map(str, words)],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=_let_interrupts_through,
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def mount():
+    """Makes a folder of its own disk: mount(folder, "size=8k"). Skips the test where that is not allowed."""
+    mounted = []
+
+    def mount(folder: Path, options: str) -> Path:
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("no right to mount a disk here")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

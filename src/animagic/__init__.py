@@ -25,7 +25,7 @@ _HOMES = {
     # diffusers looks for its base class beside ours when it loads a pipeline folder.
     "ModelMixin": "diffusers",
 }
-_MODULES = ("checkpoints", "evaluation", "layers", "media", "synthetic", "systems", "timeline", "training", "zoo")
+_MODULES = ("checkpoints", "layers", "media", "synthetic", "systems", "timeline", "training", "zoo")
 
 __all__ = [*_HOMES, *_MODULES, "__version__"]
 

@@ -80,5 +80,7 @@ def train(
                 settings[part]["training"]["steps"] = steps
     try:
         return run(settings, folder or Path("runs") / Path(recipe).stem, chosen, on_log)
-    except TypeError as error:  # a field that no constructor knows
+    except TypeError as error:  # a value that no constructor takes
         raise InputError(f"the recipe {recipe} does not fit: {error}.") from error
+    except ImportError as error:  # the extra "train" is not installed; the message says so
+        raise InputError(str(error)) from error

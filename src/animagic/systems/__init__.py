@@ -1,1 +1,1 @@
-
+"""One wing a system; no system imports another."""

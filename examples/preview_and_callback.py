@@ -1,0 +1,26 @@
+"""Look at a video while it is made (out/preview.png), count its steps, and stop early."""
+
+import argparse
+from pathlib import Path
+
+import animagic
+from animagic.media import contact_sheet, write_image
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--steps", type=int, help="denoising steps (default: the model's)")
+parser.add_argument("--stop-after", type=int, help="end the run after so many steps")
+args = parser.parse_args()
+
+
+def after_step(pipe, step, timestep, tensors):
+    print(f"step {step + 1}: time {timestep / 1000:.3f}, latents {tuple(tensors['latents'].shape)}")
+    pipe.interrupt = step + 1 == args.stop_after
+    return {}  # or {"latents": other_latents}
+
+
+Path("out").mkdir(exist_ok=True)
+for chunk in animagic.load("magi1-tiny").stream(
+    "a yellow star spins at night", num_frames=24, num_inference_steps=args.steps, callback_on_step_end=after_step,
+    on_preview=lambda decode: write_image("out/preview.png", contact_sheet(decode())),
+):  # fmt: skip
+    print(f"{len(chunk)} frames are final")

@@ -1,1 +1,0 @@
-"""Metrics and suites; a report a person can look at."""
