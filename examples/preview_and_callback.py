@@ -1,4 +1,4 @@
-"""Look at a video while it is made (out/preview.png), count its steps, and stop early."""
+"""Look at a video while it is made (out/preview.png), follow its steps, and stop early."""
 
 import argparse
 from pathlib import Path
@@ -19,8 +19,7 @@ def after_step(pipe, step, timestep, tensors):
 
 
 Path("out").mkdir(exist_ok=True)
-for chunk in animagic.load("magi1-tiny").stream(
-    "a yellow star spins at night", num_frames=24, num_inference_steps=args.steps, callback_on_step_end=after_step,
-    on_preview=lambda decode: write_image("out/preview.png", contact_sheet(decode())),
-):  # fmt: skip
+preview = lambda decode: write_image("out/preview.png", contact_sheet(decode()))  # noqa: E731
+settings = {"num_inference_steps": args.steps, "callback_on_step_end": after_step, "on_preview": preview}
+for chunk in animagic.load("magi1-tiny").stream("a yellow star spins at night", num_frames=24, **settings):
     print(f"{len(chunk)} frames are final")

@@ -1,4 +1,4 @@
-"""Read MAGI-1's transformer under its original names, and denoise with it: latents and text embeddings in, latents out."""
+"""Read MAGI-1's transformer under its original names and denoise with it: embeddings and noise in, latents out."""
 
 import argparse
 import json
@@ -15,12 +15,11 @@ parser.add_argument("--config", default="example/4.5B/4.5B_base_config.json", he
 args = parser.parse_args()
 
 config = json.loads(Path(args.config).read_text())
-shards = sorted(Path(args.weights).glob("*.safetensors"))
-weights = {name: tensor for shard in shards for name, tensor in load_file(shard).items()}
+weights = {k: v for shard in sorted(Path(args.weights).glob("*.safetensors")) for k, v in load_file(shard).items()}
 transformer = checkpoints.from_original("magi1", "transformer", weights, config)  # a tensor that does not fit is named
-text = torch.randn(1, 20, transformer.config.caption_channels)  # from T5 XXL, in earnest
+text = torch.randn(1, 20, transformer.config.caption_channels)  # in earnest: from T5-XXL
 noise = torch.randn(1, transformer.latent_channels, 2 * transformer.config.chunk_width, 8, 8)
-latents = Magi1Pipeline(transformer, config=config)(
-    prompt_embeds=text, prompt_embeds_mask=torch.ones(1, 20), latents=noise, output_type="latent").frames  # fmt: skip
+pipe, mask = Magi1Pipeline(transformer, config=config), torch.ones(1, 20)
+out = pipe(prompt_embeds=text, prompt_embeds_mask=mask, latents=noise, output_type="latent")
 Path("out").mkdir(exist_ok=True)
-save_file({"latents": latents.contiguous()}, "out/latents.safetensors")
+save_file({"latents": out.frames.contiguous()}, "out/latents.safetensors")

@@ -1,4 +1,4 @@
-"""A long video, written while it is made: the file can be watched as it grows, and memory stays that of a few chunks."""
+"""A long video, written while it is made: the file can be watched as it grows, and memory does not grow."""
 
 import argparse
 from pathlib import Path

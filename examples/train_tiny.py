@@ -1,4 +1,4 @@
-"""Train a model that is far too small, for far too short, to see that everything is in place: about a minute."""
+"""Train a model that is far too small, for far too short, to see that everything is in place: a few seconds."""
 
 from animagic import zoo
 from animagic.systems.magi1.recipe import train

@@ -303,7 +303,9 @@ def generate(
                 sampled.add(pixels)
                 frames += len(pixels)
         except SafetensorError as error:
-            raise MediaError(f"the run cannot be kept in {resume_folder(Path(output))}: {error}.") from error
+            full = "No space left" in str(error)
+            reason = "the disk is full, so free some space and try again" if full else str(error)
+            raise MediaError(f"the run cannot be kept in {resume_folder(Path(output))}: {reason}.") from error
     if contact_sheet is not None:
         write_image(contact_sheet, draw_sheet(np.stack(sampled.frames)))
     if kept is not None:
@@ -375,9 +377,9 @@ def draw_plan(model: str, kind: str, frames: int | None, steps: int | None, outp
     try:
         sampling = Magi1Sampling.from_config(zoo.settings(model)).with_steps(steps)
         chunks = sampling.chunks_of(sampling.num_frames if frames is None else frames)
+        plan: Any = sampling.plan(chunks)
     except (AttributeError, TypeError) as error:
         raise CheckpointError(f"the settings of {model} cannot be understood: {error}.") from error
-    plan: Any = sampling.plan(chunks)
     if kind == "whole":
         plan = WholeClip(chunks * sampling.chunk_width, sampling.num_steps)
     write_image(output, np.asarray(draw(plan, sampling.chunk_width)))

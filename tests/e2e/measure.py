@@ -206,11 +206,11 @@ def contact_sheet(rows: Sequence[dict], videos: Sequence[np.ndarray], count: int
     for cell, index in enumerate(chosen):
         x, y, row, video = cell % columns * width, cell // columns * height, rows[index], videos[index]
         text = textwrap.wrap(row["prompt"], width // 6)[:2]
-        wrong = [f"{name}: {row['said'][name]}" for name, right in row["right"].items() if not right]
+        wrong = [f"{name} {row['said'][name]}" for name, right in row["right"].items() if not right]
         for number, words in enumerate(text):
             draw.text((x + 2, y + number * line), words, "black")
         draw.text(
-            (x + 2, y + 2 * line), f"not {', '.join(wrong)}" if wrong else "right", "firebrick" if wrong else "green"
+            (x + 2, y + 2 * line), f"seen: {', '.join(wrong)}" if wrong else "right", "firebrick" if wrong else "green"
         )
         for shot, frame in enumerate(np.linspace(0, len(video) - 1, shots).astype(int)):
             picture = Image.fromarray(video[frame]).resize((side, side), Image.Resampling.LANCZOS)
@@ -257,7 +257,12 @@ def main() -> None:
     asked.output.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     if asked.sheet is not None:
         write_image(asked.sheet, contact_sheet(rows, videos))
-    print(json.dumps(report["summary"], indent=1))
+    for name, value in summarise(rows).items():
+        if "percent" in value:
+            low, high = value["interval"]
+            print(f"{name:>24}  {value['percent']:5.1f} %  ({low} to {high} in 95 %, of {value['count']})")
+        else:
+            print(f"{name:>24}  mean {value['mean']}, median {value['median']}")
 
 
 if __name__ == "__main__":

@@ -249,9 +249,9 @@ def test_fit_says_how_a_picture_is_brought_to_size(generate, frames_of, make_mov
     for fit in ("crop", "pad", "stretch"):
         assert generate("--image", "tall.png", "-o", f"{fit}/", "--fit", fit, "--frames", 8).code == 0
         first[fit] = frames_of(f"{fit}/")[0]
-        assert psnr(first[fit], resize(read_image("tall.png"), HEIGHT, WIDTH, fit)) > 20, fit
-    assert not nearly_equal(first["crop"], first["stretch"])
-    assert psnr(first["pad"], first["stretch"]) < 20
+    for fit, frame in first.items():
+        likeness = {other: psnr(frame, resize(read_image("tall.png"), HEIGHT, WIDTH, other)) for other in first}
+        assert max(likeness, key=likeness.__getitem__) == fit, likeness
 
 
 # generate: from a clip
@@ -392,7 +392,9 @@ def test_plan_for_people(run, tiny_model):
 
 
 def test_a_staircase_holds_fewer_frames_than_the_whole_clip(run):
-    stairs, whole = (json.loads(run("plan", "--frames", 480, "--kind", k, "--json").out) for k in ("staircase", "whole"))
+    stairs, whole = (
+        json.loads(run("plan", "--frames", 480, "--kind", k, "--json").out) for k in ("staircase", "whole")
+    )
     assert stairs["frames"] == whole["frames"] == 120
     assert stairs["peak_frames"] * 4 <= whole["peak_frames"]
 
@@ -414,7 +416,8 @@ def test_doctor_examines_the_machine(run):
 
 
 def test_version_and_help(run):
-    assert run("--version") == type(run("--version"))(0, f"{__version__}\n", "")
+    ran = run("--version")
+    assert (ran.code, ran.out, ran.err) == (0, f"{__version__}\n", "")
     ran = run("--help")
     assert ran.code == 0
     commands = ("generate", "models", "plan", "info", "reproduce", "doctor", "train")
@@ -437,7 +440,7 @@ def test_only_the_result_goes_to_stdout(start, tiny_model, tmp_path):
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert json.loads(out)["output"] == "ball.mp4"
-    assert err.splitlines() == [f"preview: ball.mp4.preview.png"]
+    assert err.splitlines() == ["preview: ball.mp4.preview.png"]
     assert listing(tmp_path) == {"ball.mp4"}
 
 
@@ -475,26 +478,27 @@ def test_interrupted_it_leaves_nothing(start, tiny_model, tmp_path):
     arguments = ("--model", tiny_model, "--frames", 100_000, "-o", "ball.mp4", "--preview")
     process = start("generate", "a red ball", *arguments)
     wait_for(process, (tmp_path / "ball.mp4.preview.png").exists)
-    assert "interrupted" in interrupt(process)
+    said = interrupt(process)
+    assert said.splitlines()[-1].startswith("animagic: interrupted")
     assert listing(tmp_path) == {"ball.mp4"}
     assert (tmp_path / "ball.mp4").read_text() == "an older file"
 
 
 def test_interrupted_and_resumed_it_writes_the_same_bytes(start, generate, tmp_path):
-    arguments = ("--frames", 1600, "-o", "ball.mp4")
-    generate("--frames", 1600, "-o", "whole.mp4")
+    arguments = ("--frames", 480, "-o", "ball.mp4")
+    generate("--frames", 480, "-o", "whole.mp4")
     whole = Path("whole.mp4").read_bytes()
     Path("whole.mp4").unlink()
 
     model = read_model(whole, tmp_path)
     process = start("generate", "a red ball bounces", "--model", model, *arguments, "--seed", 7, "--resume")
     kept = tmp_path / "ball.mp4.resume"
-    wait_for(process, (kept / "clean-00000020.safetensors").exists)
+    wait_for(process, (kept / "clean-00000010.safetensors").exists)
     interrupt(process)
     assert not (tmp_path / "ball.mp4").exists()
     assert {path.split("/")[0] for path in listing(tmp_path)} == {"ball.mp4.resume"}
     done = len(list(kept.glob("clean-*")))
-    assert 10 < done < 200, "it was over before it was interrupted"
+    assert 5 < done < 60, "it was over before it was interrupted"
 
     generate(*arguments, "--resume", prompt="the blue cat", seed=None).refused("ball.mp4.resume", "other settings")
     generate(*arguments, "--resume", "--steps", 8, seed=None).refused("ball.mp4.resume", "other settings")
@@ -530,7 +534,8 @@ vae:
   training: &training {{steps: 2, log_every: 1, save_every: 2, workers: 0}}
 transformer:
   model: {{num_layers: 1, hidden_size: 32, ffn_hidden_size: 48, num_attention_heads: 4, num_query_groups: 2,
-           kv_channels: 8, in_channels: 4, out_channels: 4, caption_channels: 8, caption_max_length: 12, chunk_width: 2}}
+           kv_channels: 8, in_channels: 4, out_channels: 4, caption_channels: 8, caption_max_length: 12,
+           chunk_width: 2}}
   objective: {{drop_text: 0.1, prefix: 0.2, text_length: 12}}
   data: *data
   training: *training

@@ -3,6 +3,7 @@
 import copy
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -300,3 +301,24 @@ def test_the_autoencoder_s_objective_is_a_loss(autoencoder):
     assert loss.isfinite()
     assert set(figures) == {"psnr"}
     assert all(p.grad is not None for p in model.decoder.parameters())
+
+
+def test_simple_scenes_show_one_thing_before_a_drawn_background():
+    batches = SceneBatches(seed=0, steps=1, simple_share=1.0)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        scene = batches._scene(rng)
+        assert len(scene.things) == 1
+        assert scene.camera == "still"
+        assert scene.background.kind != "photo"
+
+
+def test_a_new_transformer_starts_at_the_best_linear_guess_and_looks_near(tiny_transformer):
+    model = tiny_transformer()
+    initialise(model)
+    assert not model.final_linear.linear.weight.any()
+    assert (model.rope.bands.diff() < 0).all()
+    biases = [block.self_attention.k_layernorm.bias for block in model.videodit_blocks.layers]
+    n = model.rope.bands.numel()
+    assert (biases[0][n : 3 * n] > biases[0][0]).all()  # even layers: along time, at the same place
+    assert torch.equal(biases[1][: 3 * n], torch.full((3 * n,), 0.5))

@@ -21,6 +21,8 @@ def main(argv: list[str] | None = None) -> int:
     usage_error: Any = typer.BadParameter.__bases__[0]  # typer ships its own click, so the class has no public home
     try:
         answer = app(args=argv, prog_name="animagic", standalone_mode=False)
+        if answer == 130:  # typer has caught Ctrl-C, and says nothing
+            raise KeyboardInterrupt
         return answer if isinstance(answer, int) else 0
     except typer.Exit as stop:
         return stop.exit_code

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ..synthetic import caption, render, sample_scene
+from ..synthetic import Scene, caption, render, sample_scene
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class SceneBatches(Dataset):
         height, width: pixels.
         held_share: share of the clips that begin as a still, their first frame shown `held_frames` times more.
         late_share: share of the clips that begin later on their scene's timeline.
+        simple_share: at least this share shows one thing before a drawn background, under a camera that stands still:
+            what a small model can learn first.
         split: which scenes.
 
     Items: {"video": uint8 (clips, 3, frames, height, width), "captions": list[str], "held": bool (clips,)}.
@@ -41,7 +43,16 @@ class SceneBatches(Dataset):
     held_share: float = 0.0
     held_frames: int = 3
     late_share: float = 0.1
+    simple_share: float = 0.0
     split: Literal["train", "test"] = "train"
+
+    def _scene(self, rng: np.random.Generator) -> Scene:
+        simple = rng.random() < self.simple_share
+        while True:
+            scene = sample_scene(rng, self.split)
+            plain = len(scene.things) == 1 and scene.camera == "still" and scene.background.kind != "photo"
+            if plain or not simple:
+                return scene
 
     def __len__(self) -> int:
         return self.steps
@@ -54,7 +65,7 @@ class SceneBatches(Dataset):
         video = np.empty((clips, frames, self.height, self.width, 3), np.uint8)
         captions, held = [], rng.random(clips) < self.held_share
         for i in range(clips):
-            scene = sample_scene(rng, self.split)
+            scene = self._scene(rng)
             captions.append(caption(scene, rng))
             start = int(rng.integers(1, 4)) * self.chunk_frames if rng.random() < self.late_share else 0
             drawn = render(scene, frames, self.height, self.width, start=start)

@@ -115,7 +115,8 @@ def load(model: str | Path = DEFAULT, task: str = "text", **arguments: Any) -> D
     source = resolve(model)
     arguments.setdefault("dtype", torch.float32)
     try:
-        pipe = classes[task].from_pretrained(source, **arguments)
+        pipe: Any = classes[task].from_pretrained(source, **arguments)
+        pipe.plan()  # settings that no plan can be made from
     except Exception as error:  # on a damaged folder, diffusers, transformers and safetensors raise almost anything
         kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
         reason = (str(error) or type(error).__name__).splitlines()[0]

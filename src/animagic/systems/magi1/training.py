@@ -3,6 +3,7 @@ towards the past. Source: arXiv 2505.13211, section 3 (no training code was publ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -176,10 +177,25 @@ class TransformerObjective:
         return loss, figures
 
 
+@torch.no_grad()
 def initialise(transformer: Magi1Transformer3DModel) -> None:
-    """Weights to begin training with: small steps of every block, and nothing but the best linear guess at first."""
+    """Weights to begin training with: small steps of every block, nothing but the best linear guess at first, and an
+    attention that already knows near from far.
+
+    On a small grid the published rotary bands hardly tell neighbours apart, and queries and keys, which are normalised
+    head by head, take thousands of steps to learn it. So the bands begin where a grid of a few tokens needs them, and
+    constant parts of queries and keys make even layers look along time at the same place, odd ones around themselves.
+    """
+    bands = transformer.rope.bands
+    n = bands.numel()
+    bands.copy_(torch.logspace(math.log10(1.6), math.log10(0.05), n))
+    time, space = slice(0, n), slice(n, 3 * n)  # of the angles, in each half of the rotated dimensions
     blocks: Any = transformer.videodit_blocks.layers
-    for block in blocks:
+    for i, block in enumerate(blocks):
         for norm in (block.self_attn_post_norm, block.mlp_post_norm):
             nn.init.constant_(norm.weight, -0.8)  # stored minus one
+        for norm in (block.self_attention.q_layernorm, block.self_attention.k_layernorm):
+            for half in (norm.bias[: 3 * n], norm.bias[3 * n : 6 * n]):
+                half[space] = 1.0 if i % 2 == 0 else 0.5
+                half[time] = 0.2 if i % 2 == 0 else 0.5
     nn.init.zeros_(transformer.final_linear.linear.weight)

@@ -1,0 +1,100 @@
+"""Every example is run, in an empty folder, with few steps, and what it writes is looked at."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+FEW = ["--steps", "4"]
+# Example -> its arguments here, and the files that it writes: frames of a video, or None for anything else.
+RUNS: dict[str, tuple[list[str], dict[str, int | None]]] = {
+    "text_to_video": ([*FEW, "--frames", "24"], {"text_to_video.mp4": 24}),
+    "image_to_video": ([*FEW, "--frames", "20"], {"image_to_video.mp4": 20}),
+    "video_to_video": ([*FEW, "--frames", "12"], {"clip.mp4": 24, "video_to_video.mp4": 36}),
+    "stream_long_video": ([*FEW, "--frames", "60"], {"long_video.mp4": 60}),
+    "prompt_per_chunk": ([*FEW, "--frames", "48"], {"story.mp4": 48}),
+    "preview_and_callback": ([*FEW, "--stop-after", "2"], {"preview.png": None}),
+    "resume": (FEW, {}),
+    "draw_a_plan": ([], {"plan-staircase.png": None, "plan-picture-first.png": None, "plan-whole.png": None}),
+    "own_latents": (FEW, {"half_way.mp4": 24}),
+    "train_tiny": ([], {"train_tiny/model/model_index.json": None, "train_tiny/transformer/loss.png": None}),
+    "read_original_weights": (["--weights", "weights", "--config", "config.json"], {"latents.safetensors": None}),
+}
+
+
+@pytest.fixture
+def empty_folder(tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # networks as small as these are slower on several threads of a busy machine
+    yield tmp_path
+    torch.set_num_threads(threads)
+
+
+def run(name: str, arguments: list[str], monkeypatch) -> None:
+    """In this process: a fresh one would spend most of its time on importing PyTorch."""
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+
+
+def save_original_weights(folder: Path) -> None:
+    """A random transformer of MAGI-1's kind, in two shards under the original names, with its configuration."""
+    from safetensors.torch import save_file
+
+    from animagic import Magi1Transformer3DModel
+
+    network = {
+        "num_layers": 1, "hidden_size": 32, "ffn_hidden_size": 64, "num_attention_heads": 2, "num_query_groups": 1,
+        "kv_channels": 16, "caption_channels": 16, "caption_max_length": 50,
+    }  # fmt: skip
+    runtime = {"num_steps": 4, "chunk_width": 6, "cfg_number": 3}
+    config = {"model_config": {**network, "model_name": "videodit_ardf"}, "runtime_config": runtime}
+    weights = list(Magi1Transformer3DModel(**network).state_dict().items())
+    (folder / "weights").mkdir()
+    for i, part in enumerate((weights[::2], weights[1::2]), start=1):
+        save_file(dict(part), folder / "weights" / f"model-{i:05d}-of-00002.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_example(name, empty_folder, monkeypatch, capsys):
+    from animagic.media import read_video
+
+    arguments, written = RUNS[name]
+    if name == "read_original_weights":
+        save_original_weights(empty_folder)
+    if name == "train_tiny":
+        pytest.importorskip("skia", reason="drawing needs skia-python: pip install -e '.[train]'")
+    run(name, arguments, monkeypatch)
+    said = capsys.readouterr().out
+    for file, frames in written.items():
+        path = empty_folder / "out" / file
+        assert path.stat().st_size > 0
+        if frames is not None:
+            assert len(read_video(path).frames) == frames
+    if name == "resume":
+        assert "interrupted with 1 of 2 chunks" in said
+        assert "the same frames: True" in said
+    if name == "preview_and_callback":
+        assert said.count("step") == 2
+    assert {path.name for path in empty_folder.iterdir()} <= {"out", "weights", "config.json"}
+
+
+def test_every_example_is_run_and_short():
+    scripts = sorted(EXAMPLES.glob("*.py"))
+    assert {script.stem for script in scripts} == set(RUNS)
+    for script in scripts:
+        lines = script.read_text("utf-8").splitlines()
+        assert len(lines) <= 25, f"{script.name} has {len(lines)} lines"
+        assert lines[0].startswith('"""'), f"{script.name} does not say what it shows"

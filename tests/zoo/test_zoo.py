@@ -1,0 +1,131 @@
+"""The register of models, and what the embedded one is made of."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+
+import animagic
+from animagic import CheckpointError, InputError, zoo
+
+LARGEST_PART = 16 * 2**20  # bytes
+PLAIN = {".json", ".safetensors", ".md", ".png", ".txt", ""}  # "" is LICENSE; a pickle could run code
+
+
+def test_names():
+    assert zoo.DEFAULT in zoo.names()
+    assert "magi1-tiny" in zoo.names()
+    for name in zoo.names():
+        entry = zoo.entry(name)
+        assert entry.name == name
+        assert entry.folder.is_dir()
+        assert entry.system == "magi1"
+        assert len(entry.summary) > 20
+        assert entry.bytes == sum(os.path.getsize(path) for path in entry.folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("magi1-tni", "magi1-tiny"), ("Magi1", "magi1-tiny"), ("xyz", "magi1-tiny")]
+)
+def test_the_nearest_name_is_suggested(name, near):
+    for ask in (zoo.entry, zoo.resolve, zoo.load, zoo.settings):
+        with pytest.raises(InputError, match=f"there is no model '{name}': did you mean {near}"):
+            ask(name)
+
+
+def test_what_a_model_can_be(tiny_model, tmp_path, monkeypatch):
+    assert zoo.resolve("magi1-tiny") == str(zoo.entry("magi1-tiny").folder)
+    assert zoo.resolve(tiny_model) == str(tiny_model)
+    assert zoo.resolve("owner/name") == "owner/name"  # a hub id
+    monkeypatch.chdir(tiny_model.parent)
+    assert zoo.resolve("tiny") == "tiny"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "magi1-tiny").mkdir()  # a name of the zoo goes before a folder
+    assert zoo.resolve("magi1-tiny") == str(zoo.entry("magi1-tiny").folder)
+    for wrong in ("", " ", "./none", "/none", "~/none", "a/b/c", tmp_path):
+        with pytest.raises(InputError):
+            zoo.resolve(wrong)
+
+
+def test_settings_are_read_without_the_weights(tiny_model, tmp_path):
+    assert zoo.settings()["runtime_config"]["num_steps"] % 4 == 0
+    assert zoo.settings(tiny_model)["runtime_config"]["num_frames"] == 16
+    shutil.copy(tiny_model / "model_index.json", tmp_path)
+    assert zoo.settings(tmp_path) == zoo.settings(tiny_model)
+
+
+def test_each_task_has_its_pipeline(tiny_model):
+    for task, name in {
+        "text": "Magi1Pipeline",
+        "image": "Magi1ImageToVideoPipeline",
+        "video": "Magi1VideoToVideoPipeline",
+    }.items():
+        assert type(zoo.load(tiny_model, task)).__name__ == name
+    with pytest.raises(InputError, match="task 'sound' is unknown; choose from text, image, video"):
+        zoo.load(tiny_model, "sound")
+
+
+def test_weights_are_float32_unless_another_type_is_asked_for(tiny_model):
+    assert zoo.load is animagic.load
+    assert {p.dtype for p in animagic.load(tiny_model).transformer.parameters()} == {torch.float32}
+    half = animagic.load(tiny_model, dtype=torch.bfloat16)
+    assert torch.bfloat16 in {p.dtype for p in half.transformer.parameters()}
+    assert torch.bfloat16 in {p.dtype for p in half.vae.parameters()}
+
+
+def test_a_missing_tensor_is_named(tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    settings = json.loads((folder / "transformer" / "config.json").read_text())
+    (folder / "transformer" / "config.json").write_text(json.dumps({**settings, "num_layers": 3}))
+    with pytest.raises(CheckpointError, match=r"model lacks the tensor transformer\.videodit_blocks\.layers\.2\."):
+        zoo.load(folder)
+
+
+# The embedded models
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_embedded_files_are_small_and_plain(name):
+    files = [path for path in zoo.entry(name).folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= PLAIN
+    parts: dict[str, int] = {}
+    for path in files:
+        part = path.relative_to(zoo.entry(name).folder).parts[0]
+        parts[part] = parts.get(part, 0) + path.stat().st_size
+    assert {"transformer", "vae", "text_encoder", "tokenizer", "model_index.json"} <= set(parts)
+    assert {part: size for part, size in parts.items() if size > LARGEST_PART} == {}
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_embedded_weights_are_half_precision_and_finite(name):
+    from safetensors.torch import load_file
+
+    for path in zoo.entry(name).folder.rglob("*.safetensors"):
+        tensors = load_file(path)
+        assert {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} == {torch.float16}, path
+        assert all(tensor.isfinite().all() for tensor in tensors.values()), path
+
+
+def test_the_embedded_model_loads_whole(embedded_pipe):
+    for part in (embedded_pipe.transformer, embedded_pipe.vae, embedded_pipe.text_encoder):
+        assert not any(p.is_meta for p in part.parameters())
+        assert not part.training
+    out = embedded_pipe("a red ball", num_frames=8, num_inference_steps=4, output_type="np").frames
+    assert out.shape == (1, 8, 64, 64, 3)
+
+
+def test_the_embedded_text_encoder_understands_free_wording(embedded_pipe):
+    """The same thing in other words is nearer than another thing in the same words."""
+
+    def meaning(text: str) -> torch.Tensor:
+        prompts = embedded_pipe.encode_prompt(text).at(0)
+        words = prompts.embeds[0][prompts.mask[0].bool()].mean(0)
+        return words / words.norm()
+
+    def likeness(a: str, b: str) -> float:
+        return float(meaning(a) @ meaning(b))
+
+    assert likeness("crimson", "red") > likeness("crimson", "green")
+    assert likeness("a ball that leaps", "a ball that jumps") > likeness("a ball that leaps", "a ball that rolls")
