@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -426,6 +428,16 @@ def test_version_and_help(run):
         ran = run(command, "--help")
         assert (ran.code, ran.err) == (0, "")
         assert command in ran.out
+
+
+@pytest.mark.parametrize("words", [["--help"], ["generate", "--help"], ["train", "--help"], ["--version"]])
+def test_help_is_quick(words):
+    """It imports nothing heavy."""
+    heavy = ("torch", "diffusers", "transformers", "accelerate", "av", "numpy")
+    code = f"import sys, animagic.cli\nassert animagic.cli.main({words!r}) == 0\n"
+    code += f"print(*[name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stderr) == (0, "\n")
 
 
 def test_alone_it_prints_its_help_on_stderr(run):

@@ -103,6 +103,6 @@ def test_quick_run_writes_the_page(model, tmp_path):
     assert text in done.stdout
     rows = [row.split("|")[1:-1] for row in text.splitlines() if row.startswith(("| 24 ", "| 240 "))]
     assert [row[2].strip() for row in rows] == ["staircase", "whole"] * 2
-    assert all(len(row) == 9 for row in rows)
+    assert all(len(row) == 10 for row in rows)
     assert "Memory of 10 chunks (240 frames) against 1" in text
     assert "Seconds a chunk" in text

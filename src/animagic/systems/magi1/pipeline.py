@@ -208,7 +208,7 @@ class Magi1Pipeline(DiffusionPipeline):
         """Pixels uint8 (frames, height, width, 3) to latents (batch, channels, latent frames, height/8, width/8)."""
         if self.vae is None:
             raise InputError("this pipeline has no autoencoder; pass prefix_latents.")
-        video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].to(self._execution_device, self.vae.dtype)
+        video = torch.tensor(frames).permute(3, 0, 1, 2)[None].to(self._execution_device, self.vae.dtype)
         latents = self.vae.encode(video / 127.5 - 1).latent_dist.mode().float() * self.sampling.scale_factor
         return latents.expand(batch, *latents.shape[1:])
 
@@ -355,7 +355,7 @@ class Magi1Pipeline(DiffusionPipeline):
                 raise InputError(f"the number of frames must be at least 1, not {wanted}.")
             before = 0 if shown is None else len(shown)
             # A picture is shown as the first of the new frames; a clip only stands before them.
-            hidden = prefix_frames if prefix_frames > 1 else 0
+            hidden = prefix_frames if prefix_frames > 1 or shown is not None else 0
             new = None if wanted is None else wanted - before
             if new is not None and new < 1:
                 raise InputError(f"the given clip already has {before} of the {wanted} frames; ask for more frames.")
@@ -387,7 +387,7 @@ class Magi1Pipeline(DiffusionPipeline):
         )
         self._interrupt = False
         with contextlib.suppress(_Interrupted):
-            yield from self._emit(sampler, resume, shown, wanted, output_type)
+            yield from self._emit(sampler, resume, shown, wanted, output_type, batch)
         self.maybe_free_model_hooks()
 
     def _after_step(self, sampler, sampling, on_progress, on_preview, callback, resume, progress: Progress) -> None:
@@ -408,13 +408,13 @@ class Magi1Pipeline(DiffusionPipeline):
         if self._interrupt and not final:  # final frames are handed out first
             raise _Interrupted
 
-    def _emit(self, sampler: Sampler, resume: RunFolder | None, shown, wanted, output_type) -> Iterator[Chunk]:
+    def _emit(self, sampler: Sampler, resume: RunFolder | None, shown, wanted, output_type, batch) -> Iterator[Chunk]:
         """Clean latents to pixels, cut to the frames asked for, behind the clip that was given."""
         start = 0
         if shown is not None and output_type != "latent":
             start = len(shown)
             given = torch.from_numpy(shown[None, :wanted]).permute(0, 1, 4, 2, 3).float() / 255
-            yield Chunk(self._format(given, output_type), 0, self.sampling.fps)
+            yield Chunk(self._format(given.repeat(batch, 1, 1, 1, 1), output_type), 0, self.sampling.fps)
         for clean in self._clean(sampler, resume):
             if output_type == "latent":
                 frames: Any = clean.latents
@@ -423,7 +423,17 @@ class Magi1Pipeline(DiffusionPipeline):
                 latents, prefix = clean.latents, sampler.timeline.prefix
                 if prefix is not None and clean.frames.start < prefix.shape[2]:  # the picture, as it was given
                     latents = torch.cat([prefix[:, :, clean.frames.start :], latents[:, :, prefix.shape[2] :]], dim=2)
-                frames = self._decode(latents, output_type, None if wanted is None else wanted - start)
+                # Given frames in front of it in its chunk are decoded with it: it is their continuation, and a latent
+                # frame alone would be taken for a picture.
+                hidden = clean.frames.start % self.sampling.chunk_width
+                if hidden and prefix is not None:
+                    latents = torch.cat([prefix[:, :, -hidden:], latents], dim=2)
+                if (
+                    shown is not None and prefix is not None
+                ):  # a clip of one latent frame, which plans take for a picture
+                    hidden = max(hidden, prefix.shape[2] - clean.frames.start)
+                left = None if wanted is None else wanted - start
+                frames = self._decode(latents, output_type, hidden * self._frame_ratio, left)
                 yield Chunk(frames, start, self.sampling.fps)
                 start += len(frames[0])
                 if wanted is not None and start >= wanted:
@@ -442,10 +452,10 @@ class Magi1Pipeline(DiffusionPipeline):
                 resume.save_clean(clean, sampler.state_dict())
             yield clean
 
-    def _decode(self, latents: torch.Tensor, output_type: str, limit: int | None = None) -> Any:
+    def _decode(self, latents: torch.Tensor, output_type: str, skip: int = 0, limit: int | None = None) -> Any:
         latents = latents.to(self.vae.dtype) / self.sampling.scale_factor
         video = self.vae.decode(latents.to(self._execution_device)).sample.float()
-        return self._format((video / 2 + 0.5).clamp(0, 1).transpose(1, 2)[:, :limit], output_type)
+        return self._format((video / 2 + 0.5).clamp(0, 1).transpose(1, 2)[:, skip:][:, :limit], output_type)
 
     @staticmethod
     def _format(video: torch.Tensor, output_type: str) -> Any:
