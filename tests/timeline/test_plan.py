@@ -216,7 +216,7 @@ def test_without_look_back_everything_is_seen():
         (lambda: Staircase(2, 0), "num_steps must be at least 1"),
         (lambda: Staircase(2, 8, window_size=0), "window_size must be at least 1"),
         (lambda: Staircase(2, 8, chunk_width=-6), "chunk_width must be at least 1"),
-        (lambda: Staircase(2, 10), "multiple of the 4 chunks in flight, not 10"),
+        (lambda: Staircase(2, 10), "multiple of 4, the chunks in flight, not 10"),
         (lambda: Staircase(0, 8), "leave nothing to make"),
         (lambda: Staircase(2, 8, prefix_frames=12), "leave nothing to make after 12 given frames"),
     ],

@@ -428,9 +428,8 @@ class Magi1Pipeline(DiffusionPipeline):
                 hidden = clean.frames.start % self.sampling.chunk_width
                 if hidden and prefix is not None:
                     latents = torch.cat([prefix[:, :, -hidden:], latents], dim=2)
-                if (
-                    shown is not None and prefix is not None
-                ):  # a clip of one latent frame, which plans take for a picture
+                if shown is not None and prefix is not None:
+                    # A clip of one latent frame, which plans take for a picture, was shown already.
                     hidden = max(hidden, prefix.shape[2] - clean.frames.start)
                 left = None if wanted is None else wanted - start
                 frames = self._decode(latents, output_type, hidden * self._frame_ratio, left)

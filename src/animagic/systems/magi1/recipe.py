@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -53,9 +54,19 @@ def train(
         torch.manual_seed(section["training"].get("seed", 0))
         transformer = Magi1Transformer3DModel(**section["model"], data_std=measure_std(vae, recipe["vae"]["data"]))
         initialise(transformer)
+        if section.get("start"):  # go on from weights that are there, with a new schedule
+            transformer.load_state_dict(read_weights(section["start"]))
         objective = TransformerObjective(vae, text_encoder, tokenizer, **section["objective"])
         _train_part(transformer, objective, section, folder / "transformer", on_log)
     return export(recipe, folder)
+
+
+def read_weights(path: str) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, in float32. Raises CheckpointError."""
+    try:
+        return {name: tensor.float() for name, tensor in load_file(path).items()}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from error
 
 
 def load_text_encoder(folder: str) -> tuple[nn.Module, Any]:

@@ -119,6 +119,8 @@ class TransformerObjective:
         device = generator.device
         network: Magi1Transformer3DModel = model.module if hasattr(model, "module") else model
         width = network.config.chunk_width
+        self.autoencoder.to(device)
+        self.text_encoder.to(device)
         with torch.no_grad():
             video = to_unit(batch["video"].to(device))
             posterior: Any = self.autoencoder.encode(video)
