@@ -46,6 +46,8 @@ def draw_plan(plan: Plan, chunk_width: int = 6) -> Image.Image:
                 [left + window.frames.start * cell, y, left + window.frames.stop * cell - 1, y + row - 1],
                 outline=_OUTLINE,
             )
+    for i, step in enumerate(steps):  # over the outlines of the rows below
+        y = top + i * row
         if len(step.clean):
             ends = left + step.clean.start * cell, left + step.clean.stop * cell - 1
             draw.line([(ends[0], y + row - 1), (ends[1], y + row - 1)], _SHOWN, width=max(2, row // 4))
