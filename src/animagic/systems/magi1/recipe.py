@@ -91,16 +91,17 @@ def _start_autoencoder(section: dict, folder: Path) -> AutoencoderKLMagi1:
     """The autoencoder as it stands before its first step; the same in every run of a recipe."""
     torch.manual_seed(section["training"].get("seed", 0))
     vae = AutoencoderKLMagi1(**section["model"])
-    if not section["model"].get("linear_path"):
-        return vae
     start = folder / "start.safetensors"
-    if not start.exists():
-        data = SceneBatches(seed=4321, steps=40, **section["data"])
-        video = torch.cat([to_unit(data[i]["video"]) for i in range(section.get("pca_batches", 20))])
-        vae.fit_linear_path(video, section.get("pca_exponent", 0.5))
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(vae.state_dict(), start)
-    vae.load_state_dict(load_file(start))
+    if section.get("start"):
+        vae.load_state_dict(read_weights(section["start"]))
+    elif section["model"].get("linear_path"):
+        if not start.exists():
+            data = SceneBatches(seed=4321, steps=40, **section["data"])
+            video = torch.cat([to_unit(data[i]["video"]) for i in range(section.get("pca_batches", 20))])
+            vae.fit_linear_path(video, section.get("pca_exponent", 0.5))
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(vae.state_dict(), start)
+        vae.load_state_dict(load_file(start))
     if section["model"].get("encoder_depth") == 0:
         vae.encoder.requires_grad_(False)
     return vae
