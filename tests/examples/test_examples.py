@@ -18,7 +18,7 @@ RUNS: dict[str, tuple[list[str], dict[str, int | None]]] = {
     "image_to_video": ([*FEW, "--frames", "20"], {"image_to_video.mp4": 20}),
     "video_to_video": ([*FEW, "--frames", "12"], {"clip.mp4": 24, "video_to_video.mp4": 36}),
     "stream_long_video": ([*FEW, "--frames", "60"], {"long_video.mp4": 60}),
-    "prompt_per_chunk": ([*FEW, "--frames", "48"], {"story.mp4": 48}),
+    "prompt_per_chunk": ([*FEW, "--frames", "96"], {"story.mp4": 96}),
     "preview_and_callback": ([*FEW, "--stop-after", "2"], {"preview.png": None}),
     "resume": (FEW, {}),
     "draw_a_plan": ([], {"plan-staircase.png": None, "plan-picture-first.png": None, "plan-whole.png": None}),

@@ -545,3 +545,8 @@ def test_the_public_pipeline_computes_what_the_original_computes(name):
     expected = torch.cat([golden[key] for key in chunks], dim=2)
     assert frames.dtype == torch.float32
     assert relative_error(frames, expected) < 1e-4
+
+
+def test_a_prompt_for_a_chunk_that_never_comes_is_refused(tiny_pipe):
+    with pytest.raises(InputError, match="no prompt can begin at chunk 9"):
+        tiny_pipe("a red ball", prompts_at={9: "a blue ball"}, num_frames=8)

@@ -360,6 +360,9 @@ class Magi1Pipeline(DiffusionPipeline):
             if new is not None and new < 1:
                 raise InputError(f"the given clip already has {before} of the {wanted} frames; ask for more frames.")
             chunks = None if new is None else sampling.chunks_of(new, hidden)
+        late = max(prompts_at or {0: ""})
+        if chunks is not None and late >= chunks:
+            raise InputError(f"no prompt can begin at chunk {late}: the video has {chunks}, counted from 0.")
         plan = sampling.plan(chunks, prefix_frames)
 
         prompts = self.encode_prompt(
