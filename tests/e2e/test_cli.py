@@ -292,11 +292,11 @@ def test_a_clip_of_another_size_is_cropped(generate, frames_of, make_moving_clip
 
 @pytest.mark.parametrize("output", KINDS)
 def test_a_file_tells_what_it_was_made_from(generate, run, output):
-    generate("-o", output, "--frames", 8, "--prompt-at", "1:it falls", "--guidance", 2.5)
+    generate("-o", output, "--frames", 16, "--prompt-at", "1:it falls", "--guidance", 2.5)
     ran = run("info", output, "--json")
     assert (ran.code, ran.err, ran.out.count("\n")) == (0, "", 1)
     facts = json.loads(ran.out)
-    assert (facts["width"], facts["height"], facts["frames"]) == (WIDTH, HEIGHT, 8)
+    assert (facts["width"], facts["height"], facts["frames"]) == (WIDTH, HEIGHT, 16)
     request = facts["metadata"]["request"]
     assert (request["prompt"], request["seed"], request["guidance"]) == ("a red ball bounces", 7, 2.5)
     assert request["prompts_at"] == {"1": "it falls"}

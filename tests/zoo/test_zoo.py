@@ -11,7 +11,7 @@ import animagic
 from animagic import CheckpointError, InputError, zoo
 
 LARGEST_PART = 16 * 2**20  # bytes
-PLAIN = {".json", ".safetensors", ".md", ".png", ".txt", ""}  # "" is LICENSE; a pickle could run code
+PLAIN = {".json", ".safetensors", ".md", ".png", ".jpg", ".txt", ""}  # "" is LICENSE; a pickle could run code
 
 
 def test_names():
