@@ -10,8 +10,9 @@ import torch
 
 from ...errors import InputError
 from ...timeline import ChunkGuidance, Denoiser, Staircase, Window, flow_levels, shortcut_intervals
+from .cache import KeyValueCache
 from .prompts import ChunkPrompts
-from .transformer import KeyValueCache, Magi1Transformer3DModel
+from .transformer import Magi1Transformer3DModel
 
 
 @dataclass(frozen=True)
