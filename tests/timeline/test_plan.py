@@ -37,10 +37,11 @@ def test_whole_clip_takes_every_frame_down_together():
 # The staircase
 
 
-@pytest.mark.parametrize("window_size", [1, 2, 4])
+@pytest.mark.parametrize("window_size", [1, 2, 3, 4, 5, 8])
 @pytest.mark.parametrize("chunks", [1, 2, 3, 7])
 def test_every_chunk_goes_through_every_level_once_in_order(chunks, window_size):
     plan = Staircase(chunks, num_steps=8, window_size=window_size, chunk_width=3)
+    assert len(list(plan.steps())) == plan.total_steps
     seen = levels_of_frames(plan)
     assert sorted(seen) == list(range(3 * chunks))
     for frame, levels in seen.items():
@@ -58,6 +59,14 @@ def test_chunks_in_flight_are_one_stage_apart_and_at_most_window_size(chunks):
         assert 1 <= len(denoised) <= 4
         assert all(older - newer == 2 for older, newer in itertools.pairwise(denoised))
         assert len(levels) - len(denoised) <= 1
+
+
+@pytest.mark.parametrize("num_steps", [5, 6, 7, 50])
+def test_stages_that_cannot_be_equal_differ_by_one_step(num_steps):
+    for step in Staircase(6, num_steps=num_steps, window_size=4, chunk_width=1).steps():
+        levels = [level for level in step.windows[0].levels if level < num_steps]
+        apart = {older - newer for older, newer in itertools.pairwise(levels)}
+        assert apart <= {num_steps // 4, -(-num_steps // 4)}
 
 
 @pytest.mark.parametrize("prefix", [0, 1, 4, 6, 8, 12, 14])
@@ -216,7 +225,7 @@ def test_without_look_back_everything_is_seen():
         (lambda: Staircase(2, 0), "num_steps must be at least 1"),
         (lambda: Staircase(2, 8, window_size=0), "window_size must be at least 1"),
         (lambda: Staircase(2, 8, chunk_width=-6), "chunk_width must be at least 1"),
-        (lambda: Staircase(2, 10), "multiple of 4, the chunks in flight, not 10"),
+        (lambda: Staircase(2, 3), "at least 4, the chunks in flight, not 3"),
         (lambda: Staircase(0, 8), "leave nothing to make"),
         (lambda: Staircase(2, 8, prefix_frames=12), "leave nothing to make after 12 given frames"),
     ],

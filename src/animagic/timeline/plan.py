@@ -110,7 +110,8 @@ class Staircase(Plan):
 
     Args:
         num_chunks: chunks of the timeline, the prefix included; None: endless.
-        num_steps: denoising steps of a chunk, a multiple of `window_size`.
+        num_steps: denoising steps of a chunk, at least `window_size`. Where `window_size` does not divide them, stages
+            differ by a step: any `window_size` of them in a row still make `num_steps`.
         window_size: chunks in flight, = stages a chunk goes through.
         chunk_width: latent frames of a chunk.
         prefix_frames: latent frames at the front that are given. Whole chunks of them are read once, clean; the rest
@@ -131,10 +132,9 @@ class Staircase(Plan):
 
     def __post_init__(self):
         _positive(num_steps=self.num_steps, window_size=self.window_size, chunk_width=self.chunk_width)
-        if self.num_steps % self.window_size:
+        if self.num_steps < self.window_size:
             raise InputError(
-                f"the number of steps must be a multiple of {self.window_size}, the chunks in flight, "
-                f"not {self.num_steps}."
+                f"the number of steps must be at least {self.window_size}, the chunks in flight, not {self.num_steps}."
             )
         if self.prefix_frames < 0:
             raise InputError(f"the prefix cannot have {self.prefix_frames} frames.")
@@ -152,7 +152,11 @@ class Staircase(Plan):
         if self.num_chunks is None:
             return None
         stages = self.num_chunks - self.whole_prefix_chunks + self.window_size - 1
-        return self.whole_prefix_chunks + stages * self.num_steps // self.window_size
+        return self.whole_prefix_chunks + self._steps_before(stages)
+
+    def _steps_before(self, stage: int) -> int:
+        """Denoising steps before a stage begins."""
+        return stage * self.num_steps // self.window_size
 
     def look_back_at(self, level: int) -> int | None:
         """Chunks that a chunk at `level` sees, itself included; None: all."""
@@ -179,7 +183,6 @@ class Staircase(Plan):
 
     def steps(self) -> Iterator[Step]:
         width, offset = self.chunk_width, self.whole_prefix_chunks
-        per_stage = self.num_steps // self.window_size
 
         def frames(first: int, last: int) -> range:
             return range(first * width, last * width)
@@ -198,11 +201,12 @@ class Staircase(Plan):
         for stage in stages:
             newest = offset + stage if self.num_chunks is None else min(offset + stage, self.num_chunks - 1)
             oldest = max(offset, offset + stage - self.window_size + 1)
-            for i in range(per_stage):
+            begin, end = self._steps_before(stage), self._steps_before(stage + 1)
+            for step in range(begin, end):
                 first = oldest
-                levels = [(offset + stage - c) * per_stage + i for c in range(oldest, newest + 1)]
+                levels = [step - self._steps_before(c - offset) for c in range(oldest, newest + 1)]
                 commit = range(0)
-                if i == 0 and oldest > offset:
+                if step == begin and oldest > offset:
                     # The chunk that has just become clean goes along once more, to leave its clean keys and values.
                     first, levels, commit = oldest - 1, [self.num_steps, *levels], frames(oldest - 1, oldest)
                 context = frames(self._context_start(first, levels), first)
@@ -212,6 +216,6 @@ class Staircase(Plan):
                     context,
                     commit=commit,
                 )
-                done = stage >= self.window_size - 1 and i == per_stage - 1
+                done = stage >= self.window_size - 1 and step == end - 1
                 clean = range(max(oldest * width, hidden), (oldest + 1) * width) if done else range(0)
                 yield Step((window,), clean)

@@ -57,13 +57,11 @@ class Magi1Sampling:
         return cls(**values)
 
     def with_steps(self, num_steps: int | None) -> Magi1Sampling:
-        """These settings with another number of steps; raises InputError for one that the window does not divide."""
+        """These settings with another number of steps; raises InputError for fewer than the chunks in flight."""
         if num_steps is None:
             return self
-        window = self.window_size
-        if num_steps < 1 or num_steps % window:
-            near = max(window, round(num_steps / window) * window)
-            raise InputError(f"the number of steps must be a multiple of {window}, not {num_steps}; try {near}.")
+        if num_steps < self.window_size:
+            raise InputError(f"the number of steps must be at least {self.window_size}, not {num_steps}.")
         return replace(self, num_steps=num_steps)
 
     def chunks_of(self, num_frames: int, prefix_frames: int = 0) -> int:
