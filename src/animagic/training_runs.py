@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from . import zoo
 from .errors import InputError
 
 
@@ -28,6 +29,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
 def _check_fields(recipe: dict[str, Any], path: str | Path) -> None:
     """Raises InputError for what would otherwise be found out after hours: unknown fields, no text encoder."""
     from .systems.magi1.autoencoder import AutoencoderKLMagi1
+    from .systems.magi1.distillation import ShortcutObjective
     from .systems.magi1.training import AutoencoderObjective, TransformerObjective
     from .systems.magi1.transformer import Magi1Transformer3DModel
     from .training import SceneBatches, TrainingConfig
@@ -36,6 +38,8 @@ def _check_fields(recipe: dict[str, Any], path: str | Path) -> None:
         "vae": {"model": AutoencoderKLMagi1, "objective": AutoencoderObjective},
         "transformer": {"model": Magi1Transformer3DModel, "objective": TransformerObjective},
     }
+    if "teacher" in recipe:
+        readers = {"transformer": {"objective": ShortcutObjective}}
     for part, own in readers.items():
         for name, reader in {**own, "data": SceneBatches, "training": TrainingConfig}.items():
             section = recipe.get(part) or {}
@@ -73,6 +77,8 @@ def train(
         torch.set_num_threads(threads)
     settings = read_recipe(recipe)
     _check_fields(settings, recipe)
+    if "teacher" in settings:
+        settings["teacher"] = zoo.resolve(str(settings["teacher"]))
     chosen = tuple(parts or PARTS)
     if steps is not None:
         for part in chosen:

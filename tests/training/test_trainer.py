@@ -47,8 +47,9 @@ def final_state(folder: Path) -> dict[str, torch.Tensor]:
     """Everything that a finished run leaves: weights, average, optimiser."""
     state = torch.load(folder / "state.pt", weights_only=True)
     moments = {
-        f"optimiser.{i}.{name}": torch.as_tensor(value)
-        for i, moments in state["optimiser"]["state"].items()
+        f"optimiser.{kind}.{i}.{name}": torch.as_tensor(value)
+        for kind, optimiser in enumerate(state["optimisers"])
+        for i, moments in optimiser["state"].items()
         for name, value in moments.items()
     }
     average = {f"average.{k}": v for k, v in load_file(folder / "average.safetensors").items()}
@@ -108,20 +109,20 @@ def test_a_short_run_never_reaches_the_peak():
 
 def test_the_optimiser_is_given_the_rate(tmp_path):
     rates = []
-    run = trainer(tmp_path, warmup=3, decay=2, on_log=lambda _: rates.append(run.optimiser.param_groups[0]["lr"]))
+    run = trainer(tmp_path, warmup=3, decay=2, on_log=lambda _: rates.append(run.optimisers[0].param_groups[0]["lr"]))
     run.run()
     assert rates == pytest.approx([0.05 * run.config.rate(step) for step in range(6)])
 
 
 def test_vectors_are_not_decayed(tmp_path):
-    groups = trainer(tmp_path, weight_decay=0.3).optimiser.param_groups
+    groups = trainer(tmp_path, weight_decay=0.3).optimisers[0].param_groups
     assert [(group["weight_decay"], {p.ndim for p in group["params"]}) for group in groups] == [
         (0.3, {2}),
         (0.0, {1}),
     ]
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"log_every": 0}, {"save_every": 0}, {"precision": "fp8"}], ids=str)
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"optimiser": "sgd"}, {"log_every": 0}, {"save_every": 0}, {"precision": "fp8"}], ids=str)
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(InputError):
         TrainingConfig(**{"steps": 10, **wrong})
@@ -175,6 +176,31 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, stopped_at):
         again = trainer(tmp_path / "parts")
     again.run()
     assert_same(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
+
+
+def deep() -> torch.nn.Module:
+    torch.manual_seed(0)
+    blocks = torch.nn.ModuleList([torch.nn.Linear(3, 3)])
+    return torch.nn.ModuleDict({"blocks": blocks, "head": torch.nn.Linear(3, 1)})
+
+
+def deep_objective(model, batch, generator):
+    return (model["head"](model["blocks"][0](batch["x"])) - 1).square().mean(), {}
+
+
+def test_muon_takes_the_matrices_of_repeated_blocks_and_resumes(tmp_path):
+    settings = {"objective": deep_objective, "optimiser": "muon"}
+    run = trainer(tmp_path / "whole", model=deep(), **settings)
+    muon, adamw = ([tuple(p.shape) for group in o.param_groups for p in group["params"]] for o in run.optimisers)
+    assert (muon, adamw) == ([(3, 3)], [(1, 3), (3,), (1,)])
+    run.run()
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path / "parts", model=deep(), on_log=Stop(4), **settings).run()
+    trainer(tmp_path / "parts", model=deep(), **settings).run()
+    assert_same(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
+    other = trainer(tmp_path / "other", model=deep(), objective=deep_objective)
+    other.run()
+    assert not torch.equal(other.average["blocks"][0].weight, run.average["blocks"][0].weight)
 
 
 def test_loading_ahead_in_a_process_changes_nothing(tmp_path):

@@ -64,6 +64,13 @@ class TextGuidance(_Guidance):
         return unprompted + self.scale * (prompted - unprompted)
 
 
+def scales_at(times: torch.Tensor, ranges: Sequence[float], scales: Sequence[float]) -> torch.Tensor:
+    """The scale that holds at each time; `ranges` are the increasing times at which the next one begins."""
+    starts = torch.tensor(ranges, device=times.device)
+    index = (starts <= times[..., None] + 1e-7).sum(-1) - 1
+    return torch.tensor(scales, device=times.device)[index]
+
+
 class ChunkGuidance(_Guidance):
     """MAGI-1's guidance by the text and by the chunks before:
     (1 - p) v(alone) + (p - s) v(history) + s v(history, text), with p and s chosen by each frame's time.
@@ -87,13 +94,12 @@ class ChunkGuidance(_Guidance):
     ):
         super().__init__(denoiser)
         self.times = times
-        self.ranges = torch.tensor(ranges)
-        self.history_scales, self.text_scales = torch.tensor(history_scales), torch.tensor(text_scales)
+        self.ranges, self.history_scales, self.text_scales = ranges, history_scales, text_scales
 
     def __call__(self, latents: torch.Tensor, window: Window) -> torch.Tensor:
         times = self.times[torch.tensor(window.levels)]
-        index = (self.ranges[None] <= times[:, None] + 1e-7).sum(1) - 1
-        history, text = self.history_scales[index], self.text_scales[index]
+        history = scales_at(times, self.ranges, self.history_scales)
+        text = scales_at(times, self.ranges, self.text_scales)
         denoised = torch.tensor([level < len(self.times) - 1 for level in window.levels])
 
         def wanted(factor: torch.Tensor) -> torch.Tensor:

@@ -29,7 +29,8 @@ class SceneBatches(Dataset):
             what a small model can learn first.
         split: which scenes.
 
-    Items: {"video": uint8 (clips, 3, frames, height, width), "captions": list[str], "held": bool (clips,)}.
+    Items: {"video": uint8 (clips, 3, frames, height, width), "captions": list[str], "held": bool (clips,),
+    "index": int}.
     """
 
     seed: int
@@ -76,6 +77,7 @@ class SceneBatches(Dataset):
             "video": torch.from_numpy(video).permute(0, 4, 1, 2, 3),
             "captions": captions,
             "held": torch.from_numpy(held),
+            "index": step,
         }
 
 

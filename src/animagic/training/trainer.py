@@ -39,6 +39,8 @@ class TrainingConfig:
     warmup: int = 200
     decay: int = 1000
     weight_decay: float = 0.01
+    optimiser: str = "adamw"
+    """"adamw", or "muon" (orthogonalised momentum, arXiv 2502.16982) for the matrices of the repeated blocks."""
     betas: tuple[float, float] = (0.9, 0.95)
     gradient_clip: float = 1.0
     ema: float = 0.999
@@ -52,6 +54,10 @@ class TrainingConfig:
     def __post_init__(self):
         if self.steps < 1 or self.log_every < 1 or self.save_every < 1:
             raise InputError("steps, log_every and save_every must be at least 1.")
+        if self.optimiser not in ("adamw", "muon"):
+            raise InputError(f"optimiser {self.optimiser!r} is unknown; choose adamw or muon.")
+        if self.optimiser == "muon" and not hasattr(torch.optim, "Muon"):
+            raise InputError(f"PyTorch {torch.__version__} has no Muon; install 2.9 or newer, or choose adamw.")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise InputError(f"precision {self.precision!r} is unknown; choose auto, fp32 or bf16.")
 
@@ -66,6 +72,31 @@ def _mixed_precision(precision: str) -> str:
     if precision == "bf16" and not good:
         raise InputError("this device has no bfloat16; choose precision fp32 or auto.")
     return "bf16" if good and precision != "fp32" else "no"
+
+
+def _optimisers(model: nn.Module, config: TrainingConfig) -> list[torch.optim.Optimizer]:
+    """AdamW for everything that is trained; with "muon", Muon for the matrices of the repeated blocks before it."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimisers: list[torch.optim.Optimizer] = []
+    if config.optimiser == "muon":
+        repeated = [list(module.parameters()) for module in model.modules() if isinstance(module, nn.ModuleList)]
+        matrices = {id(p): p for block in repeated for p in block if p.ndim == 2 and p.requires_grad}
+        parameters = [p for p in parameters if id(p) not in matrices]
+        # Scaled so that the learning rate and weight decay of AdamW are right for it too.
+        optimisers.append(
+            torch.optim.Muon(
+                list(matrices.values()),
+                lr=config.learning_rate,
+                weight_decay=config.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    # Vectors (norms, biases, bands) are not to be pulled to zero.
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [*optimisers, torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)]
 
 
 class Trainer:
@@ -97,15 +128,8 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.accelerator = Accelerator(mixed_precision=_mixed_precision(config.precision))
         set_seed(config.seed)
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        # Vectors (norms, biases, bands) are not to be pulled to zero.
-        groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
         self.average = copy.deepcopy(model).eval().requires_grad_(False).to(self.accelerator.device)
-        self.model, self.optimiser = self.accelerator.prepare(model, optimiser)
+        self.model, *self.optimisers = self.accelerator.prepare(model, *_optimisers(model, config))
         self.step = 0
         if (self.folder / "state.pt").exists():
             self._load()
@@ -126,8 +150,9 @@ class Trainer:
         for batch in loader:
             # Each step has its own randomness, so that a resumed run repeats it.
             generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + self.step)
-            for group in self.optimiser.param_groups:
-                group["lr"] = config.learning_rate * config.rate(self.step)
+            for optimiser in self.optimisers:
+                for group in optimiser.param_groups:
+                    group["lr"] = config.learning_rate * config.rate(self.step)
             with self.accelerator.autocast():
                 loss, figures = self.objective(self.model, batch, generator)
             self.accelerator.backward(loss)
@@ -137,8 +162,9 @@ class Trainer:
                 raise FloatingPointError(
                     f"step {self.step + 1}: loss or gradient is not finite; lower the learning rate"
                 )
-            self.optimiser.step()
-            self.optimiser.zero_grad()
+            for optimiser in self.optimisers:
+                optimiser.step()
+                optimiser.zero_grad()
             self._update_average()
             self.step += 1
 
@@ -186,7 +212,7 @@ class Trainer:
                 "config": asdict(self.config),
                 "model": model.state_dict(),
                 "average": average,  # again: the two files are not replaced in one instant
-                "optimiser": self.optimiser.state_dict(),
+                "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             },
             self.folder / "state.new",
         )
@@ -201,7 +227,8 @@ class Trainer:
             state = torch.load(path, map_location="cpu", weights_only=True)
             self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
-            self.optimiser.load_state_dict(state["optimiser"])
+            for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(saved)
         except (RuntimeError, KeyError, ValueError, EOFError) as error:
             raise CheckpointError(f"{path} does not fit this recipe ({error}); give another folder.") from error
         self.step = state["step"]

@@ -1,7 +1,9 @@
-"""From a recipe file to a trained MAGI-1: the autoencoder, then the transformer, then the folder a pipeline loads."""
+"""From a recipe file to a trained MAGI-1: the autoencoder, then the transformer, then the folder a pipeline loads;
+or from a trained one to one that is distilled."""
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ from ...errors import CheckpointError, InputError
 from ...training import SceneBatches, Trainer, TrainingConfig
 from ...training.data import to_unit
 from .autoencoder import AutoencoderKLMagi1
+from .distillation import ShortcutObjective
 from .training import AutoencoderObjective, TransformerObjective, initialise
 from .transformer import Magi1Transformer3DModel
 
@@ -34,9 +37,13 @@ def train(
     Each part goes on from its own checkpoint. The autoencoder's encoder must be final before the transformer starts:
     with `encoder_depth: 0` it is the PCA of the first part's first step, so both can be trained at the same time.
 
+    A recipe with a `teacher`, the folder of a trained model, distils it: see `distil`.
+
     Raises: InputError for a recipe that cannot be used, CheckpointError for a folder of another recipe.
     """
     folder = Path(folder)
+    if "teacher" in recipe:
+        return distil(recipe, folder, on_log)
     unknown = set(parts) - set(PARTS)
     if unknown:
         raise InputError(f"part {sorted(unknown)[0]!r} is unknown; choose from {', '.join(PARTS)}.")
@@ -59,6 +66,46 @@ def train(
         objective = TransformerObjective(vae, text_encoder, tokenizer, **section["objective"])
         _train_part(transformer, objective, section, folder / "transformer", on_log)
     return export(recipe, folder)
+
+
+def distil(recipe: dict[str, Any], folder: Path, on_log: Callable[[str, dict], None] | None = None) -> Path:
+    """Train a student that needs fewer steps and one pass, starting from its teacher; returns `folder/model`.
+
+    The student keeps the teacher's autoencoder and text encoder; the recipe's `sampling` is laid over its settings.
+    """
+    from .pipeline import Magi1Pipeline
+
+    missing = [
+        f"transformer.{b}" for b in ("objective", "data", "training") if b not in (recipe.get("transformer") or {})
+    ]
+    missing += ["sampling"] if "sampling" not in recipe else []
+    if missing:
+        raise InputError(f"the recipe lacks {missing[0]}.")
+    pipe = Magi1Pipeline.from_pretrained(recipe["teacher"], dtype=torch.float32)
+    if pipe.sampling.distill:
+        raise InputError(f"{recipe['teacher']} is distilled already; give a base model as the teacher.")
+    section, teacher = recipe["transformer"], pipe.transformer.requires_grad_(False)
+    student = copy.deepcopy(teacher).requires_grad_(True)
+    objective = ShortcutObjective(
+        pipe.vae.requires_grad_(False),
+        pipe.text_encoder.requires_grad_(False),
+        pipe.tokenizer,
+        teacher=teacher,
+        sampling=pipe.sampling,
+        **section["objective"],
+    )
+    _train_part(student, objective, section, folder / "transformer", on_log)
+    student.load_state_dict(load_file(folder / "transformer" / "average.safetensors"))
+    config = copy.deepcopy(dict(pipe.config.config or {}))
+    for name, values in recipe["sampling"].items():
+        config[name] = {**config.get(name, {}), **values}
+    parts = {
+        **pipe.components,
+        "transformer": student.half(),
+        "vae": pipe.vae.half(),
+        "text_encoder": pipe.text_encoder.half(),
+    }
+    return _save(Magi1Pipeline(**parts, config=config), folder / "model")
 
 
 def read_weights(path: str) -> dict[str, torch.Tensor]:
@@ -147,7 +194,10 @@ def export(recipe: dict[str, Any], folder: Path) -> Path:
         tokenizer=AutoTokenizer.from_pretrained(source / "tokenizer"),
         config=recipe["sampling"],
     )
-    target = folder / "model"
+    return _save(pipe, folder / "model")
+
+
+def _save(pipe: Any, target: Path) -> Path:
     if target.exists():
         shutil.rmtree(target)
     pipe.save_pretrained(target)

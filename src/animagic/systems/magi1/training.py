@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -49,6 +49,47 @@ class AutoencoderObjective:
         if any(p.requires_grad for p in model.encoder.parameters()):
             loss = loss + self.kl * posterior.kl().mean()
         return loss, {"psnr": float(10 * torch.log10(4 / squared.detach()))}
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A batch as the transformer meets it.
+
+    latents, noise: (size, channels, frames, height, width); caption: (size, length, channels); mask: (size, length);
+    positions: (size, chunks) in the schedule, 1 = clean; given: (size, frames), True where the frame is given;
+    width: latent frames of a chunk.
+    """
+
+    latents: torch.Tensor
+    noise: torch.Tensor
+    caption: torch.Tensor
+    mask: torch.Tensor
+    positions: torch.Tensor
+    given: torch.Tensor
+    width: int
+
+    @property
+    def clean(self) -> torch.Tensor:
+        """(size, chunks), True where a chunk is history."""
+        return self.positions >= 1
+
+    def part(self, which: torch.Tensor) -> Clips:
+        """Some of the samples."""
+        parts: dict[str, Any] = {k: v[which] for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
+        return replace(self, **parts)
+
+    def spread(self, t: torch.Tensor) -> torch.Tensor:
+        """(size, chunks) to a value for every frame, shaped to go with latents."""
+        return t.repeat_interleave(self.width, dim=1)[:, None, :, None, None]
+
+    def noisy(self, t: torch.Tensor) -> torch.Tensor:
+        """The latents at times t (size, chunks)."""
+        return torch.lerp(self.noise, self.latents, self.spread(t))
+
+    def shown(self, state: torch.Tensor) -> torch.Tensor:
+        """A state as the network sees it: given frames and clean chunks as they are."""
+        known = self.given | self.clean.repeat_interleave(self.width, dim=1)
+        return torch.where(known[:, None, :, None, None], self.latents, state)
 
 
 @dataclass
@@ -115,68 +156,70 @@ class TransformerObjective:
         std = torch.tensor(network.config.data_std, device=network.device)
         return (std**2 / (std**2).mean())[:, None, None, None]
 
-    def __call__(self, model: Any, batch: dict, generator: torch.Generator):
-        device = generator.device
-        network: Magi1Transformer3DModel = model.module if hasattr(model, "module") else model
-        width = network.config.chunk_width
+    def clips(self, network: Magi1Transformer3DModel, batch: dict, generator: torch.Generator) -> Clips:
+        """A batch of videos and captions as latents, text and places in the schedule."""
+        device, width = generator.device, network.config.chunk_width
         self.autoencoder.to(device)
         self.text_encoder.to(device)
         with torch.no_grad():
-            video = to_unit(batch["video"].to(device))
-            posterior: Any = self.autoencoder.encode(video)
+            posterior: Any = self.autoencoder.encode(to_unit(batch["video"].to(device)))
             latents = posterior.latent_dist.mode() * self.autoencoder.config.scaling_factor
             caption, mask = self._captions(batch["captions"], device)
         size, _, frames = latents.shape[:3]
         chunks = frames // width
-
-        def chance(share: float) -> torch.Tensor:
-            return torch.rand(size, generator=generator, device=device) < share
-
-        u = self.positions(size, chunks, generator)
-        t = self.times(u, chance(0.6)[:, None])
+        positions = self.positions(size, chunks, generator)
         # Given frames at the front: one where the clip is a picture that begins to move, any number elsewhere.
         many = torch.randint(2, max(3, frames), (size,), generator=generator, device=device)
-        given = torch.where(batch["held"].to(device), 1, torch.where(chance(self.prefix), many, 0))
+        with_prefix = torch.rand(size, generator=generator, device=device) < self.prefix
+        given = torch.where(batch["held"].to(device), 1, torch.where(with_prefix, many, 0))
         whole = torch.arange(chunks, device=device) < (given // width)[:, None]
-        u = torch.where(whole, torch.ones_like(u), u)
-        clean = u >= 1
-        t = torch.where(clean, torch.full_like(t, self.clean_t), t)
-        given_frame = torch.arange(frames, device=device) < given[:, None]
-
+        positions = torch.where(whole, torch.ones_like(positions), positions)
         noise = torch.randn(latents.shape, generator=generator, device=device)
-        time = t.repeat_interleave(width, dim=1)
-        spread = time[:, None, :, None, None]
-        noisy = (1 - spread) * noise + spread * latents
-        shown = torch.where((given_frame | (time >= self.clean_t))[:, None, :, None, None], latents, noisy)
+        given_frames = torch.arange(frames, device=device) < given[:, None]
+        return Clips(latents, noise, caption, mask, positions, given_frames, width)
 
-        dropped = chance(self.drop_text)
+    def read(self, network: Magi1Transformer3DModel, clips: Clips, without: torch.Tensor):
+        """What each chunk reads, (size, chunks, length, channels) and its mask: the null caption where `without`."""
         null = network.y_embedder.null_caption_embedding
-        without = dropped[:, None] | clean  # clean chunks read the null caption, whatever the rest reads
-        caption, mask = caption[:, : len(null)], mask[:, : len(null)]
+        caption, mask = clips.caption[:, : len(null)], clips.mask[:, : len(null)]
         length = max(caption.shape[1], min(50, len(null)))
         caption = nn.functional.pad(caption, (0, 0, 0, length - caption.shape[1]))
         mask = nn.functional.pad(mask, (0, length - mask.shape[1]))
-        null_mask = torch.arange(length, device=device) < 50
+        null_mask = torch.arange(length, device=mask.device) < 50
         text = torch.where(without[..., None, None], null[:length], caption[:, None])
-        text_mask = torch.where(without[..., None], null_mask, mask[:, None])
+        return text, torch.where(without[..., None], null_mask, mask[:, None])
 
-        velocity = model(
-            shown,
-            t,
-            text,
-            encoder_attention_mask=text_mask,
-            caption_dropped=dropped[:, None].expand(size, chunks),
-            return_dict=False,
-        )[0]
-        learned = (~given_frame & (time < self.clean_t)).float()
-        error = (velocity - (latents - noise)).square() * self._channel_weights(network)
-        error = error.mean(dim=(1, 3, 4))
+    def loss(self, network: Magi1Transformer3DModel, clips: Clips, velocity, target, t: torch.Tensor):
+        """The weighted error of the frames that are made, (size, chunks) times `t`; and figures by time."""
+        time = clips.spread(t)[:, 0, :, 0, 0]
+        learned = (~clips.given & ~clips.clean.repeat_interleave(clips.width, dim=1)).float()
+        error = ((velocity - target).square() * self._channel_weights(network)).mean(dim=(1, 3, 4))
         loss = (error * learned).sum() / learned.sum().clamp_min(1)
         figures = {}
         for name, low, high in (("noisy", 0.0, 0.1), ("middle", 0.1, 0.5), ("nearly_clean", 0.5, 1.0)):
             part = learned * ((time >= low) & (time < high))
             figures[name] = float((error.detach() * part).sum() / part.sum()) if part.sum() else float("nan")
         return loss, figures
+
+    def __call__(self, model: Any, batch: dict, generator: torch.Generator):
+        device = generator.device
+        network: Magi1Transformer3DModel = model.module if hasattr(model, "module") else model
+        clips = self.clips(network, batch, generator)
+        size = len(clips.latents)
+        squared = torch.rand(size, generator=generator, device=device) < 0.6
+        t = torch.where(clips.clean, self.clean_t, self.times(clips.positions, squared[:, None]))
+        dropped = torch.rand(size, generator=generator, device=device) < self.drop_text
+        # Clean chunks read the null caption, whatever the rest reads.
+        text, text_mask = self.read(network, clips, dropped[:, None] | clips.clean)
+        velocity = model(
+            clips.shown(clips.noisy(t)),
+            t,
+            text,
+            encoder_attention_mask=text_mask,
+            caption_dropped=dropped[:, None].expand_as(t),
+            return_dict=False,
+        )[0]
+        return self.loss(network, clips, velocity, clips.latents - clips.noise, t)
 
 
 @torch.no_grad()
