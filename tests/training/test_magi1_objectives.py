@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from animagic.systems.magi1.autoencoder import AutoencoderKLMagi1
-from animagic.systems.magi1.sampling import Magi1Sampling
+from animagic.systems.magi1.distillation import ShortcutObjective
+from animagic.systems.magi1.prompts import ChunkPrompts, TextEmbedding, null_caption
+from animagic.systems.magi1.sampling import Magi1Denoiser, Magi1Sampling
 from animagic.systems.magi1.training import AutoencoderObjective, TransformerObjective, initialise
-from animagic.timeline import flow_levels
+from animagic.timeline import Window, flow_levels
 from animagic.training import SceneBatches, Trainer, TrainingConfig
 
 WIDTH = 2  # latent frames of a chunk; four times as many pixels
@@ -322,3 +324,112 @@ def test_a_new_transformer_starts_at_the_best_linear_guess_and_looks_near(tiny_t
     n = model.rope.bands.numel()
     assert (biases[0][n : 3 * n] > biases[0][0]).all()  # even layers: along time, at the same place
     assert torch.equal(biases[1][: 3 * n], torch.full((3 * n,), 0.5))
+
+
+# Distillation
+
+
+@pytest.fixture
+def shortcut(autoencoder):
+    def make(teacher, **settings) -> ShortcutObjective:
+        given = {"text_length": 12, "prefix": 0.0, "sampling": SETTINGS, **settings}
+        return ShortcutObjective(autoencoder, Encoder(), tokenizer, teacher=teacher, **given)
+
+    return make
+
+
+SETTINGS = Magi1Sampling(
+    cfg_t_range=(0.0, 0.1, 0.4),
+    prev_chunk_scales=(1.5, 1.0, 1.0),
+    text_scales=(4.0, 3.0, 0.0),
+    num_steps=64,
+    chunk_width=WIDTH,
+)
+
+
+class Remembers(ShortcutObjective):
+    """Keeps what the student was asked for."""
+
+    def loss(self, network, clips, velocity, target, t):
+        self.clips, self.target, self.t = clips, target, t
+        return super().loss(network, clips, velocity, target, t)
+
+
+def remembering(objective: ShortcutObjective) -> Remembers:
+    return Remembers(**vars(objective))
+
+
+def test_the_smallest_step_is_the_guided_teacher(shortcut, tiny_transformer):
+    """The target of a clip of one chunk is what the base model's own sampler computes there."""
+    torch.manual_seed(0)
+    teacher = tiny_transformer(in_channels=4, out_channels=4, caption_channels=8, chunk_width=WIDTH)
+    torch.nn.init.normal_(teacher.final_linear.linear.weight)
+    objective = remembering(shortcut(teacher, sizes=(64,)))
+    objective(teacher, batches(chunks=1, clips=6)[0], generator())
+    clips = objective.clips
+    plan = SETTINGS.plan(1)
+    checked = 0
+    for i in range(6):
+        if clips.clean[i].any():
+            continue
+        level = int((clips.positions[i, 0] * 64).floor())
+        text = TextEmbedding(clips.caption[i : i + 1], clips.mask[i : i + 1].long())
+        null = null_caption(teacher.y_embedder.null_caption_embedding, 1)
+        denoiser = SETTINGS.guide(Magi1Denoiser(teacher, ChunkPrompts(((0, text),), null), plan, SETTINGS))
+        window = Window(range(WIDTH), (level,) * WIDTH)
+        with torch.no_grad():
+            expected = denoiser(clips.noisy(objective.t)[i : i + 1], window)[0]
+        torch.testing.assert_close(objective.target[i], expected, rtol=1e-4, atol=1e-4)
+        checked += 1
+    assert checked >= 4
+
+
+class Straight(torch.nn.Module):
+    """A student whose velocity is the state plus the time and the step size that it was told: easy to step by hand."""
+
+    def __init__(self, transformer):
+        super().__init__()
+        self.module, self.asked = transformer, []
+
+    def forward(self, state, t, text, *, shortcut, **_):
+        self.asked.append(shortcut)
+        wide = [x.repeat_interleave(WIDTH, dim=1)[:, None, :, None, None] for x in (t, shortcut)]
+        return (state + wide[0] + 0.01 * wide[1],)
+
+
+def test_a_large_step_is_two_small_ones(shortcut, tiny_transformer):
+    teacher = tiny_transformer(in_channels=4, out_channels=4, caption_channels=8, chunk_width=WIDTH)
+    objective = remembering(shortcut(teacher, sizes=(16, 8, 4)))
+    student = Straight(teacher)
+    objective(student, batches(chunks=2, clips=6)[0], generator(3))
+    clips, times = objective.clips, flow_levels(32)
+    # Two small steps for the samples of 8 and 4 steps, then the step that is learned, of all.
+    assert [x[:, 0].tolist() for x in student.asked] == [[8, 4] * 2, [8, 4] * 2, [8, 4, 2] * 2]
+    moved = 0
+    for i, steps in enumerate((16, 8, 4) * 2):
+        if steps == 16:
+            continue
+        for chunk in range(2):
+            if clips.clean[i, chunk]:
+                continue
+            place = int((clips.positions[i, chunk] * steps).floor()) * 32 // steps
+            begin, middle, end = (times[place + k * 16 // steps] for k in range(3))
+            rows = slice(chunk * WIDTH, (chunk + 1) * WIDTH)
+            told = 0.01 * steps  # of a schedule with twice the steps
+            start = ((1 - begin) * clips.noise + begin * clips.latents)[i, :, rows]
+            halfway = start + (middle - begin) * (start + begin + told)
+            arrived = halfway + (end - middle) * (halfway + middle + told)
+            expected = (arrived - start) / (end - begin)
+            torch.testing.assert_close(objective.target[i, :, rows], expected, rtol=1e-3, atol=1e-3)
+            moved += 1
+    assert moved >= 4
+
+
+def test_step_sizes_come_in_turn_from_batch_to_batch(shortcut, tiny_transformer):
+    teacher = tiny_transformer(in_channels=4, out_channels=4, caption_channels=8, chunk_width=WIDTH)
+    objective, told = shortcut(teacher, sizes=(8, 4, 2)), []
+    for step in range(3):
+        student = Straight(teacher)
+        objective(student, batches(chunks=1, clips=1)[step], generator(step))
+        told.append(float(student.asked[-1]))
+    assert told == [4, 2, 1]

@@ -122,7 +122,9 @@ def test_vectors_are_not_decayed(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"optimiser": "sgd"}, {"log_every": 0}, {"save_every": 0}, {"precision": "fp8"}], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"optimiser": "sgd"}, {"log_every": 0}, {"save_every": 0}, {"precision": "fp8"}], ids=str
+)
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(InputError):
         TrainingConfig(**{"steps": 10, **wrong})
