@@ -1,5 +1,6 @@
 """What several folders of tests share."""
 
+import copy
 import os
 import signal
 import subprocess
@@ -65,6 +66,12 @@ def make_transformer(seed: int = 0, **settings):
 def tiny_transformer():
     """Makes MAGI-1 transformers of a few thousand random weights; every norm, gate and bias takes part."""
     return make_transformer
+
+
+@pytest.fixture
+def tiny_sampling() -> dict:
+    """The sampling settings that go with the tiny transformer; a test may change them."""
+    return copy.deepcopy(TINY_SAMPLING)
 
 
 def moving_clip(frames: int = 16, height: int = 32, width: int = 48) -> np.ndarray:

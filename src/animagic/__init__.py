@@ -9,8 +9,11 @@ __version__ = "0.1.0"
 
 # Public name -> the module that has it. `import animagic` itself imports nothing heavy.
 _HOMES = {
+    "AutoModel": "animagic.zoo.auto",
     "AutoencoderKLMagi1": "animagic.systems.magi1.autoencoder",
+    "LivePrompt": "animagic.systems.magi1.live",
     "Magi1ImageToVideoPipeline": "animagic.systems.magi1.pipeline",
+    "Magi1LoraLoaderMixin": "animagic.systems.magi1.lora",
     "Magi1Pipeline": "animagic.systems.magi1.pipeline",
     "Magi1SpecialTokens": "animagic.systems.magi1.prompts",
     "Magi1Transformer3DModel": "animagic.systems.magi1.transformer",
@@ -25,7 +28,7 @@ _HOMES = {
     # diffusers looks for its base class beside ours when it loads a pipeline folder.
     "ModelMixin": "diffusers",
 }
-_MODULES = ("checkpoints", "layers", "media", "synthetic", "systems", "timeline", "training", "zoo")
+_MODULES = ("checkpoints", "hooks", "layers", "media", "synthetic", "systems", "timeline", "training", "utils", "zoo")
 
 __all__ = [*_HOMES, *_MODULES, "__version__"]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from .errors import AnimagicError, CheckpointError, InputError, MediaError
 if TYPE_CHECKING:
     import numpy as np
 
+    from .systems.magi1.live import LivePrompt
     from .systems.magi1.pipeline import Magi1Pipeline
 
 MAX_SEED = 2**63 - 1
@@ -28,7 +30,14 @@ MAX_SEED = 2**63 - 1
 class Request:
     """What a video is made from; stored in the file, so that it can be made again.
 
-    None means: as the model does by itself. `image` and `video` are paths; `prompts_at` maps chunk -> prompt.
+    None means: as the model does by itself. `endless`: the plan has no end, and `frames` says where it was stopped
+    (None: not yet). `image` and `video` are paths; `prompts_at` maps chunk -> prompt, and `hand_over` says over how
+    many chunks such a prompt takes over.
+    `model` may be an original configuration file (.json), with `settings` ("SECTION.FIELD=VALUE") in place of its own.
+    `special_tokens` and `negative_special_tokens` are names of tokens, `special_token_file` has their table.
+    `video_part` "first" is the published code's way with a clip: its first frames are gone on from, and not shown
+    again; else its last ones are, and are kept in front. `prompt_given` and `prompts_at_given` are the words that an
+    enhancer made the prompts from. `loras` maps file, folder or hub id -> weight.
     Raises: InputError for values that no model could use.
     """
 
@@ -46,6 +55,16 @@ class Request:
     negative_prompt: str | None = None
     prompts_at: dict[int, str] = field(default_factory=dict)
     fit: str = "crop"
+    loras: dict[str, float] = field(default_factory=dict)
+    endless: bool = False
+    hand_over: int = 0
+    special_tokens: tuple[str, ...] = ()
+    negative_special_tokens: tuple[str, ...] = ()
+    special_token_file: str | None = None
+    settings: tuple[str, ...] = ()
+    video_part: str | None = None
+    prompt_given: str | None = None
+    prompts_at_given: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self):
         if not self.prompt.strip():
@@ -61,12 +80,26 @@ class Request:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, not {value}.")
+        if self.hand_over < 0:
+            raise InputError(f"hand_over must be at least 0, not {self.hand_over}.")
         if self.fps is not None and not 0 < self.fps <= 240:
             raise InputError(f"fps must lie between 0 and 240, not {self.fps:g}.")
         if not 0 <= self.seed <= MAX_SEED:
             raise InputError(f"the seed must lie between 0 and 2^63 - 1, not {self.seed}.")
         if self.fit not in ("crop", "pad", "stretch"):
             raise InputError(f"fit {self.fit!r} is unknown; choose crop, pad or stretch.")
+        for name, weight in self.loras.items():
+            if not name or not math.isfinite(weight):
+                raise InputError(f"a LoRA is a file with a number as its weight, not {name!r} with {weight}.")
+        if self.video_part not in (None, "first", "last"):
+            raise InputError(f"video_part {self.video_part!r} is unknown; choose first or last.")
+        if self.settings and not self.is_original:
+            raise InputError(f"settings such as {self.settings[0]} need an original configuration file as the model.")
+
+    @property
+    def is_original(self) -> bool:
+        """Whether the model is an original configuration file."""
+        return self.model.endswith(".json")
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, Any], source: str = "the file") -> Request:
@@ -77,7 +110,11 @@ class Request:
         known = {f.name for f in fields(cls)}
         values = {k: v for k, v in stored.items() if k in known}
         try:
-            values["prompts_at"] = {int(k): v for k, v in (stored.get("prompts_at") or {}).items()}
+            for name in ("prompts_at", "prompts_at_given"):
+                values[name] = {int(k): v for k, v in (stored.get(name) or {}).items()}
+            values["loras"] = {str(k): float(v) for k, v in (stored.get("loras") or {}).items()}
+            for name in ("special_tokens", "negative_special_tokens", "settings"):
+                values[name] = tuple(stored.get(name) or ())
             return cls(**values)
         except InputError:
             raise
@@ -121,21 +158,60 @@ def default_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def load_pipeline(model: str, device: str | None = None) -> Magi1Pipeline:
-    """The pipeline of a model, quietly, on a device."""
+def _be_quiet() -> None:
     import diffusers
     import transformers
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+
+
+def load_pipeline(model: str, device: str | None = None) -> Magi1Pipeline:
+    """The pipeline of a model, quietly, on a device."""
+    _be_quiet()
     pipe = zoo.load(model)
     pipe.set_progress_bar_config(disable=True)
+    device = device or default_device()
+    with _refusing(device):
+        return pipe.to(device)
+
+
+@contextmanager
+def _refusing(device: str) -> Iterator[None]:
+    """What PyTorch raises where a device is not there, or too small, becomes an InputError."""
     try:
-        return pipe.to(device or default_device())
+        yield
     except (AssertionError, NotImplementedError, RuntimeError) as error:  # AssertionError: PyTorch without CUDA
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        raise InputError(f"the device {device or default_device()} cannot be used here: {reason}.") from error
+        raise InputError(f"the device {device} cannot be used here: {reason}.") from error
+
+
+def pipeline_for(request: Request, device: str | None = None, *, allow_pickle: bool = False) -> Magi1Pipeline:
+    """The pipeline that a request names: a model's, or that of an original configuration file, on a device.
+
+    allow_pickle: read original weights that are pickle files, too.
+    Raises: InputError, CheckpointError.
+    """
+    if request.is_original:
+        import torch
+
+        from .systems.magi1 import original
+
+        _be_quiet()
+        device = device or default_device()
+        with _refusing(device):
+            torch.ones(1, device=device).item()  # before gigabytes are read
+        pipe = original.load_pipeline(request.model, request.settings, device=device, allow_pickle=allow_pickle)
+        pipe.set_progress_bar_config(disable=True)
+    else:
+        pipe = load_pipeline(request.model, device)
+    if request.special_token_file is not None:
+        from .systems.magi1.files import read_special_tokens
+
+        channels = pipe.transformer.config.caption_channels
+        pipe.register_modules(special_tokens=read_special_tokens(Path(request.special_token_file), channels))
+    return pipe
 
 
 def slug(prompt: str) -> str:
@@ -156,9 +232,19 @@ def _fingerprint(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else ""
 
 
+def _input_files(request: Request) -> dict[str, str]:
+    """The files that the request names, by what they are. Raises InputError for a LoRA that is not there."""
+    names = ("image", "video", "special_token_file", *(("model",) if request.is_original else ()))
+    files = {name: path for name in names if (path := getattr(request, name))}
+    if request.loras:
+        from .systems.magi1.lora import find_lora_file
+
+        files |= {f"LoRA {name}": str(find_lora_file(name)) for name in request.loras}
+    return files
+
+
 def _fingerprints(request: Request) -> dict[str, str]:
-    """Of the input files that the request names."""
-    return {name: _fingerprint(path) for name in ("image", "video") if (path := getattr(request, name))}
+    return {name: _fingerprint(path) for name, path in _input_files(request).items()}
 
 
 def metadata(request: Request, plan: Any) -> dict[str, Any]:
@@ -177,10 +263,12 @@ def metadata(request: Request, plan: Any) -> dict[str, Any]:
 
 def check_inputs(request: Request, stored: dict[str, Any]) -> None:
     """Raises InputError if an input file is no longer the one that `stored` metadata speaks of."""
+    files = _input_files(request)
     for name, fingerprint in (stored.get("inputs") or {}).items():
-        path = getattr(request, name)
+        path = files.get(name)
         if path and fingerprint and _fingerprint(path) != fingerprint:
-            raise InputError(f"the {name} {path} is missing or has changed since; the same frames cannot be made.")
+            what = name.replace("_", " ")
+            raise InputError(f"the {what} {path} is missing or has changed since; the same frames cannot be made.")
 
 
 class _Sampled:
@@ -208,7 +296,10 @@ def generate(
     contact_sheet: str | Path | None = None,
     preview: str | Path | None = None,
     resume: bool = False,
+    allow_pickle: bool = False,
     on_report: Callable[[Report], None] | None = None,
+    live: LivePrompt | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Result:
     """Carry out a request and write the video while it is made.
 
@@ -218,7 +309,10 @@ def generate(
         contact_sheet: a PNG of evenly spaced frames, to look at.
         preview: a PNG that shows what is being made, renewed about every second, removed at the end.
         resume: keep the run in `<output>.resume`, and continue from it if it is there.
+        allow_pickle: see `pipeline_for`.
         on_report: called after every step.
+        live: asked for the prompt while the video is made, in place of the request's; what it says goes into the file.
+        stop: asked after every step of an endless video; True ends it with the frames that are final.
 
     Nothing is left half-written: the file appears under its name when it is whole.
     Raises: InputError, MediaError, CheckpointError; KeyboardInterrupt passes through.
@@ -240,11 +334,18 @@ def generate(
             check_writable(Path(path))
     VideoWriter(output, fps=24)  # refuses what it could not write
     image = read_image(request.image) if request.image else None
-    pipe = pipe or load_pipeline(request.model, device)
+    _input_files(request)  # refuses a LoRA that is not there before a large model is loaded
+    pipe = pipe or pipeline_for(request, device, allow_pickle=allow_pickle)
     fps = pipe.sampling.fps
     # As many frames as the published code takes, but the last ones: the video is to go on where the clip ends.
-    clip = read_video(request.video, fps=fps, max_frames=32, last=True).frames if request.video else None
-    request = replace(request, frames=request.frames or pipe.sampling.num_frames + (0 if clip is None else len(clip)))
+    as_published = request.video_part == "first"
+    clip = read_video(request.video, fps=fps, max_frames=32, last=not as_published).frames if request.video else None
+    given = 0 if clip is None else len(clip) - len(clip) % pipe.sampling.temporal_downsample_factor
+    hidden = given if as_published else 0
+    if not request.endless:
+        request = replace(request, frames=request.frames or pipe.sampling.num_frames + given)
+    elif request.frames is None and Path(output).suffix.lower() not in (".mp4", ".webm"):
+        raise MediaError(f"{output} cannot hold a video without an end; write an .mp4 or .webm.")
     # Everything that can be wrong is refused before a file is begun.
     pipe.configure(request.steps, request.guidance)
     height, width = request.height or pipe.sampling.video_size_h, request.width or pipe.sampling.video_size_w
@@ -253,12 +354,15 @@ def generate(
     import torch
 
     sampled, frames, size = _Sampled(), 0, (height, width)
-    total_frames = request.frames
+    total_frames = None if request.frames is None else request.frames - hidden
     ratio = pipe.sampling.temporal_downsample_factor
     last_preview = 0.0
 
     def report(progress: Any) -> None:
-        done = min(progress.clean_frames * ratio, total_frames or 0)
+        if request.endless and stop is not None and stop():
+            pipe.interrupt = True
+        done = progress.clean_frames * ratio
+        done = done if total_frames is None else min(done, total_frames)
         if on_report is not None:
             speed = done / progress.seconds if progress.seconds else 0.0
             on_report(Report(progress.step, progress.total_steps, done, total_frames, speed, progress.seconds_left))
@@ -276,14 +380,19 @@ def generate(
             stack.push(partial(_forget_unbegun, kept))
         if preview is not None:
             stack.callback(Path(preview).unlink, missing_ok=True)
-        plan = pipe.plan(request.frames, request.steps)
+        stack.enter_context(pipe.using_loras(request.loras, allow_pickle=allow_pickle))
+        plan = pipe.plan(request.frames, request.steps, endless=request.endless)
         writer = stack.enter_context(VideoWriter(output, request.fps or fps, metadata=metadata(request, plan)))
         chunks: Iterator = pipe.stream(
-            request.prompt,
+            request.prompt if live is None else live,
             image=image,
             video=clip,
             prompts_at=request.prompts_at,
+            hand_over=request.hand_over,
+            endless=request.endless,
             negative_prompt=request.negative_prompt,
+            special_tokens=request.special_tokens,
+            negative_special_tokens=request.negative_special_tokens,
             height=height,
             width=width,
             num_frames=request.frames,
@@ -298,17 +407,31 @@ def generate(
         )
         try:
             for chunk in chunks:
-                pixels = to_bytes(chunk.frames[0])
+                pixels = to_bytes(chunk.frames[0])[max(hidden - chunk.start, 0) :]
+                if total_frames is not None:
+                    pixels = pixels[: total_frames - frames]
+                if not len(pixels):
+                    continue
                 writer.write(pixels)
                 sampled.add(pixels)
                 frames += len(pixels)
+                if frames == total_frames:
+                    break
+            else:
+                if not frames:
+                    raise KeyboardInterrupt  # stopped before anything was final
+                if request.endless:
+                    request = replace(request, frames=frames + hidden)
+            if live is not None:
+                request = replace(request, prompt=live.said[0], prompts_at={k: v for k, v in live.said.items() if k})
+            writer.metadata = metadata(request, plan)
         except SafetensorError as error:
             full = "No space left" in str(error)
             reason = "the disk is full, so free some space and try again" if full else str(error)
             raise MediaError(f"the run cannot be kept in {resume_folder(Path(output))}: {reason}.") from error
     if contact_sheet is not None:
         write_image(contact_sheet, draw_sheet(np.stack(sampled.frames)))
-    if kept is not None:
+    if kept is not None and not (request.endless and stop is not None and stop()):  # that one can still go on
         kept.remove()
     return Result(
         output=str(output),
@@ -328,6 +451,34 @@ def _forget_unbegun(kept: Any, kind: Any, error: BaseException | None, trace: An
         kept.remove()
 
 
+def enhance(request: Request, enhancer: Callable[[str], str], kept: str | Path | None = None) -> Request:
+    """The request with its prompts as an enhancer writes them; the words given stay in it as `prompt_given`.
+
+    kept: an output whose unfinished run is to go on; what these very words became then is taken again.
+    """
+    as_given = replace(request, prompt_given=request.prompt, prompts_at_given=request.prompts_at)
+    note = resume_folder(Path(kept)) / "request.json" if kept is not None else None
+    if note is not None and note.exists():
+        earlier = Request.from_metadata({"request": _read_note(note)}, str(note))
+        if (earlier.prompt_given, earlier.prompts_at_given) == (request.prompt, request.prompts_at):
+            return replace(as_given, prompt=earlier.prompt, prompts_at=earlier.prompts_at)
+    prompts_at = {chunk: enhancer(text) for chunk, text in request.prompts_at.items()}
+    return replace(as_given, prompt=enhancer(request.prompt), prompts_at=prompts_at)
+
+
+def _read_note(note: Path) -> dict[str, Any]:
+    """What a run that is kept was asked for."""
+    import json
+
+    try:
+        fields = json.loads(note.read_text("utf-8"))
+        if not isinstance(fields, dict):
+            raise TypeError
+        return fields
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{note} is damaged; delete {note.parent} and start again.") from error
+
+
 def resume_folder(output: Path) -> Path:
     """Where an unfinished run of `output` is kept."""
     return output.with_name(output.name + ".resume")
@@ -335,12 +486,10 @@ def resume_folder(output: Path) -> Path:
 
 def kept_seed(output: Path) -> int:
     """The seed of the unfinished run of `output`, or a new one."""
-    import json
-
     note = resume_folder(output) / "request.json"
     if note.exists():
         try:
-            return int(json.loads(note.read_text())["seed"])
+            return int(_read_note(note)["seed"])
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{note} is damaged; delete {note.parent} and start again.") from error
     return secrets.randbelow(2**32)

@@ -46,7 +46,7 @@ class Block:
                     continue  # what the command printed
                 line = line[2:]
             if not re.match(r"animagic\b", line):
-                if re.search(r"\banimagic (?:generate|models|plan|info|reproduce|doctor|train)\b", line):
+                if re.search(r"\banimagic (?:generate|models|plan|info|reproduce|doctor|train|magi)\b", line):
                     raise ValueError(f"the command must begin with animagic: {line}")
                 continue
             words = shlex.split(line, comments=True)
@@ -84,5 +84,5 @@ def section_options(markdown: str) -> dict[str, set[str]]:
     found = {}
     for part in re.split(r"^## animagic ", markdown, flags=re.MULTILINE)[1:]:
         rows = [line.split("|")[1] for line in part.splitlines() if line.startswith("| `-")]
-        found[part.split()[0]] = {option for row in rows for option in re.findall(r"--[a-z][a-z-]*", row)}
+        found[part.split()[0]] = {option for row in rows for option in re.findall(r"--[a-z][a-z_-]*", row)}
     return found

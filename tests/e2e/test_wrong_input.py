@@ -231,8 +231,8 @@ def test_a_limit_on_the_size_of_files(generate, tmp_path):
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("magi1-tni", ["there is no model 'magi1-tni'", "did you mean magi1-tiny?"]),
-        ("MAGI1", ["did you mean magi1-tiny?"]),
+        ("magi1-tni", ["there is no model 'magi1-tni'", "did you mean magi1-tiny"]),
+        ("MAGI1", ["did you mean magi1-tiny"]),
         ("nothing", ["there is no model 'nothing'", "magi1-tiny"]),
         ("", ["the name of the model is empty"]),
         ("./nothing", ["there is no model folder ./nothing"]),

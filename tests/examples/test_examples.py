@@ -19,11 +19,15 @@ RUNS: dict[str, tuple[list[str], dict[str, int | None]]] = {
     "video_to_video": ([*FEW, "--frames", "12"], {"clip.mp4": 24, "video_to_video.mp4": 36}),
     "stream_long_video": ([*FEW, "--frames", "60"], {"long_video.mp4": 60}),
     "prompt_per_chunk": ([*FEW, "--frames", "96"], {"story.mp4": 96}),
+    "enhance_prompt": (FEW, {"enhanced.mp4": 24}),
+    "live_prompt": ([*FEW, "--frames", "72"], {"live.mp4": 72}),
     "preview_and_callback": ([*FEW, "--stop-after", "2"], {"preview.png": None}),
     "resume": (FEW, {}),
     "draw_a_plan": ([], {"plan-staircase.png": None, "plan-picture-first.png": None, "plan-whole.png": None}),
+    "lora": (FEW, {"warm_-1.mp4": 24, "warm_0.5.mp4": 24, "warm_1.mp4": 24}),
     "own_latents": (FEW, {"half_way.mp4": 24}),
     "train_tiny": ([], {"train_tiny/model/model_index.json": None, "train_tiny/transformer/loss.png": None}),
+    "quantize": (FEW, {"quantize.mp4": 24, "magi1-tiny-fp8/model_index.json": None}),
     "read_original_weights": (["--weights", "weights", "--config", "config.json"], {"latents.safetensors": None}),
 }
 

@@ -330,3 +330,33 @@ def test_fragments_refuse(clip):
     with pytest.raises(MediaError):
         FragmentedMp4(24, 2, 20_000)
     assert stream.write(clip) == FragmentedMp4(24, 64, 96).write(clip)
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.webm"])
+def test_what_is_known_only_at_the_end_goes_into_the_file_too(tmp_path, name):
+    frames = np.random.default_rng(0).integers(0, 255, (6, 32, 32, 3), np.uint8)
+
+    def write(folder, first, last):
+        folder.mkdir()
+        with VideoWriter(folder / name, 24, metadata=first) as writer:
+            writer.write(frames)
+            writer.metadata = last
+        return folder / name
+
+    renewed = write(tmp_path / "a", {"frames": None}, {"frames": 6, "said": "ä" * 500})
+    assert read_metadata(renewed) == {"frames": 6, "said": "ä" * 500}
+    plain = write(tmp_path / "b", {"frames": 6}, {"frames": 6})
+    assert np.array_equal(read_video(renewed).frames, read_video(plain).frames)
+    assert read_video(renewed).fps == read_video(plain).fps
+    assert [path.name for path in renewed.parent.iterdir()] == [name]
+
+
+def test_a_gif_cannot_renew_its_metadata(tmp_path):
+    def write():
+        with VideoWriter(tmp_path / "a.gif", 24) as writer:
+            writer.write(np.zeros((2, 16, 16, 3), np.uint8))
+            writer.metadata = {"late": 1}
+
+    with pytest.raises(InputError, match=r"only \.mp4 and \.webm"):
+        write()
+    assert not list(tmp_path.iterdir())

@@ -8,11 +8,13 @@ from diffusers.pipelines.deepfloyd_if.pipeline_if import IFPipeline
 
 from animagic.errors import InputError
 from animagic.systems.magi1.prompts import (
+    NEGATIVE_TOKENS,
     ChunkPrompts,
     Magi1SpecialTokens,
     TextEmbedding,
     clean_caption,
     encode_text,
+    negative_caption,
     null_caption,
 )
 
@@ -121,6 +123,27 @@ def test_special_tokens_cost_no_word_of_the_prompt(table):
     moved = prompts.to(torch.device("cpu")).at(0)
     assert rows(moved)[:7] == expected
     assert moved.mask[0, :7].tolist() == [1] * 7
+
+
+# The negative set
+
+
+def test_the_negative_set_stands_in_front_of_the_null_caption(table):
+    """Applied in the order caption, logo, transition, borderness, so the last is first."""
+    null = text(5, used=3)
+    for names in (NEGATIVE_TOKENS, reversed(NEGATIVE_TOKENS)):
+        whole = negative_caption(null, tuple(names), table)
+        assert rows(whole)[:7] == [-4, 0, -200, -100, 5.01, 5.02, 5.03]
+        assert whole.mask.tolist() == [[1] * 7 + [0] * 3]
+    assert rows(negative_caption(null, ("logo",), table))[:2] == [-200, 5.01]
+    assert negative_caption(null, (), None) is null
+
+
+def test_negative_tokens_need_a_table_and_known_names(table):
+    with pytest.raises(InputError, match="negative token 'hq' is unknown; choose from caption, logo"):
+        negative_caption(NULL, ("logo", "hq"), table)
+    with pytest.raises(InputError, match="has no special tokens; leave out the negative caption, logo"):
+        negative_caption(NULL, ("caption", "logo"), None)
 
 
 # Prompts of chunks

@@ -31,6 +31,13 @@ def chunk_of(arguments: dict, first: int, stop: int) -> dict:
     return {"hidden_states": arguments["hidden_states"][:, :, frames], **part, "first_frame": first * WIDTH}
 
 
+def committed(transformer, cache: KeyValueCache, commit: range, **arguments) -> torch.Tensor:
+    """The velocity of a window, whose frames `commit`, at its front, enter the cache."""
+    velocity = transformer(**arguments, cache=cache, commit=len(commit)).sample
+    cache.commit(commit)
+    return velocity
+
+
 def close(a: torch.Tensor, b: torch.Tensor) -> None:
     torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
@@ -72,7 +79,7 @@ def test_with_the_cache_chunk_by_chunk_gives_the_same_velocity(tiny_transformer,
     cache, parts = KeyValueCache(), []
     for first, stop in ((0, 1), (1, 2), (2, 4)):  # the last two together
         frames = range(first * WIDTH, stop * WIDTH)
-        parts.append(transformer(**chunk_of(arguments, first, stop), cache=cache, commit=frames).sample)
+        parts.append(committed(transformer, cache, frames, **chunk_of(arguments, first, stop)))
     close(torch.cat(parts, dim=2), whole)
     assert (cache.start, cache.stop) == (0, 8)
     assert len(cache.layers) == 2
@@ -83,7 +90,7 @@ def test_with_the_cache_chunk_by_chunk_gives_the_same_velocity(tiny_transformer,
 def test_what_is_not_committed_leaves_no_trace(tiny_transformer):
     transformer, arguments = tiny_transformer(), inputs()
     cache = KeyValueCache()
-    transformer(**chunk_of(arguments, 0, 1), cache=cache, commit=range(WIDTH))
+    committed(transformer, cache, range(WIDTH), **chunk_of(arguments, 0, 1))
     keys = cache.layers[0][0].clone()
     first = transformer(**chunk_of(arguments, 1, 3), cache=cache).sample
     second = transformer(**chunk_of(arguments, 1, 3), cache=cache).sample
@@ -98,7 +105,7 @@ def test_the_front_of_a_window_can_be_committed_alone(tiny_transformer):
     transformer, arguments = tiny_transformer(), inputs()
     whole = transformer(**arguments).sample
     cache = KeyValueCache()
-    transformer(**chunk_of(arguments, 0, 2), cache=cache, commit=range(WIDTH))
+    committed(transformer, cache, range(WIDTH), **chunk_of(arguments, 0, 2))
     assert cache.stop == WIDTH
     close(transformer(**chunk_of(arguments, 1, 3), cache=cache).sample, whole[:, :, WIDTH:])
 
@@ -110,17 +117,26 @@ def test_forgotten_frames_are_those_that_no_key_range_names(tiny_transformer):
     whole = transformer(**arguments, key_frames=look_back).sample
     cache, parts = KeyValueCache(), []
     for chunk in range(4):
+        frames = range(chunk * WIDTH, (chunk + 1) * WIDTH)
         cache.forget(look_back[chunk].start)
-        part = transformer(
-            **chunk_of(arguments, chunk, chunk + 1),
-            key_frames=[look_back[chunk]],
-            cache=cache,
-            commit=range(chunk * WIDTH, (chunk + 1) * WIDTH),
-        )
-        parts.append(part.sample)
+        seen = range(look_back[chunk].start - cache.start, look_back[chunk].stop - cache.start)
+        part = committed(transformer, cache, frames, **chunk_of(arguments, chunk, chunk + 1), key_frames=[seen])
+        parts.append(part)
         assert cache.layers[0][0].shape[2] == (cache.stop - cache.start) * 6
     close(torch.cat(parts, dim=2), whole)
     assert (cache.start, cache.stop) == (4, 8)
+
+
+@torch.no_grad()
+def test_places_may_be_given_as_tensors(tiny_transformer):
+    transformer, arguments = tiny_transformer(), inputs(3)
+    cache = KeyValueCache()
+    committed(transformer, cache, range(WIDTH), **chunk_of(arguments, 0, 1))
+    later = chunk_of(arguments, 1, 3)
+    plain = transformer(**later, cache=cache, key_frames=[range(WIDTH, 2 * WIDTH), range(3 * WIDTH)]).sample
+    later["first_frame"] = torch.tensor(float(WIDTH))
+    tensors = transformer(**later, cache=cache, key_frames=torch.tensor([[WIDTH, 2 * WIDTH], [0, 3 * WIDTH]])).sample
+    assert torch.equal(tensors, plain)
 
 
 @torch.no_grad()
@@ -130,7 +146,7 @@ def test_a_cache_that_begins_later_serves_a_window_that_begins_later(tiny_transf
     whole = transformer(**arguments).sample
     cache = KeyValueCache(20)
     shifted = {**chunk_of(arguments, 0, 1), "first_frame": 20}
-    transformer(**shifted, cache=cache, commit=range(20, 20 + WIDTH))
+    committed(transformer, cache, range(20, 20 + WIDTH), **shifted)
     later = {**chunk_of(arguments, 1, 3), "first_frame": 20 + WIDTH}
     torch.testing.assert_close(transformer(**later, cache=cache).sample, whole[:, :, WIDTH:], atol=1e-4, rtol=1e-3)
 
@@ -290,6 +306,15 @@ def test_cast_to_half_precision_it_runs(tiny_transformer):
     full = transformer(**arguments).sample
     half = transformer.half()(**arguments).sample
     assert ((half - full).norm() / full.norm()).item() < 1e-2
+
+
+def test_channels_last_can_be_asked_for(tiny_transformer):
+    """As on diffusers' page, where a module with weights of five dimensions would fail."""
+    transformer, arguments = tiny_transformer(), inputs()
+    with torch.no_grad():
+        before = transformer(**arguments).sample
+        close(transformer.to(memory_format=torch.channels_last)(**arguments).sample, before)
+    assert transformer.x_embedder.weight.is_contiguous(memory_format=torch.channels_last_3d)
 
 
 @torch.no_grad()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +14,22 @@ import typer
 
 from ..errors import InputError
 from .app import Json, Model, app, print_json, say
+from .prompting import (
+    Borderness,
+    DurationToken,
+    Enhance,
+    EnhanceModel,
+    FirstFrames,
+    NegativeTokens,
+    Quality,
+    SpecialTokens,
+    Style,
+    enhanced,
+    negative_names,
+    token_names,
+)
+
+ENDLESS = "endless"
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -17,6 +38,15 @@ def parse_size(text: str) -> tuple[int, int]:
     if len(parts) != 2 or not all(part.strip().removeprefix("-").isdecimal() for part in parts):
         raise InputError(f"the size {text!r} is not understood; write it as WIDTHxHEIGHT, for example 64x64.")
     return int(parts[1]), int(parts[0])
+
+
+def parse_frames(text: str | None) -> int | None:
+    """A number, or None for "endless" or nothing; raises InputError."""
+    if text is None or text == ENDLESS:
+        return None
+    if not text.removeprefix("-").isdecimal():
+        raise InputError(f"--frames takes an integer or {ENDLESS}, not {text!r}.")
+    return int(text)
 
 
 def parse_prompt_at(values: list[str]) -> dict[int, str]:
@@ -30,6 +60,23 @@ def parse_prompt_at(values: list[str]) -> dict[int, str]:
     return prompts
 
 
+def parse_lora(values: list[str]) -> dict[str, float]:
+    """["FILE", "FILE:WEIGHT", ...] to {file: weight}; raises InputError. What follows the last colon is a weight only
+    if it is a number: C:\\styles\\ink.safetensors has none."""
+    loras: dict[str, float] = {}
+    for value in values:
+        name, _, number = value.rpartition(":")
+        try:
+            weight = float(number)
+        except ValueError:
+            name, weight = "", 1.0
+        name = name or value
+        if name in loras:
+            raise InputError(f"the LoRA {name} is given twice; give it once, with its weight.")
+        loras[name] = weight
+    return loras
+
+
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="What the video should show.")],
@@ -39,7 +86,7 @@ def generate(
     image: Annotated[str | None, typer.Option(help="A picture that begins to move.")] = None,
     video: Annotated[str | None, typer.Option(help="A clip that goes on; its last frames are kept in front.")] = None,
     model: Model = "magi1-tiny",
-    frames: Annotated[int | None, typer.Option(help="Frames of the video.")] = None,
+    frames: Annotated[str | None, typer.Option(help="Frames of the video, or endless: until Ctrl-C.")] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(help="How strongly the prompt is followed.")] = None,
@@ -48,7 +95,23 @@ def generate(
     prompt_at: Annotated[
         list[str] | None, typer.Option(help="CHUNK:TEXT: another prompt from that chunk on; may be repeated.")
     ] = None,
+    hand_over: Annotated[int, typer.Option(help="Chunks over which a later prompt takes over; 0: at once.")] = 0,
+    live: Annotated[
+        bool, typer.Option("--live", help="Each line typed meanwhile is the prompt from the next chunk on.")
+    ] = False,
     negative_prompt: Annotated[str | None, typer.Option(help="What the video should not show.")] = None,
+    quality: Quality = None,
+    style: Style = None,
+    first_frames: FirstFrames = None,
+    duration_token: DurationToken = None,
+    borderness: Borderness = False,
+    negative_tokens: NegativeTokens = False,
+    special_tokens: SpecialTokens = None,
+    enhance: Enhance = None,
+    enhance_model: EnhanceModel = None,
+    lora: Annotated[
+        list[str] | None, typer.Option(help="FILE[:WEIGHT]: a LoRA (file, folder or hub id); may be repeated.")
+    ] = None,
     fit: Annotated[str, typer.Option(help="How image or clip are brought to size: crop, pad or stretch.")] = "crop",
     preview: Annotated[
         bool, typer.Option("--preview", help="Keep a picture of what is being made beside the output.")
@@ -65,8 +128,10 @@ def generate(
     """Make a video from words, a picture or a clip."""
     from .. import requests
 
+    if live and enhance is not None:
+        raise InputError("--enhance and --live exclude each other: what is typed is read as it is; leave one out.")
     height, width = parse_size(size) if size is not None else (None, None)
-    given = {"seed": seed} if seed is not None else {}
+    given: dict[str, Any] = {"seed": seed} if seed is not None else {}
     if resume and seed is None:
         if output is None:
             raise InputError("--resume needs --output, to know which run to go on with.")
@@ -76,7 +141,9 @@ def generate(
         model=model,
         image=image,
         video=video,
-        frames=frames,
+        frames=parse_frames(frames),
+        endless=frames == ENDLESS,
+        hand_over=hand_over,
         height=height,
         width=width,
         steps=steps,
@@ -85,10 +152,48 @@ def generate(
         negative_prompt=negative_prompt,
         prompts_at=parse_prompt_at(prompt_at or []),
         fit=fit,
+        loras=parse_lora(lora or []),
+        special_tokens=token_names(quality, style, first_frames, duration_token, borderness),
+        negative_special_tokens=negative_names(negative_tokens),
+        special_token_file=special_tokens,
         **given,
     )
+    request = enhanced(request, enhance, enhance_model, output if resume else None)
     target = str(requests.free_name(Path(), prompt)) if output is None else output
-    _make(request, target, **_options(locals()))
+    make(request, target, live=live, **_options(locals()))
+
+
+@contextmanager
+def _until_interrupted() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C has been pressed: the first one ends an endless video, a second one throws it away."""
+    pressed = threading.Event()
+
+    def first(number: int, frame: Any) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, before)
+        say("animagic: ending after this step; Ctrl-C again throws the video away.")
+
+    before = signal.signal(signal.SIGINT, first)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _from_stdin(prompt: str) -> Any:
+    """A prompt that each line of stdin replaces."""
+    from ..systems.magi1.live import LivePrompt
+
+    live = LivePrompt(prompt)
+
+    def listen() -> None:
+        for line in sys.stdin:
+            if line.strip():
+                live.set(line)
+                say(f"animagic: from the next chunk on: {line.strip()}")
+
+    threading.Thread(target=listen, daemon=True).start()
+    return live
 
 
 def _options(values: dict[str, Any]) -> dict[str, Any]:
@@ -96,13 +201,16 @@ def _options(values: dict[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name in names}
 
 
-def _make(
+def make(
     request: Any,
     output: str,
     *,
+    note: str = "",
+    live: bool = False,
     preview: bool = False,
     contact_sheet: str | None = None,
     resume: bool = False,
+    allow_pickle: bool = False,
     device: str | None = None,
     threads: int | None = None,
     quiet: bool = False,
@@ -120,7 +228,9 @@ def _make(
             raise InputError(f"threads must be at least 1, not {threads}.")
         torch.set_num_threads(threads)
     picture = Path(output.rstrip("/") + ".preview.png") if preview else None
-    with reporter(quiet, "" if picture is None else f"preview: {picture}") as on_report:
+    notes = [note, "" if picture is None else f"preview: {picture}"]
+    with ExitStack() as stack:
+        on_report = stack.enter_context(reporter(quiet, "\n".join(filter(None, notes))))
         result = requests.generate(
             request,
             output,
@@ -128,8 +238,13 @@ def _make(
             contact_sheet=contact_sheet,
             preview=picture,
             resume=resume,
+            allow_pickle=allow_pickle,
             on_report=on_report,
+            live=_from_stdin(request.prompt) if live else None,
+            stop=stack.enter_context(_until_interrupted()) if request.endless and request.frames is None else None,
         )
+    if note and quiet:
+        say(note)  # else it was said when the work began
     if as_json:
         print_json(asdict(result))
     elif not quiet:
@@ -145,6 +260,9 @@ def reproduce(
     file: Annotated[str, typer.Argument(help="A video made by animagic.")],
     output: Annotated[str | None, typer.Option("--output", "-o", help="Where; default: beside it.")] = None,
     device: Annotated[str | None, typer.Option(help="cuda, mps or cpu.")] = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Read original weights that are pickle files.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -158,7 +276,7 @@ def reproduce(
     path = Path(file)
     again = path.with_name(f"{path.stem}-again{path.suffix}")
     target = output or (f"{again}/" if path.is_dir() else str(again))
-    _make(request, target, device=device, quiet=True)
+    make(request, target, allow_pickle=allow_pickle, device=device, quiet=True)
     equal, total = requests.count_equal_frames(file, target)
     if as_json:
         print_json({"output": target, "equal_frames": equal, "frames": total})
@@ -186,7 +304,7 @@ def info(
     for section, values in stored.items():
         print(f"\n{section}")
         for name, value in values.items() if isinstance(values, dict) else [("", values)]:
-            if value not in (None, {}, ""):
+            if value not in (None, {}, [], ""):
                 print(f"{name:>16}  {value}")
 
 

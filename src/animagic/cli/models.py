@@ -23,10 +23,31 @@ def models(as_json: Json = False) -> None:
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
-    """Say what this machine can do: devices, kernels, memory, and which models fit."""
-    from ..doctor import examine
+def doctor(
+    model: Annotated[
+        str | None, typer.Option(help="Predict what a video takes: magi1-4.5b, an embedded model, a folder, ...")
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels of that video.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Its frames.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Its denoising steps.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Such as 12GB: choose what makes it fit.")] = None,
+    device: Annotated[str | None, typer.Option(help="cuda or cpu; default: the best there is.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="bfloat16 or float32; default: as it would be loaded.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what this machine can do, and with --model what a video would take: memory and time."""
+    from ..doctor import examine, in_words, parse_memory, predict
+    from ..errors import InputError
+    from .making import parse_size
 
+    if model is not None:
+        height, width = parse_size(size) if size is not None else (None, None)
+        budget = parse_memory(memory) if memory is not None else None
+        found = predict(model, height, width, frames, steps, budget, device, dtype)
+        print_json(found) if as_json else print("\n".join(in_words(found)))
+        return
+    if any(value is not None for value in (size, frames, steps, memory, device, dtype)):
+        raise InputError("a prediction needs --model: say which one, for example --model magi1-4.5b.")
     report = examine()
     if as_json:
         print_json(report)

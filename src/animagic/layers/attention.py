@@ -24,6 +24,20 @@ class Span(NamedTuple):
     key_stop: int
 
 
+class EvenSpans(NamedTuple):
+    """Spans of equally many queries each, given by a tensor, so that a compiled graph holds for all of them."""
+
+    keys: torch.Tensor
+    """(spans, 2) integers on the CPU: the first key that a span sees, and the end."""
+    unit: int
+    """Keys that one of these numbers stands for."""
+
+    def spans(self, queries: int) -> list[Span]:
+        length = queries // len(self.keys)
+        rows = enumerate((self.keys * self.unit).tolist())
+        return [Span(i * length, (i + 1) * length, start, stop) for i, (start, stop) in rows]
+
+
 def available_backends() -> dict[str, bool]:
     """Which attention kernels this installation has."""
     return {
@@ -38,7 +52,7 @@ def attention(
     key: torch.Tensor,
     value: torch.Tensor,
     *,
-    spans: Sequence[Span] | None = None,
+    spans: Sequence[Span] | EvenSpans | None = None,
     mask: torch.Tensor | None = None,
     backend: Backend = "auto",
 ) -> torch.Tensor:
@@ -48,7 +62,7 @@ def attention(
         query: (batch, heads, queries, dim).
         key, value: (batch, groups, keys, dim); `heads` is a multiple of `groups`.
         spans: which keys each block of queries sees (block-causal attention); they must cover the
-            queries in order. None: every query sees every key.
+            queries in order. None: every query sees every key. `EvenSpans` are one operation of a compiled graph.
         mask: boolean, broadcastable to (batch, heads, queries, keys), True where a key is seen.
             Not together with `spans`.
         backend: "sdpa" runs one dense kernel a span, with no masked-out work; "flex" runs all spans in one
@@ -58,6 +72,10 @@ def attention(
     Returns: (batch, heads, queries, dim).
     Raises: InputError for a backend that is not present, or a mask with spans.
     """
+    if isinstance(spans, EvenSpans):
+        if torch.compiler.is_compiling():
+            return _compiled(query, key, value, spans.keys, spans.unit, backend)
+        spans = spans.spans(query.shape[2])
     if backend == "auto":
         half = query.dtype in (torch.float16, torch.bfloat16)
         backend = "flash" if query.is_cuda and half and mask is None and _has_flash() else "sdpa"
@@ -79,6 +97,20 @@ def attention(
         for s in spans
     ]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+
+
+@torch.library.custom_op("animagic::attention_of_even_spans", mutates_args=())
+def _compiled(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, keys: torch.Tensor, unit: int, backend: str
+) -> torch.Tensor:
+    """The attention of `EvenSpans`, which a compiler does not look into."""
+    result = attention(query, key, value, spans=EvenSpans(keys, unit).spans(query.shape[2]), backend=backend)  # type: ignore[arg-type]
+    return result.contiguous()
+
+
+@_compiled.register_fake
+def _(query, key, value, keys, unit, backend):
+    return query.new_empty(query.shape)
 
 
 def _sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

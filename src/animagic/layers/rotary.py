@@ -7,7 +7,7 @@ import math
 import torch
 
 
-def rotary_angles(bands: torch.Tensor, frames: range, height: int, width: int) -> torch.Tensor:
+def rotary_angles(bands: torch.Tensor, frames: range | torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Angles of every token of a grid, in (time, height, width) order.
 
     Time counts from the start of the timeline. Height and width are centred and rescaled, endpoint to endpoint, to a
@@ -15,13 +15,14 @@ def rotary_angles(bands: torch.Tensor, frames: range, height: int, width: int) -
 
     Args:
         bands: (n,) frequencies, shared by the three axes.
-        frames: which frames of the timeline the grid covers.
+        frames: which frames of the timeline the grid covers; a tensor (frames,) can be computed.
         height, width: in tokens.
     Returns: (len(frames) * height * width, 3 n) radians, float32.
     Source: MAGI-1, section 2; shared/specs/magi1.md item 4.
     """
     bands = bands.float()
-    time = torch.arange(frames.start, frames.stop, device=bands.device, dtype=torch.float32)
+    if isinstance(frames, range):
+        frames = torch.arange(frames.start, frames.stop, device=bands.device, dtype=torch.float32)
     scale = math.sqrt(height * width / 256)
 
     def centred(n: int) -> torch.Tensor:
@@ -30,7 +31,7 @@ def rotary_angles(bands: torch.Tensor, frames: range, height: int, width: int) -
 
     shape = (len(frames), height, width, bands.numel())
     axes = (
-        (time[:, None] * bands)[:, None, None],
+        (frames[:, None] * bands)[:, None, None],
         (centred(height)[:, None] * bands)[None, :, None],
         (centred(width)[:, None] * bands)[None, None],
     )

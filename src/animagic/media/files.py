@@ -143,9 +143,10 @@ def _temporary(path: Path) -> Path:
 
 
 def _sync(path: Path) -> None:
-    for file in path.iterdir() if path.is_dir() else [path]:
-        with open(file, "r+b") as handle:
-            os.fsync(handle.fileno())
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if not file.is_dir():
+            with open(file, "r+b") as handle:
+                os.fsync(handle.fileno())
 
 
 def _remove(path: Path) -> None:

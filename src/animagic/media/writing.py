@@ -93,7 +93,8 @@ class VideoWriter:
         fps: frames per second.
         height: of the frames in pixels, checked in `write`; None takes that of the first frame.
         width: likewise.
-        metadata: what JSON can hold; `read_metadata` gives it back.
+        metadata: what JSON can hold; `read_metadata` gives it back. Of an .mp4 or .webm, the attribute of that name
+            may be set anew while frames are written: what is known only at the end goes into the file too.
         format: "mp4", "webm", "gif" or "png", where the suffix does not say it.
 
     Raises:
@@ -115,7 +116,7 @@ class VideoWriter:
         self.frames = 0  # written so far
         self._fps = _exact(fps)
         self._size = (height, width)
-        self._metadata = metadata
+        self.metadata = self._begun_with = metadata
         self._format = format or _format_of(path)
         self._write: _Write | None = None
         self._stack = ExitStack()
@@ -132,6 +133,7 @@ class VideoWriter:
         target = atomic_pattern(self.path) if self._numbered else atomic_path(self.path, self._folder)
         self._temporary = self._stack.enter_context(target)
         self._stack.push(self._refuse_empty)
+        self._stack.push(self._renew_metadata)
         return self
 
     def write(self, frames: np.ndarray) -> None:
@@ -171,8 +173,31 @@ class VideoWriter:
         if error is None and not self.frames:
             raise MediaError(f"{self.path} was not written because it got no frames: write at least one.")
 
+    def _renew_metadata(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None or not self.frames or self.metadata == self._begun_with:
+            return
+        if self._format not in _FILMS:
+            raise InputError(f"{self.path} takes its metadata at the beginning; only .mp4 and .webm can renew it.")
+        renewed = self._temporary.with_name(f"{self._temporary.name}.renewed")
+        muxing = _FILMS[self._format]["muxing"]
+        try:
+            with (
+                av.open(str(self._temporary)) as source,
+                av.open(str(renewed), "w", format=self._format, options=muxing) as target,
+            ):
+                target.flags |= av.container.Flags.bitexact.value
+                target.metadata["comment"] = pack(self.metadata, self._fps, *(side or 0 for side in self._size))
+                stream = target.add_stream_from_template(source.streams.video[0])
+                for packet in source.demux(video=0):
+                    if packet.dts is not None:  # the last one is empty
+                        packet.stream = stream
+                        target.mux(packet)
+            renewed.replace(self._temporary)
+        finally:
+            renewed.unlink(missing_ok=True)
+
     def _encoder(self, height: int, width: int) -> AbstractContextManager[_Write]:
-        note = pack(self._metadata, self._fps, height, width)
+        note = pack(self._begun_with, self._fps, height, width)
         if self._format == "png":
             return _pictures(self._temporary, self.path.name if self._numbered else "frame-%04d.png", note)
         if self._format == "gif":

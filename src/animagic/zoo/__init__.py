@@ -19,11 +19,12 @@ DEFAULT = "magi1-tiny"
 
 @dataclass(frozen=True)
 class Entry:
-    """An embedded model."""
+    """An embedded model. base: the one whose parts it uses, but the transformer, which is its own."""
 
     name: str
     system: str
     summary: str
+    base: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -36,7 +37,10 @@ class Entry:
 
 _ENTRIES = {
     entry.name: entry
-    for entry in (Entry("magi1-tiny", "magi1", "text, image and video to video of drawn scenes, 64x64, 24 frames/s"),)
+    for entry in (
+        Entry("magi1-tiny", "magi1", "text, image and video to video of drawn scenes, 64x64, 24 frames/s"),
+        Entry("magi1-tiny-distilled", "magi1", "magi1-tiny in 8 steps of one pass each", base="magi1-tiny"),
+    )
 }
 
 
@@ -54,6 +58,11 @@ def entry(name: str) -> Entry:
             "A folder or a hub id (owner/name) works as well."
         )
     return _ENTRIES[name]
+
+
+def embedded(model: str | Path) -> str | Path:
+    """The folder of an embedded model by its name; anything else as it is."""
+    return _ENTRIES[model].folder if isinstance(model, str) and model in _ENTRIES else model
 
 
 def resolve(model: str | Path) -> str:
@@ -114,6 +123,10 @@ def load(model: str | Path = DEFAULT, task: str = "text", **arguments: Any) -> D
         raise InputError(f"task {task!r} is unknown; choose from {', '.join(classes)}.")
     source = resolve(model)
     arguments.setdefault("dtype", torch.float32)
+    base = _ENTRIES[str(model)].base if str(model) in _ENTRIES else None
+    if base is not None:
+        shared = load(base, task, **arguments).components
+        arguments |= {name: part for name, part in shared.items() if name != "transformer"}
     try:
         pipe: Any = classes[task].from_pretrained(source, **arguments)
         pipe.plan()  # settings that no plan can be made from

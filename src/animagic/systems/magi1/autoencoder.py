@@ -232,6 +232,7 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
 
     _supports_gradient_checkpointing = True
     _repeated_blocks = ["Block"]
+    _group_offload_block_modules = ["encoder", "decoder"]
 
     @register_to_config
     def __init__(

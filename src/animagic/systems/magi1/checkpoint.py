@@ -26,6 +26,7 @@ def transformer_from_config(config: Mapping[str, Any]) -> Magi1Transformer3DMode
     for name in _IGNORED:
         fields.pop(name, None)
     fields["chunk_width"] = config.get("runtime_config", {}).get("chunk_width", 6)
+    fields["fp8"] = config.get("engine_config", {}).get("fp8_quant", False)
     return _build(Magi1Transformer3DModel, fields)
 
 

@@ -21,7 +21,16 @@ from ...errors import InputError
 from ...timeline import Clean, FlowEuler, Progress, Sampler, Staircase, Timeline
 from ...timeline.resume import RunFolder
 from .autoencoder import AutoencoderKLMagi1
-from .prompts import ChunkPrompts, Magi1SpecialTokens, TextEmbedding, encode_text, null_caption
+from .live import LivePrompts, PromptSource
+from .lora import Magi1LoraLoaderMixin
+from .offload import Magi1OffloadMixin
+from .prompts import (
+    ChunkPrompts,
+    Magi1SpecialTokens,
+    TextEmbedding,
+    negative_caption,
+    null_caption,
+)
 from .sampling import Magi1Denoiser, Magi1Sampling
 from .transformer import Magi1Transformer3DModel
 
@@ -98,11 +107,26 @@ class Noise:
             generator.set_state(state[str(i)])
 
 
+def _enhanced(prompt: Any, prompts_at: dict[int, str] | None, enhancer: Callable[[str], str]) -> tuple[Any, Any]:
+    """Prompt (a text or several) and later prompts, as an enhancer writes them."""
+
+    def one(text: str) -> str:
+        better = enhancer(text)
+        if not isinstance(better, str):
+            raise InputError(f"prompt_enhancer must return a text, not {type(better).__name__}.")
+        return better
+
+    if prompt is None:
+        raise InputError("prompt_enhancer needs a prompt; with prompt_embeds, enhance the text before encoding it.")
+    prompt = one(prompt) if isinstance(prompt, str) else [one(text) for text in prompt]
+    return prompt, {chunk: one(text) for chunk, text in (prompts_at or {}).items()}
+
+
 class _Interrupted(Exception):
     """Someone has set `pipe.interrupt`."""
 
 
-class Magi1Pipeline(DiffusionPipeline):
+class Magi1Pipeline(Magi1OffloadMixin, Magi1LoraLoaderMixin, DiffusionPipeline):
     """Text, image or video to video with MAGI-1 (arXiv 2505.13211).
 
     Args:
@@ -136,6 +160,23 @@ class Magi1Pipeline(DiffusionPipeline):
         self.sampling = Magi1Sampling.from_config(config)
         self._interrupt = False
 
+    @classmethod
+    def from_original(cls, source: Any, **arguments: Any) -> Any:
+        """The pipeline of a model as it was published, read shard by shard.
+
+        Args:
+            source: an original configuration (JSON file), or the folder of a published transformer.
+            config: the configuration where `source` is a folder; without it, the six published models are recognised.
+            transformer, vae, t5, special_tokens: paths in place of those that the configuration names or that lie
+                beside the transformer. vae=None or t5=None: do without.
+            torch_dtype: of the weights; None: as stored. FP8 stays FP8.
+            allow_pickle: read the text encoder from pickles; no code in them is run.
+        Raises: InputError, CheckpointError: one sentence that names the file, and the tensor if one does not fit.
+        """
+        from .files import load_original
+
+        return load_original(cls, source, **arguments)
+
     @property
     def interrupt(self) -> bool:
         """Set to True (in a callback, or another thread) to end the run after the present step."""
@@ -157,7 +198,9 @@ class Magi1Pipeline(DiffusionPipeline):
         prompt_embeds_mask: torch.Tensor | None = None,
         num_videos_per_prompt: int = 1,
         special_tokens: Sequence[str] = (),
+        negative_special_tokens: Sequence[str] = (),
         num_chunks: int | None = None,
+        hand_over: int = 0,
     ) -> ChunkPrompts:
         """The text of every chunk.
 
@@ -166,15 +209,11 @@ class Magi1Pipeline(DiffusionPipeline):
             prompts_at: chunk -> text that holds from there on (for every video of the batch).
             negative_prompt: read in place of the learned null caption.
             prompt_embeds, prompt_embeds_mask: (batch, length, channels), (batch, length) instead of `prompt`.
+            special_tokens: names of tokens in front of every prompt; negative_special_tokens: in front of what is
+                read in place of it (NEGATIVE_TOKENS).
+            hand_over: chunks over which one prompt turns into the next; 0: at once.
         Raises: InputError.
         """
-        length = self.transformer.config.caption_max_length
-
-        def encode(texts: Sequence[str]) -> TextEmbedding:
-            if self.text_encoder is None or self.tokenizer is None:
-                raise InputError("this pipeline has no text encoder; pass prompt_embeds and prompt_embeds_mask.")
-            return encode_text(self.text_encoder, self.tokenizer, texts, length)
-
         if prompt_embeds is not None:
             if prompt is not None:
                 raise InputError("give either prompt or prompt_embeds, not both.")
@@ -182,7 +221,7 @@ class Magi1Pipeline(DiffusionPipeline):
                 raise InputError("prompt_embeds needs its prompt_embeds_mask.")
             first = TextEmbedding(prompt_embeds, prompt_embeds_mask)
         elif prompt is not None:
-            first = encode([prompt] if isinstance(prompt, str) else prompt)
+            first = self._encode([prompt] if isinstance(prompt, str) else prompt)
         else:
             raise InputError("give a prompt: say what the video should show.")
         batch = len(first.mask)
@@ -190,19 +229,29 @@ class Magi1Pipeline(DiffusionPipeline):
         for chunk, text in sorted((prompts_at or {}).items()):
             if chunk < 0:
                 raise InputError(f"a prompt cannot begin at chunk {chunk}; chunks count from 0.")
-            later = encode([text] * batch)
+            later = self._encode([text] * batch)
             prompts = [(c, t) for c, t in prompts if c != chunk] + [(chunk, later)]
         if negative_prompt is not None and negative_prompt.strip():
-            null = encode([negative_prompt] * batch)
+            null = self._encode([negative_prompt] * batch)
         else:
-            null = null_caption(self.transformer.y_embedder.null_caption_embedding, batch)
+            null = null_caption(self.transformer.y_embedder(), batch)
+        null = negative_caption(null, negative_special_tokens, self.special_tokens)
         return ChunkPrompts(
             prompts=tuple((c, text.repeated(num_videos_per_prompt)) for c, text in prompts),
             null=null.repeated(num_videos_per_prompt),
             special=tuple(special_tokens),
             table=self.special_tokens,
             num_chunks=num_chunks,
+            hand_over=hand_over,
         ).to(self._execution_device)
+
+    def _live(self, prompts: ChunkPrompts, source: PromptSource, enhancer, batch: int, videos: int) -> LivePrompts:
+        def encode(text: str) -> TextEmbedding:
+            text = text if enhancer is None else enhancer(text)
+            embedding = self._encode([text] * batch).repeated(videos).to(self._execution_device)
+            return embedding.trimmed(spare=len(prompts.special))
+
+        return LivePrompts(prompts, source, encode)
 
     def encode_frames(self, frames: np.ndarray, batch: int = 1) -> torch.Tensor:
         """Pixels uint8 (frames, height, width, 3) to latents (batch, channels, latent frames, height/8, width/8)."""
@@ -256,9 +305,16 @@ class Magi1Pipeline(DiffusionPipeline):
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         enable_distillation: bool | None = None,
+        shortcut_mode: str | None = None,
     ) -> Magi1Sampling:
-        """The sampling settings of a call: the model's own, changed where something is given."""
+        """The sampling settings of a call: the model's own, changed where something is given.
+
+        enable_distillation: whether a distilled model is told its step size; shortcut_mode: how 12 steps divide each
+        quarter, "8,16,16" or "16,16,8".
+        """
         sampling = self.sampling.with_steps(num_inference_steps)
+        if shortcut_mode is not None:
+            sampling = replace(sampling, shortcut_mode=shortcut_mode)
         if guidance_scale is not None:
             if not 0 <= guidance_scale <= 100:
                 raise InputError(f"the guidance scale must lie between 0 and 100, not {guidance_scale}.")
@@ -277,11 +333,12 @@ class Magi1Pipeline(DiffusionPipeline):
     @torch.no_grad()
     def stream(
         self,
-        prompt: str | Sequence[str] | None = None,
+        prompt: str | Sequence[str] | PromptSource | None = None,
         *,
         image: Any = None,
         video: Any = None,
         prompts_at: dict[int, str] | None = None,
+        hand_over: int = 0,
         negative_prompt: str | None = None,
         height: int | None = None,
         width: int | None = None,
@@ -290,7 +347,10 @@ class Magi1Pipeline(DiffusionPipeline):
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         enable_distillation: bool | None = None,
+        shortcut_mode: str | None = None,
         special_tokens: Sequence[str] = (),
+        negative_special_tokens: Sequence[str] = (),
+        prompt_enhancer: Callable[[str], str] | None = None,
         num_videos_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: torch.Tensor | None = None,
@@ -308,12 +368,15 @@ class Magi1Pipeline(DiffusionPipeline):
         """Yield pieces of the video as they become clean. Memory does not grow with the length.
 
         Args:
-            prompt: what to show; a list makes one video each.
+            prompt: what to show; a list makes one video each. A `LivePrompt`, or any function from a chunk's index to
+                its text (None: no change), is asked when a chunk begins, so the prompt may change while this runs.
             image: first frame (PIL or uint8 (H, W, 3)); video: frames to go on from (PIL list or uint8 (F, H, W, 3)),
                 shown again at the front and counted in `num_frames`.
-            prompts_at: chunk -> prompt that holds from that chunk on.
+            prompts_at: chunk -> prompt that holds from that chunk on. hand_over: chunks over which it takes over.
             height, width: pixels; num_frames: frames to yield; None: the model's own. endless: never stop.
-            num_inference_steps, guidance_scale, enable_distillation: see `configure`.
+            num_inference_steps, guidance_scale, enable_distillation, shortcut_mode: see `configure`.
+            special_tokens, negative_special_tokens: see `encode_prompt`.
+            prompt_enhancer: rewrites every prompt before it is read, for example animagic.enhancement's.
             latents: (videos, channels, latent frames, h, w) noise of the whole timeline, prefix included.
             prefix_latents: (videos, channels, latent frames, h, w) given clean frames: one (a picture) or more.
             fit: how image or video are brought to size: "crop", "pad" or "stretch".
@@ -332,14 +395,21 @@ class Magi1Pipeline(DiffusionPipeline):
             raise InputError(f"callback_on_step_end_tensor_inputs can only be latents, not {sorted(unknown)[0]}.")
         if self.vae is None and output_type != "latent":
             raise InputError("this pipeline has no autoencoder; ask for output_type='latent'.")
-        sampling = self.configure(num_inference_steps, guidance_scale, enable_distillation)
+        sampling = self.configure(num_inference_steps, guidance_scale, enable_distillation, shortcut_mode)
         ratio, device = self._pixel_ratio, self._execution_device
         if latents is not None:
             height, width = latents.shape[-2] * ratio, latents.shape[-1] * ratio
         height, width = height or sampling.video_size_h, width or sampling.video_size_w
         self.check_size(height, width)
 
-        texts = [prompt] if isinstance(prompt, str) else prompt
+        source: Any = prompt if callable(prompt) else None
+        if source is not None:
+            if prompts_at:
+                raise InputError("give later prompts by prompts_at or by a live prompt, not by both.")
+            prompt = source(0)
+            if prompt is None:
+                raise InputError("the live prompt has nothing for the first chunk; say what the video should show.")
+        texts: Any = [prompt] if isinstance(prompt, str) else prompt
         batch = len(texts) if texts is not None else 1 if prompt_embeds is None else len(prompt_embeds)
         batch *= num_videos_per_prompt
         given, shown = self._prefix(image, video, (height, width), fit)
@@ -365,16 +435,23 @@ class Magi1Pipeline(DiffusionPipeline):
             raise InputError(f"no prompt can begin at chunk {late}: the video has {chunks}, counted from 0.")
         plan = sampling.plan(chunks, prefix_frames)
 
-        prompts = self.encode_prompt(
-            prompt,
+        if prompt_enhancer is not None:
+            prompt, prompts_at = _enhanced(prompt, prompts_at, prompt_enhancer)
+        known = self.encode_prompt(
+            prompt,  # type: ignore[arg-type]  # a source has been asked by now
             prompts_at=prompts_at,
             negative_prompt=negative_prompt,
             prompt_embeds=prompt_embeds,
             prompt_embeds_mask=prompt_embeds_mask,
             num_videos_per_prompt=num_videos_per_prompt,
             special_tokens=special_tokens,
+            negative_special_tokens=negative_special_tokens,
             num_chunks=chunks,
+            hand_over=hand_over,
         )
+        prompts: ChunkPrompts | LivePrompts = known
+        if source is not None:
+            prompts = self._live(known, source, prompt_enhancer, len(texts), num_videos_per_prompt)
         if latents is not None:
             whole = latents.to(device, torch.float32)
             noise: Any = lambda frames: whole[:, :, frames.start : frames.stop].clone()  # noqa: E731
@@ -382,7 +459,7 @@ class Magi1Pipeline(DiffusionPipeline):
             generator = generator if generator is not None else torch.Generator().manual_seed(sampling.seed)
             shape = (batch, self.transformer.latent_channels, height // ratio, width // ratio)
             noise = Noise(shape, generator, device, sampling.chunk_width)
-        denoiser = Magi1Denoiser(self.transformer, prompts, plan, sampling)
+        denoiser = Magi1Denoiser(self.transformer, prompts, plan, sampling, self.kv_offload)
         timeline = Timeline(noise, None if prefix_latents is None else prefix_latents.to(device, torch.float32))
         sampler = Sampler(plan, sampling.guide(denoiser), FlowEuler(sampling.times()), timeline)
         sampler.on_step = partial(
@@ -506,9 +583,13 @@ class Magi1Pipeline(DiffusionPipeline):
             frames = [list(itertools.chain.from_iterable(pieces)) for pieces in one_by_one]
         return Magi1PipelineOutput(frames=frames, fps=self.sampling.fps) if return_dict else (frames,)
 
-    def plan(self, num_frames: int | None = None, num_inference_steps: int | None = None) -> Staircase:
+    def plan(
+        self, num_frames: int | None = None, num_inference_steps: int | None = None, endless: bool = False
+    ) -> Staircase:
         """The plan that a call with these numbers would follow."""
         sampling = self.configure(num_inference_steps)
+        if endless:
+            return sampling.plan(None)
         return sampling.plan(sampling.chunks_of(sampling.num_frames if num_frames is None else num_frames))
 
 

@@ -15,8 +15,10 @@ from ...errors import InputError
 
 _SPECIAL_ROWS = {"transition": 0, "hq": 1, "static": 2, "dynamic": 3, "borderness": 4, "3d": 15, "anime": 16}
 _DURATION_ROW, _DURATION_COUNT = 7, 8
-# Each token is put in front of those before it, so the last of this order comes first.
+# Each token is put in front of those before it, so the last of an order comes first.
 _SPECIAL_ORDER = ("static", "dynamic", "borderness", "hq", "3d", "anime", "duration")
+NEGATIVE_TOKENS = ("caption", "logo", "transition", "borderness")
+"""The negative set: what was seen in training and is not wanted, in front of the null caption."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,25 @@ class TextEmbedding:
     def repeated(self, count: int) -> TextEmbedding:
         """Each prompt `count` times, for several videos a prompt."""
         return TextEmbedding(self.embeds.repeat_interleave(count, 0), self.mask.repeat_interleave(count, 0))
+
+    def mixed(self, other: TextEmbedding, share: float) -> TextEmbedding:
+        """On the way to another text: tokens of both are interpolated, those that only one has stay as they are."""
+        length = max(self.mask.shape[1], other.mask.shape[1])
+
+        def padded(x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.pad(x, (*(0, 0) * (x.ndim - 2), 0, length - x.shape[1]))
+
+        (a, b), (mask, other_mask) = ((padded(x), padded(y)) for x, y in zip(self.parts, other.parts, strict=True))
+        both = ((mask != 0) & (other_mask != 0))[..., None]
+        embeds = torch.where(both, torch.lerp(a, b, share), torch.where(mask[..., None] != 0, a, b))
+        return TextEmbedding(embeds, torch.maximum(mask, other_mask))
+
+    @property
+    def parts(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.embeds, self.mask
+
+    def to(self, device: torch.device) -> TextEmbedding:
+        return TextEmbedding(self.embeds.to(device), self.mask.to(device))
 
     def trimmed(self, spare: int = 0) -> TextEmbedding:
         """Without the padding that no sample of the batch uses, but `spare` tokens of it."""
@@ -77,6 +98,7 @@ class ChunkPrompts:
         special: names of special tokens put in front of each prompt.
         table: where their rows come from.
         num_chunks: chunks of the video, for the duration token; None: endless.
+        hand_over: chunks over which one prompt turns into the next; 0: at once.
     """
 
     prompts: tuple[tuple[int, TextEmbedding], ...]
@@ -84,8 +106,11 @@ class ChunkPrompts:
     special: tuple[str, ...] = ()
     table: Magi1SpecialTokens | None = None
     num_chunks: int | None = None
+    hand_over: int = 0
 
     def __post_init__(self):
+        if self.hand_over < 0:
+            raise InputError(f"a hand-over cannot take {self.hand_over} chunks; give 0 or more.")
         if self.special and self.table is None:
             raise InputError(f"this model has no special tokens; leave out {', '.join(self.special)}.")
         unknown = [name for name in self.special if name not in _SPECIAL_ORDER]
@@ -101,7 +126,9 @@ class ChunkPrompts:
             object.__setattr__(self, "prompts", prompts)
 
     def at(self, chunk: int) -> TextEmbedding:
-        text = [text for first, text in self.prompts if first <= chunk][-1]
+        (begin, text), *earlier = [(first, text) for first, text in self.prompts if first <= chunk][::-1]
+        if earlier and chunk < begin + self.hand_over and text is not self.null:
+            text = earlier[0][1].mixed(text, (chunk - begin + 1) / (self.hand_over + 1))
         left = _DURATION_COUNT if self.num_chunks is None else self.num_chunks - chunk
         for name in _SPECIAL_ORDER:
             if name in self.special and self.table is not None and text is not self.null:
@@ -112,12 +139,28 @@ class ChunkPrompts:
         """On a device, without the padding; room for the special tokens stays."""
 
         def move(text: TextEmbedding, spare: int) -> TextEmbedding:
-            return TextEmbedding(text.embeds.to(device), text.mask.to(device)).trimmed(spare)
+            return text.to(device).trimmed(spare)
 
         null = move(self.null, 0)
         spare = len(self.special)
         moved = ((first, null if text is self.null else move(text, spare)) for first, text in self.prompts)
         return replace(self, prompts=tuple(moved), null=null)
+
+
+def negative_caption(null: TextEmbedding, names: Sequence[str], table: Magi1SpecialTokens | None) -> TextEmbedding:
+    """The null caption with tokens of NEGATIVE_TOKENS in front, so that guidance leads away from them.
+
+    Raises: InputError for other names, or without a table.
+    """
+    unknown = [name for name in names if name not in NEGATIVE_TOKENS]
+    if unknown:
+        raise InputError(f"negative token {unknown[0]!r} is unknown; choose from {', '.join(NEGATIVE_TOKENS)}.")
+    if names and table is None:
+        raise InputError(f"this model has no special tokens; leave out the negative {', '.join(names)}.")
+    for name in NEGATIVE_TOKENS:
+        if name in names and table is not None:
+            null = null.prepend(table.row(name))
+    return null
 
 
 def null_caption(embedding: torch.Tensor, batch: int, length: int = 50) -> TextEmbedding:
@@ -146,10 +189,12 @@ def encode_text(text_encoder, tokenizer, prompts: Sequence[str], max_length: int
         prompts = [clean_caption(clean_caption(prompt)) for prompt in prompts]
     tokens = tokenizer(
         list(prompts), max_length=max_length, padding="max_length", truncation=True, return_tensors="pt"
-    ).to(text_encoder.device)
+    )
+    # Run on the used length only: the padding would be masked out anyway.
+    used = max(int(tokens.attention_mask.sum(1).max()), 1)
+    if text_encoder.device.type != "meta":  # else its weights are brought in by hooks, which move the tokens as well
+        tokens = tokens.to(text_encoder.device)
     with torch.no_grad():
-        # Run on the used length only: the padding would be masked out anyway.
-        used = max(int(tokens.attention_mask.sum(1).max()), 1)
         states = text_encoder(tokens.input_ids[:, :used], attention_mask=tokens.attention_mask[:, :used])
     embeds = states.last_hidden_state.float()
     embeds = torch.nn.functional.pad(embeds, (0, 0, 0, max_length - used))

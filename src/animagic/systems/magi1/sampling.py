@@ -7,12 +7,18 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
+from diffusers.utils.torch_utils import is_compiled_module
 
 from ...errors import InputError
 from ...timeline import ChunkGuidance, Denoiser, Staircase, Window, flow_levels, shortcut_intervals
-from .cache import KeyValueCache
+from .cache import KeyValueCache, OffloadedKeyValueCache
+from .live import LivePrompts
 from .prompts import ChunkPrompts
 from .transformer import Magi1Transformer3DModel
+
+# A compiled transformer needs one graph for each kind of call: a chunk or several, without a cache, with one, adding to
+# it; and again for the second size of video. The default of 8 is soon passed, which fails under fullgraph=True.
+_MOST_GRAPHS = 64
 
 
 @dataclass(frozen=True)
@@ -96,20 +102,28 @@ class Magi1Denoiser:
 
     Args:
         transformer: the network.
-        prompts: text of every chunk.
+        prompts: text of every chunk, known or live.
         plan: whose levels and look-backs are meant.
         sampling: the settings.
+        kv_offload: whether the cache lies in the memory of the processor.
     """
 
     def __init__(
         self,
         transformer: Magi1Transformer3DModel,
-        prompts: ChunkPrompts,
+        prompts: ChunkPrompts | LivePrompts,
         plan: Staircase,
         sampling: Magi1Sampling,
+        kv_offload: bool = False,
     ):
         self.transformer, self.prompts, self.plan, self.sampling = transformer, prompts, plan, sampling
-        self.cache = KeyValueCache()
+        if kv_offload and is_compiled_module(transformer):
+            raise InputError(
+                "the key/value cache cannot be offloaded under a transformer that is compiled as a whole; "
+                "compile its blocks instead, with pipe.transformer.compile_repeated_blocks()."
+            )
+        self._new_cache = OffloadedKeyValueCache if kv_offload else KeyValueCache
+        self.cache = self._new_cache()
         # A clean chunk is shown at a time just below 1.
         self.times = torch.cat([sampling.times()[:-1], torch.tensor([sampling.clean_t])])
         # The step size that distilled models are told, one a level; a clean chunk gets the first one.
@@ -132,13 +146,15 @@ class Magi1Denoiser:
         if not history:
             alone = latents.unflatten(2, (len(levels), width)).transpose(1, 2).flatten(0, 1)
             level = torch.tensor(levels).repeat(batch)[:, None]
-            velocity = self._call(alone, level, [self.prompts.null.embeds[:1]], [self.prompts.null.mask[:1]], text)
+            null = self.prompts.null
+            velocity = self._call(alone, level, [null.embeds[:1]], [null.mask[:1]], text, 0, [range(width)])
             return velocity.unflatten(0, (batch, len(levels))).transpose(1, 2).flatten(2, 3)
 
         first = window.frames.start // width
-        self.cache.forget(window.context.start)
-        if not self.cache.layers:
-            self.cache.start = self.cache.stop = window.frames.start
+        cache = self.cache
+        cache.forget(window.context.start)
+        if not cache.layers:
+            cache.start = cache.stop = window.frames.start
         chunks = list(range(first, first + len(levels)))
         keys = [self.plan.seen_by(chunk, level) for chunk, level in zip(chunks, levels, strict=True)]
         texts = [
@@ -153,17 +169,22 @@ class Magi1Denoiser:
             levels.append(levels[extra])
             texts.append(texts[extra])
             keys.append(range(chunks[-1] + 1, chunks[-1] + 2))
+        if (seen := min(k.start for k in keys) * width) < cache.start:
+            raise ValueError(f"a chunk sees frame {seen}, the cache begins at {cache.start}")
+        committed = len(window.commit) if commit else 0
         velocity = self._call(
             latents,
             torch.tensor(levels)[None],
             [t.embeds for t in texts],
             [t.mask for t in texts],
             text,
-            first_frame=window.frames.start,
-            key_frames=[range(k.start * width, k.stop * width) for k in keys],
-            cache=self.cache,
-            commit=window.commit if commit else range(0),
+            window.frames.start,
+            [range(k.start * width - cache.start, k.stop * width - cache.start) for k in keys],
+            cache=cache if cache.layers or committed else None,
+            commit=committed,
         )
+        if committed:
+            cache.commit(window.commit)
         if extra is not None:
             velocity, alone = velocity[:, :, :-width].clone(), velocity[:, :, -width:]
             velocity[:, :, rows] = 0.7 * velocity[:, :, rows] + 0.3 * alone
@@ -178,32 +199,39 @@ class Magi1Denoiser:
         threshold = self.sampling.distill_nearly_clean_chunk_threshold - 1e-6
         return oldest if oldest is not None and self.times[levels[oldest]] > threshold else None
 
-    def _call(self, latents, levels, embeds, masks, text, **arguments) -> torch.Tensor:
+    def _call(self, latents, levels, embeds, masks, text, first_frame, key_frames, **arguments) -> torch.Tensor:
         device = latents.device
         length = max(e.shape[1] for e in embeds)
         caption = torch.stack([_pad(e, length) for e in embeds], dim=1)
         mask = torch.stack([_pad(m[..., None], length)[..., 0] for m in masks], dim=1)
-        return self.transformer(
-            latents,
-            self.times[levels].to(device),
-            caption,
-            encoder_attention_mask=mask,
-            caption_dropped=torch.full(levels.shape, not text, device=device),
-            shortcut=self.shortcuts[levels].to(device) if self.sampling.distill else None,
-            return_dict=False,
-            **arguments,
-        )[0]
+        arguments |= {
+            "encoder_attention_mask": mask != 0,
+            "caption_dropped": torch.full(levels.shape, not text, device=device),
+            "shortcut": self.shortcuts[levels].to(device) if self.sampling.distill else None,
+            # Tensors, so that a compiled transformer need not be compiled anew when the window moves on.
+            "first_frame": torch.tensor(float(first_frame), device=device),
+            "key_frames": torch.tensor([[r.start, r.stop] for r in key_frames]),
+        }
+        latents = latents.clone(memory_format=torch.contiguous_format)  # of a view, a graph would know the whole
+        with torch._dynamo.config.patch(cache_size_limit=_MOST_GRAPHS):
+            return self.transformer(latents, self.times[levels].to(device), caption, return_dict=False, **arguments)[0]
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         state = {"span": torch.tensor([self.cache.start, self.cache.stop])}
         for i, (keys, values) in enumerate(self.cache.layers):
             state |= {f"{i}.keys": keys, f"{i}.values": values}
+        if isinstance(self.prompts, LivePrompts):
+            state |= self.prompts.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        self.cache = KeyValueCache(int(state["span"][0]))
-        layers = [(state[f"{i}.keys"], state[f"{i}.values"]) for i in range(len(state) // 2)]
+        self.cache = self._new_cache(int(state["span"][0]))
+        layers = [
+            (state[f"{i}.keys"], state[f"{i}.values"]) for i in range(sum(name.endswith(".keys") for name in state))
+        ]
         self.cache.append(range(int(state["span"][0]), int(state["span"][1])), layers)
+        if isinstance(self.prompts, LivePrompts):
+            self.prompts.load_state_dict(state)
 
 
 def _pad(x: torch.Tensor, length: int) -> torch.Tensor:

@@ -5,7 +5,8 @@ Source: arXiv 2505.13211, section 2; parameter names are those of the published 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +17,11 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from ...errors import InputError
-from ...layers.attention import Backend, Span, attention
+from ...layers.attention import Backend, EvenSpans, Span, attention
 from ...layers.embeddings import sinusoid
 from ...layers.norms import LayerNorm1p
 from ...layers.rotary import apply_rotary, rotary_angles
+from ...quantization.fp8 import Fp8Linear
 from .cache import KeyValueCache
 
 
@@ -27,10 +29,14 @@ class TimestepEmbedder(nn.Module):
     def __init__(self, dim: int, frequency_dim: int = 256):
         super().__init__()
         self.frequency_dim = frequency_dim
-        self.mlp = nn.Sequential(nn.Linear(frequency_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        # Not a Sequential, here and below: group offloading would take its layers for blocks of their own, and with
+        # a stream does not wait for the weights of blocks that no other module of theirs accompanies.
+        self.mlp = nn.ModuleDict({"0": nn.Linear(frequency_dim, dim), "2": nn.Linear(dim, dim)})
 
     def forward(self, t: torch.Tensor) -> torch.Tensor:
-        return self.mlp(sinusoid(t * 1000, self.frequency_dim).to(next(self.mlp.parameters()).dtype))
+        first: Any = self.mlp["0"]
+        second = self.mlp["2"]
+        return second(F.silu(first(sinusoid(t * 1000, self.frequency_dim).to(first.weight.dtype))))
 
 
 class CaptionEmbedder(nn.Module):
@@ -39,14 +45,18 @@ class CaptionEmbedder(nn.Module):
 
     def __init__(self, caption_dim: int, text_dim: int, condition_dim: int, max_length: int):
         super().__init__()
-        self.y_proj_xattn = nn.Sequential(nn.Linear(caption_dim, text_dim), nn.SiLU())
-        self.y_proj_adaln = nn.Sequential(nn.Linear(caption_dim, condition_dim))
+        self.y_proj_xattn = nn.ModuleDict({"0": nn.Linear(caption_dim, text_dim)})
+        self.y_proj_adaln = nn.ModuleDict({"0": nn.Linear(caption_dim, condition_dim)})
         self.null_caption_embedding = nn.Parameter(torch.randn(max_length, caption_dim) * 0.02)
 
-    def forward(self, caption: torch.Tensor, dropped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        kept_row, dropped_row = self.y_proj_adaln(self.null_caption_embedding[-2:]).unbind(0)
+    def forward(self, caption=None, dropped=None):
+        """(text, condition) of a caption; without one, the null caption (a call, since weights that are offloaded are
+        there during calls only)."""
+        if caption is None:
+            return self.null_caption_embedding.clone()
+        kept_row, dropped_row = self.y_proj_adaln["0"](self.null_caption_embedding[-2:]).unbind(0)
         caption = caption.to(self.null_caption_embedding.dtype)
-        return self.y_proj_xattn(caption), torch.where(dropped[..., None], dropped_row, kept_row)
+        return F.silu(self.y_proj_xattn["0"](caption)), torch.where(dropped[..., None], dropped_row, kept_row)
 
 
 class LearnedRotary(nn.Module):
@@ -55,19 +65,26 @@ class LearnedRotary(nn.Module):
         n = head_dim // 8
         self.bands = nn.Parameter(10000.0 ** (-torch.arange(n, dtype=torch.float32) / n))
 
-    def forward(self, frames: range, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, frames: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
         angles = rotary_angles(self.bands, frames, height, width)
         return angles.cos(), angles.sin()
 
 
+def linear(in_features: int, out_features: int, fp8: bool, smoothed: bool = False) -> nn.Module:
+    """A linear layer without bias; `smoothed` counts in FP8 only."""
+    if fp8:
+        return Fp8Linear(in_features, out_features, smoothed)
+    return nn.Linear(in_features, out_features, bias=False)
+
+
 class QueryKeyValue(nn.Module):
-    def __init__(self, dim: int, query_dim: int, key_dim: int, eps: float):
+    def __init__(self, dim: int, query_dim: int, key_dim: int, eps: float, fp8: bool):
         super().__init__()
         self.layer_norm = nn.LayerNorm(dim, eps=eps)
-        self.q = nn.Linear(dim, query_dim, bias=False)
-        self.qx = nn.Linear(dim, query_dim, bias=False)
-        self.k = nn.Linear(dim, key_dim, bias=False)
-        self.v = nn.Linear(dim, key_dim, bias=False)
+        self.q = linear(dim, query_dim, fp8)
+        self.qx = linear(dim, query_dim, fp8)
+        self.k = linear(dim, key_dim, fp8)
+        self.v = linear(dim, key_dim, fp8)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         x = self.layer_norm(x)
@@ -77,16 +94,16 @@ class QueryKeyValue(nn.Module):
 class ParallelAttention(nn.Module):
     """Self-attention over the chunks and cross-attention to the text, side by side, joined by one projection."""
 
-    def __init__(self, dim: int, heads: int, groups: int, head_dim: int, eps: float):
+    def __init__(self, dim: int, heads: int, groups: int, head_dim: int, eps: float, fp8: bool):
         super().__init__()
         self.heads, self.groups, self.head_dim = heads, groups, head_dim
-        self.linear_qkv = QueryKeyValue(dim, heads * head_dim, groups * head_dim, eps)
+        self.linear_qkv = QueryKeyValue(dim, heads * head_dim, groups * head_dim, eps, fp8)
         self.linear_kv_xattn = nn.Linear(dim, 2 * groups * head_dim, bias=False)
         self.q_layernorm = LayerNorm1p(head_dim, eps)
         self.k_layernorm = LayerNorm1p(head_dim, eps)
         self.q_layernorm_xattn = LayerNorm1p(head_dim, eps)
         self.k_layernorm_xattn = LayerNorm1p(head_dim, eps)
-        self.linear_proj = nn.Linear(2 * heads * head_dim, dim, bias=False)
+        self.linear_proj = linear(2 * heads * head_dim, dim, fp8, smoothed=True)
 
     def forward(self, x, text, text_mask, rotary, spans, past, backend):
         batch, tokens, _ = x.shape
@@ -117,12 +134,12 @@ class ParallelAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    def __init__(self, dim: int, hidden: int, gated: bool, eps: float):
+    def __init__(self, dim: int, hidden: int, gated: bool, eps: float, fp8: bool):
         super().__init__()
         self.gated = gated
         self.layer_norm = nn.LayerNorm(dim, eps=eps)
-        self.linear_fc1 = nn.Linear(dim, 2 * hidden if gated else hidden, bias=False)
-        self.linear_fc2 = nn.Linear(hidden, dim, bias=False)
+        self.linear_fc1 = linear(dim, 2 * hidden if gated else hidden, fp8)
+        self.linear_fc2 = linear(hidden, dim, fp8, smoothed=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.linear_fc1(self.layer_norm(x))
@@ -150,12 +167,12 @@ def gate_chunks(x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
 
 
 class Block(nn.Module):
-    def __init__(self, dim, hidden, heads, groups, head_dim, condition_dim, gated, eps):
+    def __init__(self, dim, hidden, heads, groups, head_dim, condition_dim, gated, eps, fp8):
         super().__init__()
         self.ada_modulate_layer = Modulation(condition_dim, dim)
-        self.self_attention = ParallelAttention(dim, heads, groups, head_dim, eps)
+        self.self_attention = ParallelAttention(dim, heads, groups, head_dim, eps, fp8)
         self.self_attn_post_norm = LayerNorm1p(dim, eps)
-        self.mlp = FeedForward(dim, hidden, gated, eps)
+        self.mlp = FeedForward(dim, hidden, gated, eps, fp8)
         self.mlp_post_norm = LayerNorm1p(dim, eps)
 
     def forward(self, x, condition, text, text_mask, rotary, spans, past, backend):
@@ -168,10 +185,28 @@ class Block(nn.Module):
 
 
 class Blocks(nn.Module):
-    def __init__(self, num_layers: int, dim: int, eps: float, **block):
+    _gradient_checkpointing_func: Callable[..., Any]  # set by ModelMixin.enable_gradient_checkpointing
+
+    def __init__(self, num_layers: int, dim: int, eps: float, fp8: bool, **block):
         super().__init__()
-        self.layers = nn.ModuleList(Block(dim, eps=eps, **block) for _ in range(num_layers))
+        inner = range(1, num_layers - 1)  # the first and the last layer are never quantised
+        self.layers = nn.ModuleList(Block(dim, eps=eps, fp8=fp8 and i in inner, **block) for i in range(num_layers))
         self.final_layernorm = LayerNorm1p(dim, eps)
+        self.gradient_checkpointing = False
+
+    def forward(self, x, condition, text, text_mask, rotary, spans, cache, commit, backend):
+        """The first `commit` tokens leave their keys and values in the cache."""
+        for i, block in enumerate(self.layers):
+            past = None if cache is None else cache.read(i)
+            arguments = (x, condition, text, text_mask, rotary, spans, past, backend)
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
+                x, present = self._gradient_checkpointing_func(block, *arguments)
+            else:
+                x, present = block(*arguments)
+            if commit and cache is not None:
+                keys, values = present
+                cache.write(i, keys[:, :, :commit], values[:, :, :commit])
+        return self.final_layernorm(x)
 
 
 class FinalLinear(nn.Module):
@@ -184,9 +219,9 @@ class FinalLinear(nn.Module):
 
 
 def _check_arguments(*findings: bool | str) -> None:
-    """Each finding is True, or a sentence of what is wrong."""
+    """Each finding is true, or a sentence of what is wrong."""
     for finding in findings:
-        if finding is not True:
+        if isinstance(finding, str):
             raise InputError(f"{finding}.")
 
 
@@ -198,13 +233,18 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
     (t s^2 - (1-t)) / d * x + s / sqrt(d) * network(x / sqrt(d)) (the preconditioning of EDM, arXiv 2206.00364,
     for linear flow matching). It makes a small network several times quicker to train.
 
+    `fp8` is what `fp8_quant` of the published `engine_config` says: the large linears of all layers but the first and
+    the last are e4m3, see `Fp8Linear`.
+
     Raises: InputError if a dimension does not fit.
     """
 
     _supports_gradient_checkpointing = True
     _no_split_modules = ["Block"]
     _repeated_blocks = ["Block"]
-    _keep_in_fp32_modules = ["x_embedder", "t_embedder", "y_embedder", "rope", "final_linear"]
+    # All children, each on its own: with one left over, the transformer itself would prefetch its blocks a second time.
+    _group_offload_block_modules = ["x_embedder", "t_embedder", "y_embedder", "rope", "videodit_blocks", "final_linear"]
+    _keep_in_fp32_modules = ["x_embedder", "t_embedder", "y_embedder", "rope", "final_linear", *Fp8Linear.SCALES]
 
     @register_to_config
     def __init__(
@@ -230,6 +270,7 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         gated_linear_unit: bool = False,
         chunk_width: int = 6,
         data_std: Sequence[float] | None = None,
+        fp8: bool = False,
     ):
         super().__init__()
         if kv_channels % 8 or (2 * num_attention_heads * kv_channels) % 16:
@@ -259,15 +300,21 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
             head_dim=kv_channels,
             condition_dim=condition_dim,
             gated=gated_linear_unit,
+            fp8=fp8,
         )
         self.final_linear = FinalLinear(hidden_size, patch[0] * patch[1] * patch[2] * out_channels)
         self.attention_backend: Backend = "auto"
-        self.gradient_checkpointing = False
 
     @property
     def latent_channels(self) -> int:
         """Channels of the latents that go in and come out; the 24B model takes each of them twice."""
         return self.config.in_channels // 2 if self.config.half_channel_vae else self.config.in_channels
+
+    def to(self, *args, **kwargs):
+        """As in diffusers. Channels last are `channels_last_3d` here: the one convolution is in three dimensions."""
+        if kwargs.get("memory_format") is torch.channels_last:
+            kwargs["memory_format"] = torch.channels_last_3d
+        return super().to(*args, **kwargs)
 
     def forward(
         self,
@@ -277,13 +324,16 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         encoder_attention_mask: torch.Tensor | None = None,
         caption_dropped: torch.Tensor | None = None,
         shortcut: torch.Tensor | None = None,
-        first_frame: int = 0,
-        key_frames: Sequence[range] | None = None,
+        first_frame: int | torch.Tensor = 0,
+        key_frames: Sequence[range] | torch.Tensor | None = None,
         cache: KeyValueCache | None = None,
-        commit: range = range(0),
+        commit: int = 0,
         return_dict: bool = True,
     ):
         """Predict the velocity (clean latents minus noise) of a window of whole chunks.
+
+        A compiled transformer is compiled anew for another `first_frame` and other `key_frames`, unless they are
+        tensors.
 
         Args:
             hidden_states: (batch, channels, frames, height, width) noisy latents; `frames` = chunks x chunk_width.
@@ -293,20 +343,25 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
             caption_dropped: (batch, chunks) boolean; None: nowhere.
             shortcut: (batch, chunks) step size given to distilled models; None for base models.
             first_frame: where the window begins on the timeline.
-            key_frames: per chunk the timeline frames that it sees; None: block-causal, everything up to itself.
-            cache: clean frames before the window; None or empty: there are none.
-            commit: timeline frames of this window whose keys and values are appended to the cache.
+            key_frames: per chunk the frames that it sees, counted from the first one in the cache, or of the window
+                where the cache is empty: ranges, or a tensor (chunks, 2) on the CPU of first frames and ends. None:
+                block-causal, everything up to itself.
+            cache: clean frames right before the window; None or empty: there are none.
+            commit: how many frames at the front of the window leave their keys and values in the cache; they hold
+                from `cache.commit` on.
 
         Returns: `.sample`, shaped like hidden_states.
         """
         config = self.config
         batch, channels, frames, height, width = hidden_states.shape
+        chunks = timestep.shape[-1]  # a compiler does better with frames as a multiple of chunks than the other way
+        if frames != chunks * config.chunk_width:
+            chunks = frames // config.chunk_width
         if frames % config.chunk_width or height % config.patch_size or width % config.patch_size:
             raise InputError(
                 f"latents of {frames} frames, {height} x {width}, cannot be cut into chunks of {config.chunk_width} "
                 f"frames and patches of {config.patch_size} x {config.patch_size}."
             )
-        chunks = frames // config.chunk_width
         _check_arguments(
             channels == self.latent_channels or f"latents have {self.latent_channels} channels, not {channels}",
             timestep.shape[-1] in (1, chunks) or f"{chunks} chunks need {chunks} timesteps, not {timestep.shape[-1]}",
@@ -319,7 +374,7 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
             or f"the mask is for {encoder_attention_mask.shape[-1]} tokens of {encoder_hidden_states.shape[2]}",
             key_frames is None
             or len(key_frames) == chunks
-            or f"{chunks} chunks need {chunks} key ranges, not {len(key_frames or ())}",
+            or f"{chunks} chunks need {chunks} key ranges, not {0 if key_frames is None else len(key_frames)}",
         )
         frame_tokens = (height // config.patch_size) * (width // config.patch_size)
         timestep = timestep.expand(batch, chunks)
@@ -348,43 +403,29 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         if encoder_attention_mask is not None:
             text_mask = (encoder_attention_mask != 0).expand(batch, chunks, -1)
         rotary = self.rope(
-            range(first_frame, first_frame + frames), height // config.patch_size, width // config.patch_size
+            first_frame + torch.arange(frames, device=x.device, dtype=torch.float32),
+            height // config.patch_size,
+            width // config.patch_size,
         )
+        spans: list[Span] | EvenSpans
+        if isinstance(key_frames, torch.Tensor):
+            spans = EvenSpans(key_frames, frame_tokens)
+        else:
+            held = None if cache is None else cache.read(0)
+            if key_frames is None:
+                before = 0 if held is None else held[0].shape[2] // frame_tokens
+                key_frames = [range(before + (i + 1) * config.chunk_width) for i in range(chunks)]
+            chunk_tokens = frame_tokens * config.chunk_width
+            spans = [
+                Span(i * chunk_tokens, (i + 1) * chunk_tokens, r.start * frame_tokens, r.stop * frame_tokens)
+                for i, r in enumerate(key_frames)
+            ]
 
-        cached = cache.layers if cache is not None and cache.stop > cache.start else None
-        origin = cache.start if cached is not None and cache is not None else first_frame
-        if key_frames is None:
-            key_frames = [range(origin, first_frame + (i + 1) * config.chunk_width) for i in range(chunks)]
-        if min(r.start for r in key_frames) < origin:
-            raise ValueError(f"a chunk sees frame {min(r.start for r in key_frames)}, the cache begins at {origin}")
-        chunk_tokens = frame_tokens * config.chunk_width
-        spans = [
-            Span(
-                i * chunk_tokens,
-                (i + 1) * chunk_tokens,
-                (r.start - origin) * frame_tokens,
-                (r.stop - origin) * frame_tokens,
-            )
-            for i, r in enumerate(key_frames)
-        ]
-
-        dtype = next(self.videodit_blocks.parameters()).dtype
+        dtype = self.videodit_blocks.layers[0].self_attention.linear_qkv.layer_norm.weight.dtype
         x, text, condition = x.to(dtype), text.to(dtype), condition.to(dtype)
-        committed = []
-        rows = slice((commit.start - first_frame) * frame_tokens, (commit.stop - first_frame) * frame_tokens)
-        for i, block in enumerate(self.videodit_blocks.layers):
-            past = cached[i] if cached is not None else None
-            arguments = (x, condition, text, text_mask, rotary, spans, past, self.attention_backend)
-            if torch.is_grad_enabled() and self.gradient_checkpointing:
-                x, present = self._gradient_checkpointing_func(block, *arguments)
-            else:
-                x, present = block(*arguments)
-            if len(commit):
-                committed.append((present[0][:, :, rows].clone(), present[1][:, :, rows].clone()))
-        if cache is not None and len(commit):
-            cache.append(commit, committed)
-
-        x = self.final_linear(self.videodit_blocks.final_layernorm(x))
+        committed = commit * frame_tokens
+        x = self.videodit_blocks(x, condition, text, text_mask, rotary, spans, cache, committed, self.attention_backend)
+        x = self.final_linear(x)
         p, q = config.t_patch_size, config.patch_size
         x = x.unflatten(1, (frames // p, height // q, width // q)).unflatten(-1, (p, q, q, config.out_channels))
         x = x.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(batch, config.out_channels, frames, height, width)

@@ -1,0 +1,5 @@
+"""Hooks on networks: those of diffusers, under the names that its pages use."""
+
+from diffusers.hooks import apply_group_offloading, apply_layerwise_casting
+
+__all__ = ["apply_group_offloading", "apply_layerwise_casting"]

@@ -1,0 +1,391 @@
+"""Weights in files, read and written tensor by tensor: no more of them is in memory than is asked for."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import CheckpointError, InputError
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_LARGEST_HEADER = 100_000_000  # bytes: the format's own limit
+SHARD_BYTES = 4_000_000_000
+"""How large the files of a written checkpoint become."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object; raises CheckpointError, which names the file."""
+    try:
+        fields = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:  # ValueError: also what is not UTF-8
+        raise CheckpointError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{path} holds a JSON {type(fields).__name__}; an object in braces is needed.")
+    return fields
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor in a file. name: there; it may go by another in `Weights`."""
+
+    file: Path
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class SafetensorsFile:
+    """A safetensors file, as it is or compressed with zstd (`.zst`). It is read from front to end, so that of a
+    compressed one only the tensor at hand is in memory; that is why the header is read here and not by the library.
+
+    entries: its tensors by name, in the order in which they lie.
+    Raises: CheckpointError, which names the file, and the tensor at which it is damaged.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        with self._open() as stream:
+            self._header_bytes, self.entries = self._read_header(stream)
+        whole = self._header_bytes + sum(entry.nbytes for entry in self.entries.values())
+        if not self._compressed and path.stat().st_size != whole:
+            self._check_length(path.stat().st_size)
+
+    def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """The tensors of these names, in the order in which they lie."""
+        wanted = set(names)
+        with self._open() as stream:
+            stream.seek(self._header_bytes, os.SEEK_CUR)
+            for name, entry in self.entries.items():
+                if name in wanted:
+                    yield name, self._read_tensor(stream, entry)
+                else:
+                    stream.seek(entry.nbytes, os.SEEK_CUR)
+            if stream.read(1):  # also lets zstd compare its checksum
+                raise CheckpointError(f"{self.path} is longer than its header says; download it again.")
+
+    @property
+    def _compressed(self) -> bool:
+        return self.path.suffix == ".zst"
+
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
+        """The file as a stream of uncompressed bytes."""
+        try:
+            with self.path.open("rb") as file:
+                if not self._compressed:
+                    yield file
+                    return
+                zstandard = _import_zstandard(self.path)
+                try:
+                    yield zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+                except zstandard.ZstdError as error:
+                    raise CheckpointError(f"{self.path} is damaged: {error}; download it again.") from error
+        except OSError as error:
+            raise CheckpointError(f"{self.path} cannot be read: {error.strerror}.") from error
+
+    def _read_header(self, stream: Any) -> tuple[int, dict[str, Entry]]:
+        first = stream.read(8)
+        if first == b"version ":
+            raise CheckpointError(
+                f"{self.path} is only a Git LFS pointer to the weights: fetch them with git lfs pull."
+            )
+        length = int.from_bytes(first, "little")
+        if len(first) == 8 and not 2 <= length <= _LARGEST_HEADER:
+            raise CheckpointError(f"{self.path} is not a safetensors file.")
+        raw = _read_exactly(stream, length) if len(first) == 8 else b""
+        if len(first) < 8 or len(raw) < length:
+            raise CheckpointError(f"{self.path} is cut off in its header; download it again.")
+        try:
+            header = json.loads(raw)
+            header.pop("__metadata__", None)
+            fields = sorted((tuple(f["data_offsets"]), name, f["dtype"], f["shape"]) for name, f in header.items())
+            entries, position = {}, 0
+            for (begin, end), name, dtype, shape in fields:
+                if dtype not in _DTYPES:
+                    raise CheckpointError(f"{self.path}: the tensor {name} has the type {dtype!r}, which is not known.")
+                entry = Entry(self.path, name, _DTYPES[dtype], tuple(shape))
+                plain = all(isinstance(side, int) and side >= 0 for side in shape)
+                if not plain or begin != position or end - begin != entry.nbytes:
+                    raise CheckpointError(f"{self.path} is damaged: its header does not agree with the tensor {name}.")
+                entries[name], position = entry, end
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{self.path} is damaged: its header cannot be read; download it again.") from error
+        return 8 + length, entries
+
+    def _check_length(self, length: int) -> None:
+        """Raises CheckpointError, which names the tensor at which the file ends, if it ends too early or too late."""
+        end = self._header_bytes
+        for entry in self.entries.values():
+            end += entry.nbytes
+            if end > length:
+                raise CheckpointError(f"{self.path} is cut off in the tensor {entry.name}; download it again.")
+        raise CheckpointError(f"{self.path} is longer than its header says; download it again.")
+
+    def _read_tensor(self, stream: Any, entry: Entry) -> Tensor:
+        tensor = torch.empty(entry.shape, dtype=entry.dtype)
+        buffer = tensor.reshape(-1).view(torch.uint8).numpy().data
+        while buffer:
+            count = stream.readinto(buffer)
+            if not count:
+                raise CheckpointError(f"{self.path} is cut off in the tensor {entry.name}; download it again.")
+            buffer = buffer[count:]
+        return tensor
+
+
+def _read_exactly(stream: Any, length: int) -> bytes:
+    """`length` bytes, or fewer where the stream ends."""
+    data = bytearray()
+    while len(data) < length and (piece := stream.read(length - len(data))):
+        data += piece
+    return bytes(data)
+
+
+def _import_zstandard(path: Path) -> Any:
+    try:
+        import zstandard
+    except ImportError as error:
+        raise InputError(f"{path} is compressed; to read it, pip install 'animagic[convert]'.") from error
+    return zstandard
+
+
+class PickleFile:
+    """A file of `torch.save` that holds tensors and nothing else. No code in it is run; it is mapped, not read.
+
+    Raises: CheckpointError, which names the file.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.entries = {name: Entry(path, name, t.dtype, tuple(t.shape)) for name, t in self._load().items()}
+
+    def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """The tensors of these names, in the order in which they lie."""
+        wanted = set(names)
+        for name, tensor in self._load().items():
+            if name in wanted:
+                yield name, tensor.clone(memory_format=torch.contiguous_format)  # free of the file
+
+    def _load(self) -> dict[str, Tensor]:
+        try:
+            tensors = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # torch raises almost anything for a damaged or hostile file
+            reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+            raise CheckpointError(f"{self.path} cannot be read as tensors and nothing else: {reason}.") from error
+        if not isinstance(tensors, dict) or not all(
+            isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
+        ):
+            raise CheckpointError(f"{self.path} holds something else than tensors by name.")
+        return tensors
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The tensors of a component, from one file or many.
+
+    Args:
+        source: the index, or the one file: what is named where a tensor is missing.
+        files: in the order in which they are read.
+        entries: tensors by name.
+    """
+
+    source: Path
+    files: tuple[SafetensorsFile | PickleFile, ...]
+    entries: Mapping[str, Entry]
+
+    @classmethod
+    def open(cls, folder: Path, stem: str = "model", allow_pickle: bool = False) -> Weights:
+        """Find and check the headers of `<stem>.safetensors`, of its shards, or of `pytorch_model.bin` and its shards.
+
+        Raises: CheckpointError; InputError for a pickle that is not allowed.
+        """
+        index = find_weights(folder, stem)
+        if index is None:
+            raise CheckpointError(
+                f"{folder} holds no weights: {stem}.safetensors or {stem}.safetensors.index.json is needed."
+            )
+        if ".bin" in index.name and not allow_pickle:
+            raise InputError(
+                f"{index} is a pickle, which could run code: allow it with allow_pickle (--allow-pickle) if you trust "
+                "its source, or take weights in safetensors."
+            )
+        listed = _read_index(index) if index.suffix == ".json" else {}
+        paths = list(dict.fromkeys(listed.values())) if listed else [index]
+        files = tuple(PickleFile(path) if path.suffix == ".bin" else SafetensorsFile(path) for path in paths)
+        entries: dict[str, Entry] = {}
+        for file in files:
+            for name, entry in file.entries.items():
+                if name in entries:
+                    raise CheckpointError(
+                        f"{file.path} holds the tensor {name}, and so does {entries[name].file.name}."
+                    )
+                entries[name] = entry
+        for name, path in listed.items():
+            if name not in entries or entries[name].file != path:
+                raise CheckpointError(f"{path} lacks the tensor {name}, which {index.name} says it holds.")
+        return cls(index, files, entries)
+
+    def renamed(self, names: Mapping[str, str]) -> Weights:
+        """Only some tensors, under other names: {name: new name}."""
+        return replace(self, entries={new: self.entries[name] for name, new in names.items()})
+
+    @property
+    def nbytes(self) -> int:
+        return sum(entry.nbytes for entry in self.entries.values())
+
+    def order(self) -> list[tuple[str, Entry]]:
+        """Names and entries as they are read."""
+        return [(name, entry) for _, names in self._by_file() for name, entry in names.items()]
+
+    def read(self) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor, in the dtype in which it is stored, one at a time."""
+        for file, entries in self._by_file():
+            names = {entry.name: name for name, entry in entries.items()}
+            for stored, tensor in file.read(names):
+                yield names[stored], tensor
+
+    def _by_file(self) -> Iterator[tuple[SafetensorsFile | PickleFile, dict[str, Entry]]]:
+        for file in self.files:
+            names = {entry.name: name for name, entry in self.entries.items() if entry.file == file.path}
+            yield file, {names[stored]: file.entries[stored] for stored in file.entries if stored in names}
+
+    def check(self, expected: Mapping[str, Tensor], hint: str = "") -> None:
+        """Raises CheckpointError, which names file and tensor, unless names, shapes and kinds of number are those of
+        `expected`. hint: what to add to the sentence."""
+        for name, tensor in expected.items():
+            entry = self.entries.get(name)
+            if entry is None:
+                raise CheckpointError(f"{self.source}: the tensor {name} is missing{hint}.")
+            given, wanted = list(entry.shape), list(tensor.shape)
+            if given != wanted:
+                raise CheckpointError(f"{entry.file}: the tensor {name} has the shape {given}, not {wanted}{hint}.")
+            if _kind(entry.dtype) != _kind(tensor.dtype):
+                raise CheckpointError(
+                    f"{entry.file}: the tensor {name} is stored as {entry.dtype}, not as {tensor.dtype}{hint}."
+                )
+        for name, entry in self.entries.items():
+            if name not in expected:
+                raise CheckpointError(f"{entry.file}: the tensor {name} is unexpected{hint}.")
+
+    def fill(self, module: nn.Module, dtype_of: Callable[[str, torch.dtype], torch.dtype] | None = None) -> None:
+        """Put the tensors into a module that is on the meta device: no second copy is ever made of them.
+
+        dtype_of: (name, stored dtype) -> dtype in the module; None: as stored. Names must have been checked.
+        """
+        for name, tensor in self.read():
+            if dtype_of is not None:
+                tensor = tensor.to(dtype_of(name, tensor.dtype))
+            parent, _, leaf = name.rpartition(".")
+            owner = module.get_submodule(parent)
+            old = getattr(owner, leaf)
+            if isinstance(old, nn.Parameter):  # of its own class: FP8 has one
+                tensor = type(old)(tensor, requires_grad=old.requires_grad)
+            setattr(owner, leaf, tensor)
+
+
+def _kind(dtype: torch.dtype) -> str:
+    """8-bit numbers stand for other ones only with their scales; all other floats can be turned into each other."""
+    return "float" if dtype.is_floating_point and dtype.itemsize > 1 else str(dtype)
+
+
+def find_weights(folder: Path, stem: str = "model") -> Path | None:
+    """The index or the one file of the weights in a folder; None if there are none."""
+    names = [f"{stem}.safetensors.index.json", f"{stem}.safetensors", f"{stem}.safetensors.zst"]
+    names += ["pytorch_model.bin.index.json", "pytorch_model.bin"]
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _read_index(index: Path) -> dict[str, Path]:
+    """Tensor -> the shard that holds it. Raises CheckpointError, also for a shard that is not there."""
+    listed = read_json(index).get("weight_map")
+    if not isinstance(listed, dict) or not listed or not all(isinstance(name, str) for name in listed.values()):
+        raise CheckpointError(f"{index} has no weight_map that says which file holds which tensor.")
+    shards: dict[str, Path] = {}
+    for tensor, name in listed.items():
+        if name not in shards:
+            if (
+                name != Path(name).name
+                or "\\" in name
+                or ":" in name
+                or not name.endswith((".safetensors", ".zst", ".bin"))
+            ):
+                raise CheckpointError(
+                    f"{index} names the file {name!r} for the tensor {tensor}; a shard must lie beside its index."
+                )
+            # Shards are published compressed, too, under an index that may say so or not.
+            candidates = (name, f"{name}.zst", name.removesuffix(".zst"))
+            found = next((index.parent / file for file in candidates if (index.parent / file).is_file()), None)
+            if found is None:
+                raise CheckpointError(f"{index.parent / name} is missing: it should hold the tensor {tensor}.")
+            shards[name] = found
+    return {tensor: shards[name] for tensor, name in listed.items()}
+
+
+def write_shards(
+    weights: Weights, folder: Path, stem: str, on_bytes: Callable[[int], None] | None = None, limit: int = SHARD_BYTES
+) -> None:
+    """Write tensors in the layout of diffusers and transformers: `<stem>-0000i-of-0000n.safetensors` of at most
+    `limit` bytes (or one tensor) with their index, or one `<stem>.safetensors`. One shard at a time is in memory.
+
+    Args:
+        on_bytes: called with the number of bytes after each file.
+    Raises: CheckpointError; OSError if the disk is full.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    groups: list[list[str]] = [[]]
+    size = 0
+    for name, entry in weights.order():
+        if groups[-1] and size + entry.nbytes > limit:
+            groups.append([])
+            size = 0
+        groups[-1].append(name)
+        size += entry.nbytes
+    count = len(groups)
+    tensors = weights.read()
+    listed: dict[str, str] = {}
+    for i, group in enumerate(groups, start=1):
+        name = f"{stem}.safetensors" if count == 1 else f"{stem}-{i:05d}-of-{count:05d}.safetensors"
+        shard = dict(next(tensors) for _ in group)
+        try:
+            save_file(shard, folder / name, metadata={"format": "pt"})
+        except SafetensorError as error:
+            if "No space left" in str(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / name)) from error
+            raise CheckpointError(f"{folder / name} cannot be written: {error}.") from error
+        listed |= dict.fromkeys(group, name)
+        if on_bytes is not None:
+            on_bytes(sum(tensor.nbytes for tensor in shard.values()))
+        del shard
+    if count > 1:
+        index = {"metadata": {"total_size": weights.nbytes}, "weight_map": listed}
+        (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
