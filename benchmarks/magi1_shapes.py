@@ -93,7 +93,8 @@ def measure(args: argparse.Namespace, way: str) -> dict[str, Any]:
     predictor = Predictor(networks, height, width, frames, published, device=args.device, speed=speed)
     techniques = Techniques(kv_offload=way == "kv", offload="block" if way == "block" else None)
     prediction = predictor.predict(techniques)
-    arithmetic = sum(predictor.costs[call].flops * times for call, times in predictor.calls.items())
+    costs = [(predictor.costs[call], times) for call, times in predictor.calls.items()]
+    arithmetic = sum((cost.flops + cost.attention) * times for cost, times in costs)
 
     transformer = with_random_weights(networks.transformer, torch.device("cpu" if way == "block" else args.device))
     pipe = Magi1Pipeline(transformer, config=config)

@@ -18,7 +18,7 @@ _PUBLISHED = {
     "MAGI-1 24B": {"bfloat16": "24B_base", "fp8": "24B_distill_quant"},
 }
 # Of a GPU that is not there to be measured: about what an H100 reaches, on PCIe 5.
-_ASSUMED = {"flops": 400e12, "memory": 2.0e12, "transfer": 40e9}
+_ASSUMED = {"flops": 400e12, "attention": 400e12, "memory": 2.0e12, "transfer": 40e9}
 _BAR = 56  # characters
 
 
@@ -166,10 +166,10 @@ def _ladder(cuda: bool) -> list[Techniques]:
     """Each technique with all the cheaper ones that go with it."""
     from .systems.magi1.memory import Techniques
 
-    steps = [Techniques(), Techniques(True), Techniques(True, True)]
+    steps = [Techniques(), Techniques("drop"), Techniques("drop", True)]
     if cuda:
-        steps += [Techniques(True, True, "model"), Techniques(True, True, "model", True)]
-        steps += [Techniques(True, True, "block", True), Techniques(True, True, "leaf", True)]
+        steps += [Techniques("drop", True, "model"), Techniques("drop", True, "model", True)]
+        steps += [Techniques("processor", True, "block", True), Techniques("processor", True, "leaf", True)]
     return steps
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from .systems.magi1.live import LivePrompt
     from .systems.magi1.pipeline import Magi1Pipeline
+    from .zoo.fitting import Fit
 
 MAX_SEED = 2**63 - 1
 
@@ -35,6 +36,7 @@ class Request:
     many chunks such a prompt takes over.
     `model` may be an original configuration file (.json), with `settings` ("SECTION.FIELD=VALUE") in place of its own.
     `special_tokens` and `negative_special_tokens` are names of tokens, `special_token_file` has their table.
+    `tiling`: the autoencoder works tile by tile, which takes less memory and changes pixels a little.
     `video_part` "first" is the published code's way with a clip: its first frames are gone on from, and not shown
     again; else its last ones are, and are kept in front. `prompt_given` and `prompts_at_given` are the words that an
     enhancer made the prompts from. `loras` maps file, folder or hub id -> weight.
@@ -62,6 +64,7 @@ class Request:
     negative_special_tokens: tuple[str, ...] = ()
     special_token_file: str | None = None
     settings: tuple[str, ...] = ()
+    tiling: bool = False
     video_part: str | None = None
     prompt_given: str | None = None
     prompts_at_given: dict[int, str] = field(default_factory=dict)
@@ -168,12 +171,12 @@ def _be_quiet() -> None:
 
 
 def load_pipeline(model: str, device: str | None = None) -> Magi1Pipeline:
-    """The pipeline of a model, quietly, on a device."""
+    """The pipeline of a model, quietly, on a device, as `zoo.dtype_on` says."""
     _be_quiet()
-    pipe = zoo.load(model)
-    pipe.set_progress_bar_config(disable=True)
     device = device or default_device()
     with _refusing(device):
+        pipe = zoo.load(model, dtype=zoo.dtype_on(model, device))
+        pipe.set_progress_bar_config(disable=True)
         return pipe.to(device)
 
 
@@ -187,13 +190,48 @@ def _refusing(device: str) -> Iterator[None]:
         raise InputError(f"the device {device} cannot be used here: {reason}.") from error
 
 
-def pipeline_for(request: Request, device: str | None = None, *, allow_pickle: bool = False) -> Magi1Pipeline:
+def fit_request(request: Request, memory: int, device: str | None = None, *, live: bool = False) -> Fit:
+    """Choose what makes a request fit into `memory` bytes. live: whether prompts come while the video is made.
+
+    Raises: InputError, which says the least that would do; CheckpointError.
+    """
+    from .zoo.fitting import fit
+
+    _be_quiet()
+    device = device or default_device()
+    with _refusing(device):
+        return fit(
+            request.model,
+            memory,
+            device,
+            request.height,
+            request.width,
+            request.frames,
+            request.steps,
+            drop_text=not live,
+            tiling=request.tiling,
+        )
+
+
+def pipeline_for(
+    request: Request, device: str | None = None, *, allow_pickle: bool = False, fitted: Fit | None = None
+) -> Magi1Pipeline:
     """The pipeline that a request names: a model's, or that of an original configuration file, on a device.
 
-    allow_pickle: read original weights that are pickle files, too.
+    Args:
+        allow_pickle: read original weights that are pickle files, too.
+        fitted: how it is made to fit into memory, from `fit_request`.
     Raises: InputError, CheckpointError.
     """
-    if request.is_original:
+    if fitted is not None:
+        from .zoo.fitting import load_fitting
+
+        texts = [request.prompt, *request.prompts_at.values(), *filter(None, [request.negative_prompt])]
+        device = device or default_device()
+        with _refusing(device):
+            pipe = load_fitting(fitted, device, texts)
+        pipe.set_progress_bar_config(disable=True)
+    elif request.is_original:
         import torch
 
         from .systems.magi1 import original
@@ -300,6 +338,8 @@ def generate(
     on_report: Callable[[Report], None] | None = None,
     live: LivePrompt | None = None,
     stop: Callable[[], bool] | None = None,
+    memory: int | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Result:
     """Carry out a request and write the video while it is made.
 
@@ -313,6 +353,8 @@ def generate(
         on_report: called after every step.
         live: asked for the prompt while the video is made, in place of the request's; what it says goes into the file.
         stop: asked after every step of an endless video; True ends it with the frames that are final.
+        memory: bytes that may be used on the device (by this process, on a processor); what makes the video fit is
+            chosen, and told to `on_note`. It changes no frame but by `tiling`, which the stored request then has.
 
     Nothing is left half-written: the file appears under its name when it is whole.
     Raises: InputError, MediaError, CheckpointError; KeyboardInterrupt passes through.
@@ -335,7 +377,13 @@ def generate(
     VideoWriter(output, fps=24)  # refuses what it could not write
     image = read_image(request.image) if request.image else None
     _input_files(request)  # refuses a LoRA that is not there before a large model is loaded
-    pipe = pipe or pipeline_for(request, device, allow_pickle=allow_pickle)
+    fitted = None
+    if memory is not None and pipe is None:
+        fitted = fit_request(request, memory, device, live=live is not None)
+        request = replace(request, tiling=fitted.techniques.tiling)
+        if on_note is not None:
+            on_note(str(fitted))
+    pipe = pipe or pipeline_for(request, device, allow_pickle=allow_pickle, fitted=fitted)
     fps = pipe.sampling.fps
     # As many frames as the published code takes, but the last ones: the video is to go on where the clip ends.
     as_published = request.video_part == "first"
@@ -381,6 +429,9 @@ def generate(
         if preview is not None:
             stack.callback(Path(preview).unlink, missing_ok=True)
         stack.enter_context(pipe.using_loras(request.loras, allow_pickle=allow_pickle))
+        if request.tiling and not pipe.vae.use_tiling:
+            pipe.enable_vae_tiling()
+            stack.callback(pipe.disable_vae_tiling)
         plan = pipe.plan(request.frames, request.steps, endless=request.endless)
         writer = stack.enter_context(VideoWriter(output, request.fps or fps, metadata=metadata(request, plan)))
         chunks: Iterator = pipe.stream(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -16,7 +15,7 @@ import numpy as np
 from diffusers.utils import export_to_gif, load_image
 from PIL import Image
 
-from .errors import InputError, MediaError
+from .errors import InputError
 from .media import VideoWriter, read_video
 
 __all__ = ["export_to_gif", "export_to_video", "load_image", "load_video"]
@@ -93,30 +92,19 @@ def _local(video: str):
     if not video.startswith(("http://", "https://")):
         yield Path(video)
         return
-    suffix = Path(unquote(urlparse(video).path)).suffix or ".mp4"
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"video{suffix}"
         try:
+            suffix = Path(unquote(urlparse(video).path)).suffix
+            path = Path(folder) / f"video{suffix or '.mp4'}"
             with urllib.request.urlopen(video, timeout=_PATIENCE) as answer, path.open("wb") as file:
-                if int(answer.headers.get("Content-Length") or 0) > MOST_BYTES:
+                announced, left = int(answer.headers.get("Content-Length") or 0), MOST_BYTES
+                while announced <= MOST_BYTES and left >= 0 and (data := answer.read(2**20)):
+                    file.write(data)
+                    left -= len(data)
+                if announced > MOST_BYTES or left < 0:
                     raise InputError(f"{video} holds more than {MOST_BYTES >> 20} MiB: give a shorter video.")
-                shutil.copyfileobj(_Limited(answer, video), file)
-        except (urllib.error.URLError, OSError, ValueError) as error:
-            if isinstance(error, InputError | MediaError):
-                raise
+        except InputError:
+            raise
+        except (OSError, ValueError, HTTPException) as error:
             raise InputError(f"{video} cannot be read ({error}): check the address.") from error
         yield path
-
-
-class _Limited:
-    """A stream that ends with an error at MOST_BYTES."""
-
-    def __init__(self, stream, name: str):
-        self.stream, self.name, self.left = stream, name, MOST_BYTES
-
-    def read(self, size: int) -> bytes:
-        data = self.stream.read(size)
-        self.left -= len(data)
-        if self.left < 0:
-            raise InputError(f"{self.name} holds more than {MOST_BYTES >> 20} MiB: give a shorter video.")
-        return data

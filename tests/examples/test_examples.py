@@ -28,6 +28,7 @@ RUNS: dict[str, tuple[list[str], dict[str, int | None]]] = {
     "own_latents": (FEW, {"half_way.mp4": 24}),
     "train_tiny": ([], {"train_tiny/model/model_index.json": None, "train_tiny/transformer/loss.png": None}),
     "quantize": (FEW, {"quantize.mp4": 24, "magi1-tiny-fp8/model_index.json": None}),
+    "compiled": ([*FEW, "--frames", "24", "--backend", "aot_eager"], {}),
     "read_original_weights": (["--weights", "weights", "--config", "config.json"], {"latents.safetensors": None}),
 }
 
@@ -90,6 +91,8 @@ def test_example(name, empty_folder, monkeypatch, capsys):
     if name == "resume":
         assert "interrupted with 1 of 2 chunks" in said
         assert "the same frames: True" in said
+    if name == "compiled":
+        assert said.count("24 frames") == 2
     if name == "preview_and_callback":
         assert said.count("step") == 2
     assert {path.name for path in empty_folder.iterdir()} <= {"out", "weights", "config.json"}

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from animagic.errors import InputError
-from animagic.layers.attention import Span, attention, available_backends
+from animagic.layers.attention import EvenSpans, Span, attention, available_backends
 
 QUERIES, KEYS = 12, 20
 SPANS = {
@@ -74,6 +75,29 @@ def test_gradients_flow_through_spans():
     theirs = torch.autograd.grad(plain(query, key, value, mask).square().sum(), (query, key, value))
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["auto", "sdpa", "flex"])
+def test_even_spans_are_spans(backend):
+    query, key, value = tensors(4, 2)
+    spans = EvenSpans(torch.tensor([[0, 3], [1, 4], [0, 5]]), unit=4)
+    expected = attention(query, key, value, spans=[Span(0, 4, 0, 12), Span(4, 8, 4, 16), Span(8, 12, 0, 20)])
+    torch.testing.assert_close(attention(query, key, value, spans=spans, backend=backend), expected)
+
+
+def test_even_spans_are_one_operation_of_a_graph():
+    """Its shape, layout and effects are what the compiler is told; another number of spans needs no other graph."""
+    query, key, value = tensors(4, 2)
+    spans = EvenSpans(torch.tensor([[0, 3], [1, 4], [0, 5]]), unit=4)
+    torch.library.opcheck(torch.ops.animagic.attention_of_even_spans, (query, key, value, *spans, "auto"))
+
+    torch.compiler.reset()
+    counters.clear()
+    compiled = torch.compile(attention, fullgraph=True, backend="eager", dynamic=True)
+    for keys in ([[0, 3], [1, 4], [0, 5]], [[0, 5], [2, 3]], [[1, 2], [0, 1], [2, 4], [0, 5]]):
+        spans = EvenSpans(torch.tensor(keys), unit=4)
+        assert torch.equal(compiled(query, key, value, spans=spans), attention(query, key, value, spans=spans))
+    assert counters["stats"]["unique_graphs"] == 1
 
 
 def test_an_unknown_backend_is_refused():

@@ -129,3 +129,19 @@ def test_the_embedded_text_encoder_understands_free_wording(embedded_pipe):
 
     assert likeness("crimson", "red") > likeness("crimson", "green")
     assert likeness("a ball that leaps", "a ball that jumps") > likeness("a ball that leaps", "a ball that rolls")
+
+
+def test_half_precision_is_used_where_it_is_stored_and_there(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert zoo.dtype_on(tiny_model, "cuda") == torch.float32
+    assert zoo.dtype_on(tiny_model, "cpu") == torch.float32
+    half = shutil.copytree(tiny_model, tmp_path / "half")
+    zoo.load(tiny_model).transformer.to(torch.bfloat16).save_pretrained(half / "transformer")
+    assert zoo.dtype_on(half, "cuda:0") == torch.bfloat16
+    assert zoo.dtype_on(half, "cpu") == torch.float32
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    assert zoo.dtype_on(half, "cuda") == torch.float32
+    (half / "transformer" / "diffusion_pytorch_model.safetensors").write_bytes(b"cut off")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        zoo.dtype_on(half, "cuda")

@@ -113,6 +113,12 @@ def generate(
         list[str] | None, typer.Option(help="FILE[:WEIGHT]: a LoRA (file, folder or hub id); may be repeated.")
     ] = None,
     fit: Annotated[str, typer.Option(help="How image or clip are brought to size: crop, pad or stretch.")] = "crop",
+    memory: Annotated[
+        str | None, typer.Option(help="Such as 12GB: choose what makes the video fit into that much, and say so.")
+    ] = None,
+    tiling: Annotated[
+        bool, typer.Option("--tiling", help="Decode in tiles: less memory, slightly different pixels.")
+    ] = False,
     preview: Annotated[
         bool, typer.Option("--preview", help="Keep a picture of what is being made beside the output.")
     ] = False,
@@ -153,6 +159,7 @@ def generate(
         prompts_at=parse_prompt_at(prompt_at or []),
         fit=fit,
         loras=parse_lora(lora or []),
+        tiling=tiling,
         special_tokens=token_names(quality, style, first_frames, duration_token, borderness),
         negative_special_tokens=negative_names(negative_tokens),
         special_token_file=special_tokens,
@@ -197,7 +204,7 @@ def _from_stdin(prompt: str) -> Any:
 
 
 def _options(values: dict[str, Any]) -> dict[str, Any]:
-    names = ("preview", "contact_sheet", "resume", "device", "threads", "quiet", "as_json")
+    names = ("memory", "preview", "contact_sheet", "resume", "device", "threads", "quiet", "as_json")
     return {name: values[name] for name in names}
 
 
@@ -207,6 +214,7 @@ def make(
     *,
     note: str = "",
     live: bool = False,
+    memory: str | None = None,
     preview: bool = False,
     contact_sheet: str | None = None,
     resume: bool = False,
@@ -227,6 +235,11 @@ def make(
         if threads < 1:
             raise InputError(f"threads must be at least 1, not {threads}.")
         torch.set_num_threads(threads)
+    budget = None
+    if memory is not None:
+        from ..doctor import parse_memory
+
+        budget = parse_memory(memory)
     picture = Path(output.rstrip("/") + ".preview.png") if preview else None
     notes = [note, "" if picture is None else f"preview: {picture}"]
     with ExitStack() as stack:
@@ -242,6 +255,8 @@ def make(
             on_report=on_report,
             live=_from_stdin(request.prompt) if live else None,
             stop=stack.enter_context(_until_interrupted()) if request.endless and request.frames is None else None,
+            memory=budget,
+            on_note=None if quiet else say,
         )
     if note and quiet:
         say(note)  # else it was said when the work began

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import DiffusionPipeline
 
 _HERE = Path(__file__).parent
@@ -98,6 +99,29 @@ def settings(model: str | Path = DEFAULT) -> dict[str, Any]:
         return fields.get("config") or {}
     except (OSError, ValueError) as error:
         raise CheckpointError(f"the model {model} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def dtype_on(model: str | Path, device: str) -> torch.dtype:
+    """What a model's weights are loaded as: bfloat16 on a GPU that has it if they are stored so, else float32.
+
+    Raises: InputError, CheckpointError.
+    """
+    import torch
+    from huggingface_hub import snapshot_download
+    from safetensors import SafetensorError, safe_open
+
+    if not device.startswith("cuda") or not torch.cuda.is_bf16_supported():
+        return torch.float32
+    source = resolve(model)
+    folder = Path(source) if Path(source).is_dir() else Path(snapshot_download(source))
+    kinds: set[str] = set()
+    try:
+        for file in sorted((folder / "transformer").glob("*.safetensors")):
+            with safe_open(file, "pt") as tensors:
+                kinds |= {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"the model {model} cannot be read: {str(error).splitlines()[0]}") from error
+    return torch.bfloat16 if "BF16" in kinds else torch.float32
 
 
 def load(model: str | Path = DEFAULT, task: str = "text", **arguments: Any) -> DiffusionPipeline:

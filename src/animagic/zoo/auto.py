@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import diffusers
@@ -29,7 +30,7 @@ class AutoModel(diffusers.AutoModel):
             subfolder: which part of a pipeline ("transformer", "vae", ...).
             torch_dtype and others: passed on to the network's own `from_pretrained`.
         """
-        source = embedded(pretrained_model_or_path)
+        source = os.fspath(embedded(pretrained_model_or_path))
         hub = {name: kwargs[name] for name in _HUB if name in kwargs}
         try:
             config = _Config.load_config(source, subfolder=kwargs.get("subfolder"), **hub)

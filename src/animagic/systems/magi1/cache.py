@@ -50,6 +50,8 @@ class KeyValueCache:
                 (torch.cat([k, new_k], dim=2), torch.cat([v, new_v], dim=2))
                 for (k, v), (new_k, new_v) in zip(self.layers, layers, strict=True)
             ]
+        else:  # copies, as above: what comes out of a CUDA graph is overwritten when it is run again
+            layers = [(k.clone(), v.clone()) for k, v in layers]
         self.layers, self.stop = layers, frames.stop
 
     def forget(self, before: int) -> None:

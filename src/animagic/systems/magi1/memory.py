@@ -7,6 +7,7 @@ run as they are, with a stand-in for the transformer that notes how it is called
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -14,7 +15,7 @@ import os
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from ...errors import CheckpointError, InputError
+from ...quantization import fp8
 from .autoencoder import AutoencoderKLMagi1
 from .cache import KeyValueCache
 from .checkpoint import autoencoder_from_config, transformer_from_config
@@ -131,9 +133,19 @@ def _convolution_workspace(x: torch.Tensor, weight: torch.Tensor, *rest: Any) ->
     return places * weight[0].numel() * x.element_size()
 
 
+@contextlib.contextmanager
+def _fp8_gemm(there: bool) -> Iterator[None]:
+    """Whether FP8 layers find a GEMM of their own."""
+    before, fp8._has_fp8_gemm = fp8._has_fp8_gemm, lambda device: there
+    try:
+        yield
+    finally:
+        fp8._has_fp8_gemm = before
+
+
 def count(work: Callable[[], Any], cpu: bool = False) -> Cost:
     """What `work`, on the meta device, would cost. Its inputs count if it makes them itself; cpu: on a processor."""
-    with torch.no_grad(), torch.device("meta"), _Counter(cpu) as counter, _Attention() as attention:
+    with torch.no_grad(), torch.device("meta"), _fp8_gemm(not cpu), _Counter(cpu) as counter, _Attention() as attention:
         result = work()
     cost = Cost(counter.peak, counter.flops, attention.flops, counter.touched)
     del result
@@ -184,7 +196,7 @@ class Networks:
             text = sum(_elements(file) for file in (others / "text_encoder").glob("*.safetensors"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"the model {folder} cannot be read: {str(error).splitlines()[0]}") from error
-        transformer, vae = networks["transformer"], networks["vae"].to(dtype)
+        transformer, vae = networks["transformer"], nn.Module.to(networks["vae"], dtype)
         return cls(_cast(transformer, dtype), vae, sampling, text * dtype.itemsize, dtype)
 
     @cached_property
@@ -210,6 +222,12 @@ class Networks:
 def size_of(module: nn.Module) -> int:
     """Bytes of a module's weights."""
     return sum(x.nbytes for x in itertools.chain(module.parameters(), module.buffers()))
+
+
+def _like(network: Any, **changes: Any) -> Any:
+    """A network of the same configuration but for some fields, on the meta device."""
+    with torch.device("meta"):
+        return type(network)(**{name: x for name, x in network.config.items() if name[0] != "_"} | changes)
 
 
 def _cast(transformer: Magi1Transformer3DModel, dtype: torch.dtype) -> Magi1Transformer3DModel:
@@ -281,6 +299,17 @@ def calls_of(sampling: Magi1Sampling, num_frames: int, text_tokens: int = 128, b
     return Counter(recorder.calls), chunks
 
 
+def _extended(few: Cost, one_more: Cost, layers: int) -> Cost:
+    """The cost with more layers, from that with few and that with one more: each takes the same time, and the same
+    memory after the other."""
+
+    def more(a: float, b: float) -> float:
+        return b + layers * (b - a)
+
+    attention = more(few.attention, one_more.attention)
+    return Cost(one_more.peak, more(few.flops, one_more.flops), attention, more(few.touched, one_more.touched))
+
+
 class _Sized:
     """The costs of a transformer at a size: traced with few layers, which are all alike.
 
@@ -295,16 +324,12 @@ class _Sized:
         more = max(config.num_layers - depths[1], 0)
         traced = []
         for depth in depths if more else (config.num_layers,):
-            with torch.device("meta"):
-                transformer = Magi1Transformer3DModel.from_config({**config, "num_layers": depth})
-            traced.append(_cast(transformer, networks.dtype))
+            traced.append(_cast(_like(networks.transformer, num_layers=depth), networks.dtype))
         self._linear: dict[Any, Cost] = {}
         for key, alike in itertools.groupby(sorted(calls, key=_tokens), key=_tokens):
             call = max(alike, key=lambda call: call.held)
             costs = [self._trace(transformer, call) for transformer in traced]
-            few, last = costs[0], costs[-1]
-            flops = last.flops + more * (last.flops - few.flops)
-            self._linear[key] = Cost(last.peak, flops, 0.0, last.touched + more * (last.touched - few.touched))
+            self._linear[key] = _extended(costs[0], costs[-1], more)
 
     def cost(self, call: Call) -> Cost:
         return replace(self._linear[_tokens(call)], attention=self._attention(call))
@@ -364,10 +389,11 @@ class _Held(KeyValueCache):
 
 @dataclass(frozen=True)
 class Speed:
-    """Of a device: operations a second in matrix products of a model's dtype, bytes a second within its memory, and
-    bytes a second between it and the processor's memory (0: it is the processor)."""
+    """Of a device: operations a second in matrix products and in attention, in a model's dtype; bytes a second within
+    its memory, and between it and the processor's memory (0: it is the processor)."""
 
     flops: float
+    attention: float
     memory: float
     transfer: float
 
@@ -376,7 +402,7 @@ def measure_speed(device: str | torch.device, dtype: torch.dtype, seconds: float
     """Multiply, copy and move for about a second."""
     device = torch.device(device)
     cuda = device.type == "cuda"
-    side = 8192 if cuda else 1024
+    side, tokens = (8192, 16384) if cuda else (1024, 1024)
 
     def rate(work: Callable[[], Any], amount: float) -> float:
         best, began = math.inf, time.perf_counter()
@@ -392,12 +418,15 @@ def measure_speed(device: str | torch.device, dtype: torch.dtype, seconds: float
     numbers, others = (torch.ones(side * side * 4, device=device) for _ in range(2))
     flops = rate(lambda: a @ a, 2.0 * side**3)
     memory = rate(lambda: others.copy_(numbers), 2.0 * numbers.nbytes)
+    query = torch.ones(1, 8, tokens, 128, device=device, dtype=dtype)
+    attention = rate(lambda: F.scaled_dot_product_attention(query, query, query), 4.0 * query.numel() * tokens)
     if not cuda:
-        return Speed(flops, memory, 0.0)
+        return Speed(flops, attention, memory, 0.0)
     pinned = torch.empty(2**28, dtype=torch.uint8, pin_memory=True)
-    return Speed(flops, memory, rate(lambda: pinned.to(device, non_blocking=True), pinned.nbytes))
+    return Speed(flops, attention, memory, rate(lambda: pinned.to(device, non_blocking=True), pinned.nbytes))
 
 
+Text = Literal["keep", "drop", "processor"]
 Offload = Literal["model", "block", "leaf"]
 
 
@@ -405,8 +434,9 @@ Offload = Literal["model", "block", "leaf"]
 class Techniques:
     """What is done to need less memory."""
 
-    drop_text: bool = False
-    """The prompts are encoded before the other parts are loaded; then the text encoder goes."""
+    text: Text = "keep"
+    """Of the text encoder; "drop": the prompts are encoded before the other parts are loaded, then it goes;
+    "processor": so, and it never comes to the device."""
     tiling: bool = False
     """The autoencoder works tile by tile; the only one that changes pixels."""
     offload: Offload | None = None
@@ -417,12 +447,14 @@ class Techniques:
     @property
     def rank(self) -> int:
         """The order in which they are tried: each of them after all combinations of those before it."""
-        offload = {None: 0, "model": 4, "block": 16, "leaf": 32}[self.offload]
-        return self.drop_text + 2 * self.tiling + offload + 8 * self.kv_offload
+        text = {"keep": 0, "drop": 1, "processor": 2}[self.text]
+        offload = {None: 0, "model": 8, "block": 32, "leaf": 64}[self.offload]
+        return text + 4 * self.tiling + offload + 16 * self.kv_offload
 
     def __str__(self) -> str:
         names = {
-            "text encoder dropped after use": self.drop_text,
+            "text encoder dropped after use": self.text == "drop",
+            "text encoder on the processor, dropped after use": self.text == "processor",
             "autoencoder in tiles": self.tiling,
             "model offload": self.offload == "model",
             "keys and values offloaded": self.kv_offload,
@@ -433,10 +465,14 @@ class Techniques:
 
 
 def combinations(cuda: bool, drop_text: bool = True) -> list[Techniques]:
-    """All combinations that make sense on a device, the cheapest first. drop_text: whether it can be."""
-    offloads: tuple[Offload | None, ...] = (None, "model", "block", "leaf") if cuda else (None,)
-    every = itertools.product((False, True) if drop_text else (False,), (False, True), offloads, (False, cuda))
-    return sorted({Techniques(*choice) for choice in every}, key=lambda techniques: techniques.rank)
+    """All combinations that make sense on a device, the cheapest first. drop_text: whether the text encoder may go."""
+    texts: tuple[Text, ...] = ("keep", "drop", "processor") if drop_text else ("keep",)
+    offloads: tuple[Offload | None, ...] = (None, "model", "block", "leaf")
+    if cuda:
+        every = itertools.product(texts, (False, True), offloads, (False, True))
+    else:
+        every = itertools.product(texts[:2], (False, True), (None,), (False,))
+    return sorted(itertools.starmap(Techniques, every), key=lambda techniques: techniques.rank)
 
 
 @dataclass(frozen=True)
@@ -513,62 +549,69 @@ class Predictor:
 
     def predict(self, techniques: Techniques = Techniques()) -> Prediction:
         """With these techniques."""
-        weights = self.networks.weights
-        resident = {name: self._resident(name, techniques.offload) for name in weights}
+        weights, offload = self.networks.weights, techniques.offload
+        resident = {name: self._resident(name, offload) for name in weights}
         cache = self._cache_bytes
-        held = 2 * cache // self._layers if techniques.kv_offload else cache
-        text = {} if techniques.drop_text else {"text encoder": resident["text encoder"]}
-        both = {name: resident[name] for name in ("transformer", "autoencoder")}
-        base = {"driver": _CUDA_CONTEXT} if self.cuda else {"libraries": _process_bytes()}
-        encode = {"text encoder": weights["text encoder"]}
-        if techniques.offload is None and not techniques.drop_text:
-            encode |= both
-        denoise = {**both, **text, "keys and values": held, "activations": self._most("peak") + self._latents}
-        decode = {**denoise, "activations": self.decode_cost(techniques.tiling).peak}
-        if techniques.offload == "model":  # one at a time; but nothing sends the autoencoder away
-            denoise.pop("text encoder", None)
-            decode.pop("text encoder", None)
+        text = {"keep": resident, "drop": weights, "processor": {}}[techniques.text]
+        encode = {"text encoder": text["text encoder"]} if text else {}
+        denoise = {name: resident[name] for name in ("transformer", "autoencoder")}
+        if techniques.text == "keep" and offload != "model":  # which has one part on the device at a time
+            denoise |= encode
+            encode = dict(denoise)
+        denoise["keys and values"] = 2 * cache // self._layers if techniques.kv_offload else cache
+        decode = denoise | {"activations": self.decode_cost(techniques.tiling).peak}
+        denoise["activations"] = max(cost.peak for cost in self.costs.values()) + self._latents
+        if offload == "model":  # but nothing sends the autoencoder away
             del decode["transformer"]
+        base = {"driver": _CUDA_CONTEXT} if self.cuda else {"libraries": _process_bytes()}
         stages = {"encode": base | encode, "denoise": base | denoise, "decode": base | decode}
         for parts in stages.values():
             if self.cuda:
                 parts["between blocks"] = round(_FRAGMENTS * (sum(parts.values()) - _CUDA_CONTEXT))
             else:
                 parts["between blocks"] = round(_PROCESS_FRAGMENTS[self.tight] * parts.get("activations", 0))
-        waiting = sum(weights[name] - resident[name] for name in weights if techniques.offload in ("block", "leaf"))
-        if techniques.offload == "model":
-            waiting = sum(weights.values())
-        if techniques.drop_text and waiting:
-            waiting -= weights["text encoder"] - (0 if techniques.offload == "model" else resident["text encoder"])
-        host = waiting + (cache if techniques.kv_offload else 0)
         seconds = extra = math.nan
         if self.speed is not None:
             seconds = self._seconds(False)
             extra = self._seconds(techniques.tiling) - seconds + self._transfer_seconds(techniques)
-        return Prediction(stages, host, seconds, extra, self.chunks)
+        return Prediction(stages, self._waiting(techniques, resident), seconds, extra, self.chunks)
+
+    def _waiting(self, techniques: Techniques, resident: dict[str, int]) -> int:
+        """Bytes in the processor's memory, which is not the device's."""
+        weights = dict(self.networks.weights)
+        text = weights.pop("text encoder") if techniques.text != "keep" else 0
+        waiting = 0
+        if techniques.offload is not None:
+            kept = 0 if techniques.offload == "model" else 1
+            waiting = sum(size - kept * resident[name] for name, size in weights.items())
+        waiting += self._cache_bytes if techniques.kv_offload else 0
+        return max(waiting, text) if techniques.text == "processor" else waiting
 
     def decode_cost(self, tiling: bool) -> Cost:
-        """Of decoding a chunk."""
+        """Of decoding a chunk; as with the transformer, few of its layers stand for all."""
         if tiling not in self._decoded:
-            from .pipeline import Magi1Pipeline
-
-            vae, sampling = self.networks.vae, self.networks.sampling
-            pipe = Magi1Pipeline(self.networks.transformer, vae, config={})
-            unit = vae.config.patch_size
-            shape = (1, vae.config.z_chans, sampling.chunk_width, self.height // unit, self.width // unit)
-
-            def work() -> Any:
-                return pipe._decode(torch.empty(shape), "pt")
-
-            vae.enable_tiling() if tiling else vae.disable_tiling()
-            cost = count(work, cpu=not self.cuda)
-            vae.disable_tiling()
+            config = self.networks.vae.config
+            few, more = (self._trace_decoding(tiling, min(depth, config.depth)) for depth in (1, 2))
+            cost = _extended(few, more, config.depth - min(2, config.depth))
             if not self.cuda:  # the frames on their way to bytes: twice more in float32 (to_bytes)
                 frame = self.height * self.width * 3 * 4
+                sampling = self.networks.sampling
                 pixels = 3 * frame * sampling.chunk_width * sampling.temporal_downsample_factor
                 cost = replace(cost, peak=max(cost.peak, pixels))
             self._decoded[tiling] = cost
         return self._decoded[tiling]
+
+    def _trace_decoding(self, tiling: bool, depth: int) -> Cost:
+        from .pipeline import Magi1Pipeline
+
+        networks, unit = self.networks, self.networks.vae.config.patch_size
+        vae = _like(networks.vae, depth=depth, encoder_depth=0)
+        nn.Module.to(vae, networks.vae.dtype)
+        if tiling:
+            vae.enable_tiling()
+        pipe = Magi1Pipeline(networks.transformer, vae, config={})
+        shape = (1, vae.config.z_chans, networks.sampling.chunk_width, self.height // unit, self.width // unit)
+        return count(lambda: pipe._decode(torch.empty(shape), "pt"), cpu=not self.cuda)
 
     # What lies where
 
@@ -606,8 +649,12 @@ class Predictor:
     def _resident(self, part: str, offload: Offload | None) -> int:
         """Bytes of a part's weights on the device while it works."""
         whole = self.networks.weights[part]
-        if offload in (None, "model") or part == "text encoder" or (part == "autoencoder" and offload == "block"):
-            return 0 if part == "text encoder" and offload is not None else whole
+        if offload in (None, "model"):
+            return whole
+        if part == "text encoder":  # layer by layer; how large they are is not known: none of them is a tenth
+            return whole // 10
+        if part == "autoencoder" and offload == "block":
+            return whole
         if offload == "block":  # the block at work and the next one, and what is between the embedders and the output
             transformer = self.networks.transformer
             block = max(size_of(block) for block in transformer.videodit_blocks.layers)
@@ -631,7 +678,8 @@ class Predictor:
 
     def _time(self, cost: Cost) -> float:
         assert self.speed is not None
-        return (cost.flops + cost.attention) / self.speed.flops + cost.touched / self.speed.memory
+        speed = self.speed
+        return cost.flops / speed.flops + cost.attention / speed.attention + cost.touched / speed.memory
 
     def _transfer_seconds(self, techniques: Techniques) -> float:
         """What moving weights, keys and values adds to a chunk. Layers move while the one before is at work."""
@@ -683,16 +731,21 @@ def _process_bytes() -> int:
         return 500 * 2**20
 
 
-def plan_memory(budget: int, predictor: Predictor, drop_text: bool = True) -> tuple[Techniques, Prediction]:
+def plan_memory(
+    budget: int, predictor: Predictor, *, drop_text: bool = True, tiling: bool = False
+) -> tuple[Techniques, Prediction]:
     """The first combination that fits, in the order of what they cost.
 
     Args:
         budget: bytes on the device (of the process, where that is the processor).
         drop_text: whether the text encoder may go: not where prompts come while the video is made.
+        tiling: whether the autoencoder works in tiles anyway.
     Raises: InputError, which says the least that would do.
     """
     predictions = []
     for techniques in combinations(predictor.cuda, drop_text):
+        if tiling and not techniques.tiling:
+            continue
         prediction = predictor.predict(techniques)
         if prediction.peak <= budget:
             return techniques, prediction
@@ -700,6 +753,6 @@ def plan_memory(budget: int, predictor: Predictor, drop_text: bool = True) -> tu
     least = min(prediction.peak for prediction in predictions)
     other = "" if predictor.networks.fp8 else ", or an FP8 checkpoint (animagic quantize)"
     raise InputError(
-        f"{budget / GB:.1f} GB are too little for {predictor.width}x{predictor.height}: with all that saves memory "
-        f"{least / GB:.1f} GB are needed; allow that much, or choose a smaller size{other}."
+        f"{budget / GB:.2f} GB are too little for {predictor.width}x{predictor.height}: with all that saves memory "
+        f"{least / GB:.2f} GB are needed; allow that much, or choose a smaller size{other}."
     )

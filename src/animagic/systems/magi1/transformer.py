@@ -421,7 +421,7 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 for i, r in enumerate(key_frames)
             ]
 
-        dtype = self.videodit_blocks.layers[0].self_attention.linear_qkv.layer_norm.weight.dtype
+        dtype = self.videodit_blocks.final_layernorm.weight.dtype
         x, text, condition = x.to(dtype), text.to(dtype), condition.to(dtype)
         committed = commit * frame_tokens
         x = self.videodit_blocks(x, condition, text, text_mask, rotary, spans, cache, committed, self.attention_backend)
