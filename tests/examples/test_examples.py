@@ -27,6 +27,7 @@ RUNS: dict[str, tuple[list[str], dict[str, int | None]]] = {
     "lora": (FEW, {"warm_-1.mp4": 24, "warm_0.5.mp4": 24, "warm_1.mp4": 24}),
     "own_latents": (FEW, {"half_way.mp4": 24}),
     "train_tiny": ([], {"train_tiny/model/model_index.json": None, "train_tiny/transformer/loss.png": None}),
+    "low_memory": ([*FEW, "--model", "magi1-tiny"], {}),
     "quantize": (FEW, {"quantize.mp4": 24, "magi1-tiny-fp8/model_index.json": None}),
     "compiled": ([*FEW, "--frames", "24", "--backend", "aot_eager"], {}),
     "read_original_weights": (["--weights", "weights", "--config", "config.json"], {"latents.safetensors": None}),

@@ -17,7 +17,7 @@ MAX = torch.finfo(FP8).max  # 448; a larger value would become NaN
 
 def to_fp8(x: Tensor, scale: Tensor) -> Tensor:
     """x / scale in e4m3; what lies outside its range goes to the end of it."""
-    return (x / scale).clamp(-MAX, MAX).to(FP8)
+    return (x / scale).clamp_(-MAX, MAX).to(FP8)  # in place: in float32 it is the largest tensor there is
 
 
 class Fp8Parameter(nn.Parameter):

@@ -313,7 +313,8 @@ def _extended(few: Cost, one_more: Cost, layers: int) -> Cost:
 class _Sized:
     """The costs of a transformer at a size: traced with few layers, which are all alike.
 
-    Of calls on equally many tokens one is traced, that with the most in the cache: the rest differ by their attention.
+    Two calls are traced, on the fewest and on the most chunks, with the longest text and the fullest cache: what is not
+    attention grows evenly in between.
     """
 
     def __init__(self, networks: Networks, height: int, width: int, calls: Iterable[Call]):
@@ -322,17 +323,22 @@ class _Sized:
         # The first and the last layer of a quantised model are not.
         depths = (3, 4) if networks.fp8 else (1, 2)
         more = max(config.num_layers - depths[1], 0)
-        traced = []
-        for depth in depths if more else (config.num_layers,):
-            traced.append(_cast(_like(networks.transformer, num_layers=depth), networks.dtype))
-        self._linear: dict[Any, Cost] = {}
-        for key, alike in itertools.groupby(sorted(calls, key=_tokens), key=_tokens):
-            call = max(alike, key=lambda call: call.held)
+        traced = [
+            _cast(_like(networks.transformer, num_layers=depth), networks.dtype)
+            for depth in (depths if more else (config.num_layers,))
+        ]
+        by_chunks = sorted(calls, key=lambda call: (_chunks(call), call.text, call.held))
+        fewest = [call for call in by_chunks if _chunks(call) == _chunks(by_chunks[0])][-1]
+        self.ends = []
+        for call in (fewest, by_chunks[-1]):
             costs = [self._trace(transformer, call) for transformer in traced]
-            self._linear[key] = _extended(costs[0], costs[-1], more)
+            self.ends.append((_chunks(call), _extended(costs[0], costs[-1], more)))
 
     def cost(self, call: Call) -> Cost:
-        return replace(self._linear[_tokens(call)], attention=self._attention(call))
+        (fewest, low), (most, high) = self.ends
+        share = 1.0 if most == fewest else (_chunks(call) - fewest) / (most - fewest)
+        flops, touched = (a + share * (b - a) for a, b in ((low.flops, high.flops), (low.touched, high.touched)))
+        return Cost(high.peak if share == 1 else low.peak, flops, self._attention(call), touched)
 
     def _attention(self, call: Call) -> float:
         """Operations of the attention to frames and text, in all layers."""
@@ -365,8 +371,9 @@ class _Sized:
         return count(work)
 
 
-def _tokens(call: Call) -> tuple[int, int, int]:
-    return call.batch, call.chunks, call.text
+def _chunks(call: Call) -> int:
+    """In its whole batch."""
+    return call.batch * call.chunks
 
 
 class _Held(KeyValueCache):
@@ -590,9 +597,23 @@ class Predictor:
     def decode_cost(self, tiling: bool) -> Cost:
         """Of decoding a chunk; as with the transformer, few of its layers stand for all."""
         if tiling not in self._decoded:
-            config = self.networks.vae.config
-            few, more = (self._trace_decoding(tiling, min(depth, config.depth)) for depth in (1, 2))
-            cost = _extended(few, more, config.depth - min(2, config.depth))
+            vae, frames = self.networks.vae, self.networks.sampling.chunk_width
+            unit = vae.config.patch_size
+            shape, times = (frames, self.height // unit, self.width // unit), 1
+            cost = self._trace_decoding(tiling, 1, shape)
+            if tiling:  # further layers cost as many times what they cost in one tile
+                shape, times = (
+                    (12 // vae.config.patch_length, min(shape[1], 256 // unit), min(shape[2], 256 // unit)),
+                    self._tiles,
+                )
+            few, more = (self._trace_decoding(False, depth, shape) for depth in (1, 2))
+            layers = times * (vae.config.depth - 1)
+            cost = Cost(
+                cost.peak,
+                cost.flops + layers * (more.flops - few.flops),
+                cost.attention + layers * (more.attention - few.attention),
+                cost.touched + layers * (more.touched - few.touched),
+            )
             if not self.cuda:  # the frames on their way to bytes: twice more in float32 (to_bytes)
                 frame = self.height * self.width * 3 * 4
                 sampling = self.networks.sampling
@@ -601,17 +622,17 @@ class Predictor:
             self._decoded[tiling] = cost
         return self._decoded[tiling]
 
-    def _trace_decoding(self, tiling: bool, depth: int) -> Cost:
+    def _trace_decoding(self, tiling: bool, depth: int, shape: tuple[int, ...]) -> Cost:
+        """Of latents of that many frames, height and width, with so many layers."""
         from .pipeline import Magi1Pipeline
 
-        networks, unit = self.networks, self.networks.vae.config.patch_size
+        networks = self.networks
         vae = _like(networks.vae, depth=depth, encoder_depth=0)
         nn.Module.to(vae, networks.vae.dtype)
         if tiling:
             vae.enable_tiling()
         pipe = Magi1Pipeline(networks.transformer, vae, config={})
-        shape = (1, vae.config.z_chans, networks.sampling.chunk_width, self.height // unit, self.width // unit)
-        return count(lambda: pipe._decode(torch.empty(shape), "pt"), cpu=not self.cuda)
+        return count(lambda: pipe._decode(torch.empty(1, vae.config.z_chans, *shape), "pt"), cpu=not self.cuda)
 
     # What lies where
 

@@ -187,9 +187,7 @@ def encode_text(text_encoder, tokenizer, prompts: Sequence[str], max_length: int
         raise InputError("the prompt is empty; say what the video should show.")
     if "t5" in type(text_encoder).__name__.lower():
         prompts = [clean_caption(clean_caption(prompt)) for prompt in prompts]
-    tokens = tokenizer(
-        list(prompts), max_length=max_length, padding="max_length", truncation=True, return_tensors="pt"
-    )
+    tokens = tokenizer(list(prompts), max_length=max_length, padding="max_length", truncation=True, return_tensors="pt")
     # Run on the used length only: the padding would be masked out anyway.
     used = max(int(tokens.attention_mask.sum(1).max()), 1)
     if text_encoder.device.type != "meta":  # else its weights are brought in by hooks, which move the tokens as well
