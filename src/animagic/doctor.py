@@ -65,7 +65,7 @@ def _verdict(needs: dict[str, tuple[float, float]], room: float, cuda: bool) -> 
     whole = [kind for kind, (most, _) in needs.items() if most < room]
     some = [kind for kind, (_, least) in needs.items() if least < room]
     if not cuda:
-        return f"{'in memory, but a GPU is needed' if some else 'no'} (on a GPU: {sizes})"
+        return f"a GPU is needed ({sizes})"
     verdict = f"yes, in {whole[0]}" if whole else f"with --memory, in {some[0]}" if some else "no"
     return f"{verdict} (needs {sizes})"
 
@@ -128,7 +128,9 @@ def predict(
     if device not in ("cuda", "cpu"):
         raise InputError(f"predictions are made for cuda and cpu, not for {device}.")
     folder = model in zoo.names() or os.path.isdir(model)
-    dtype = dtype or ("bfloat16" if device == "cuda" and not folder else "float32")
+    if dtype is None and folder:
+        dtype = str(zoo.dtype_on(model, device)).removeprefix("torch.")
+    dtype = dtype or ("bfloat16" if device == "cuda" else "float32")
     if dtype not in ("bfloat16", "float32"):
         raise InputError(f"the dtype must be bfloat16 or float32, not {dtype}.")
     if (height is None) != (width is None):

@@ -378,7 +378,9 @@ def generate(
     image = read_image(request.image) if request.image else None
     _input_files(request)  # refuses a LoRA that is not there before a large model is loaded
     fitted = None
-    if memory is not None and pipe is None:
+    if memory is not None:
+        if pipe is not None:
+            raise InputError("memory is for loading a model; give either that or a loaded pipe.")
         fitted = fit_request(request, memory, device, live=live is not None)
         request = replace(request, tiling=fitted.techniques.tiling)
         if on_note is not None:

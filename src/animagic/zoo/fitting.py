@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from . import load, names, resolve
+from . import dtype_on, load, names, resolve
 
 if TYPE_CHECKING:
     from ..systems.magi1.memory import Prediction, Techniques
@@ -63,9 +63,10 @@ def fit(
 
         model = snapshot_download(model)
     kind = torch.device(device).type
-    speed = measure_speed(device, torch.float32)
+    dtype = dtype_on(model, device)
+    speed = measure_speed(device, dtype)
     predictor = Predictor(
-        networks_of(model, torch.float32), height, width, num_frames, num_steps, device=kind, speed=speed, tight=True
+        networks_of(model, dtype), height, width, num_frames, num_steps, device=kind, speed=speed, tight=True
     )
     return Fit(model, budget, *plan_memory(budget, predictor, drop_text=drop_text, tiling=tiling))
 
@@ -78,20 +79,20 @@ def load_fitting(fitted: Fit, device: str, texts: Sequence[str]) -> Any:
     from ..systems.magi1.prompts import encode_text
     from ..systems.magi1.transformer import Magi1Transformer3DModel
 
-    techniques, model = fitted.techniques, fitted.model
+    techniques, model, dtype = fitted.techniques, fitted.model, dtype_on(fitted.model, device)
     if device == "cpu":
         give_back_freed_memory()
     encoded = {}
     if techniques.text != "keep":
         length = Magi1Transformer3DModel.load_config(resolve(model), subfolder="transformer")["caption_max_length"]
-        reader: Any = load(model, transformer=None, vae=None)
+        reader: Any = load(model, transformer=None, vae=None, dtype=dtype)
         if techniques.text == "drop":
             reader.to(device)
         encoded = {text: encode_text(reader.text_encoder, reader.tokenizer, [text], length) for text in texts}
         reader.drop_text_encoder()
         del reader
     without: dict[str, Any] = {} if techniques.text == "keep" else {"text_encoder": None, "tokenizer": None}
-    pipe: Any = load(model, **without)
+    pipe: Any = load(model, dtype=dtype, **without)
     pipe.encoded_texts.update(encoded)
     if techniques.tiling:
         pipe.enable_vae_tiling()

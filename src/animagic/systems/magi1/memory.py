@@ -317,8 +317,8 @@ class _Sized:
     attention grows evenly in between.
     """
 
-    def __init__(self, networks: Networks, height: int, width: int, calls: Iterable[Call]):
-        self.networks, self.shape = networks, (height, width)
+    def __init__(self, networks: Networks, height: int, width: int, calls: Iterable[Call], cpu: bool):
+        self.networks, self.shape, self.cpu = networks, (height, width), cpu
         config = networks.transformer.config
         # The first and the last layer of a quantised model are not.
         depths = (3, 4) if networks.fp8 else (1, 2)
@@ -368,7 +368,7 @@ class _Sized:
                 return_dict=False,
             )
 
-        return count(work)
+        return count(work, self.cpu)
 
 
 def _chunks(call: Call) -> int:
@@ -550,7 +550,7 @@ class Predictor:
             largest = max(self.calls, key=lambda call: (call.batch * call.chunks, call.held))
             self.calls = Counter({largest: self.calls[largest]})
         unit = networks.vae.config.patch_size
-        sized = _Sized(self.networks, self.height // unit, self.width // unit, self.calls)
+        sized = _Sized(self.networks, self.height // unit, self.width // unit, self.calls, not self.cuda)
         self.costs = {call: sized.cost(call) for call in self.calls}
         self._decoded: dict[bool, Cost] = {}
 
