@@ -94,7 +94,8 @@ def test_embedded_files_are_small_and_plain(name):
     for path in files:
         part = path.relative_to(zoo.entry(name).folder).parts[0]
         parts[part] = parts.get(part, 0) + path.stat().st_size
-    assert {"transformer", "vae", "text_encoder", "tokenizer", "model_index.json"} <= set(parts)
+    shared = {"vae", "text_encoder", "tokenizer"} if zoo.entry(name).base is None else set()
+    assert {"transformer", "model_index.json", "README.md", "LICENSE"} | shared <= set(parts)
     assert {part: size for part, size in parts.items() if size > LARGEST_PART} == {}
 
 
@@ -145,3 +146,20 @@ def test_half_precision_is_used_where_it_is_stored_and_there(tiny_model, tmp_pat
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     with pytest.raises(CheckpointError, match="cannot be read"):
         zoo.dtype_on(half, "cuda")
+
+
+def test_a_distilled_model_shares_all_but_the_transformer(embedded_pipe, tmp_path):
+    pipe = zoo.load("magi1-tiny-distilled", "image")
+    pipe.set_progress_bar_config(disable=True)
+    assert type(pipe).__name__ == "Magi1ImageToVideoPipeline"
+    assert (pipe.sampling.num_steps, pipe.sampling.cfg_number, pipe.sampling.distill) == (8, 1, True)
+    for name, ours in pipe.vae.state_dict().items():
+        assert torch.equal(ours, embedded_pipe.vae.state_dict()[name])
+    differs = [
+        name
+        for name, ours in pipe.transformer.state_dict().items()
+        if not torch.equal(ours, embedded_pipe.transformer.state_dict()[name])
+    ]
+    assert differs
+    pipe.save_pretrained(tmp_path / "whole")  # elsewhere it stands on its own
+    assert zoo.load(tmp_path / "whole").vae is not None
