@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from animagic.quantization import fp8
 from animagic.quantization.fp8 import FP8, Fp8Linear, Fp8Parameter, to_fp8
 
 KINDS = pytest.mark.parametrize("smoothed", [False, True], ids=["per-tensor", "smoothed"])
@@ -268,3 +269,13 @@ def test_the_gemm_of_a_gpu_gives_the_same_numbers(smoothed, dtype, monkeypatch):
         odd = random_layer(40, 24, smoothed).cuda()  # not multiples of 16: by dequantisation
         assert odd(x[..., :40]).shape == (2, 33, 24)
         assert len(calls) == 1
+
+
+def test_many_rows_are_cast_some_after_another_to_the_same_values(monkeypatch):
+    x = 100 * torch.randn(2, 37, 16, generator=torch.Generator().manual_seed(0))
+    scale = torch.rand(16, generator=torch.Generator().manual_seed(1)) + 0.1
+    at_once = fp8.to_fp8(x, scale)
+    monkeypatch.setattr(fp8, "_AT_ONCE", 5 * 16)
+    in_parts = fp8.to_fp8(x, scale)
+    assert in_parts.shape == x.shape
+    assert torch.equal(in_parts.float(), at_once.float())

@@ -13,11 +13,20 @@ from torch import Tensor, nn
 
 FP8 = torch.float8_e4m3fn
 MAX = torch.finfo(FP8).max  # 448; a larger value would become NaN
+_AT_ONCE = 2**26  # values that are divided at once
 
 
 def to_fp8(x: Tensor, scale: Tensor) -> Tensor:
     """x / scale in e4m3; what lies outside its range goes to the end of it."""
-    return (x / scale).clamp_(-MAX, MAX).to(FP8)  # in place: in float32 it is the largest tensor there is
+    if torch.compiler.is_compiling() or x.ndim < 2 or x.numel() <= _AT_ONCE:  # a compiler makes one kernel of it
+        return (x / scale).clamp_(-MAX, MAX).to(FP8)
+    # Some rows after another: in float32, all of them would be the largest tensor of the whole network.
+    rows = x.reshape(-1, x.shape[-1])
+    result = torch.empty(rows.shape, dtype=FP8, device=x.device)
+    count = max(1, _AT_ONCE // x.shape[-1])
+    for part, place in zip(rows.split(count), result.split(count), strict=True):
+        place.copy_((part / scale).clamp_(-MAX, MAX))
+    return result.reshape(x.shape)
 
 
 class Fp8Parameter(nn.Parameter):
