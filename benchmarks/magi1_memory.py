@@ -48,7 +48,7 @@ def measure(network: dict[str, int], width: int, height: int, frames: int, tight
     import torch
 
     from animagic import AutoencoderKLMagi1, Magi1Pipeline, Magi1Transformer3DModel
-    from animagic.systems.magi1 import memory
+    from animagic.systems.magi1 import counting, memory
     from animagic.systems.magi1.pipeline import to_bytes
     from animagic.systems.magi1.sampling import Magi1Sampling
 
@@ -60,7 +60,7 @@ def measure(network: dict[str, int], width: int, height: int, frames: int, tight
         memory.give_back_freed_memory()
     with torch.device("meta"):
         parts = Magi1Transformer3DModel(**network), AutoencoderKLMagi1(**coder)
-    networks = memory.Networks(*parts, Magi1Sampling.from_config(config), 0, torch.float32)
+    networks = counting.Networks(*parts, Magi1Sampling.from_config(config), 0, torch.float32)
     speed = memory.measure_speed("cpu", torch.float32)
     predictor = memory.Predictor(networks, device="cpu", speed=speed, tight=tight)
     before = memory._process_bytes()

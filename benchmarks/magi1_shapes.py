@@ -74,7 +74,8 @@ def measure(args: argparse.Namespace, way: str) -> dict[str, Any]:
     import torch
 
     from animagic import Magi1Pipeline
-    from animagic.systems.magi1.memory import Networks, Predictor, Techniques, measure_speed
+    from animagic.systems.magi1.counting import Networks
+    from animagic.systems.magi1.memory import Predictor, Techniques, measure_speed
     from animagic.systems.magi1.published import config_of
     from animagic.systems.magi1.sampling import Magi1Sampling
 

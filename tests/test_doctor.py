@@ -95,10 +95,10 @@ def test_folders_and_configurations_that_are_damaged(tmp_path, tiny_model):
 def budget(monkeypatch, tiny_model) -> int:
     """Bytes that are enough for the tiny model once its text encoder has gone. Python and its libraries, which would
     outweigh it, are left out, and the text encoder is made to weigh something."""
-    from animagic.systems.magi1 import memory
+    from animagic.systems.magi1 import counting, memory
 
     monkeypatch.setattr(memory, "_process_bytes", lambda: 10**6)
-    monkeypatch.setattr(memory, "_elements", lambda file: 10**7)
+    monkeypatch.setattr(counting, "_elements", lambda file: 10**7)
     # Loading both at once is what dropping it saves, so the text encoder alone must fit.
     return 41_500_000
 

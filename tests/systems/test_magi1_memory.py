@@ -13,19 +13,15 @@ from torch import nn
 from animagic import InputError, zoo
 from animagic.quantization.fp8 import Fp8Linear
 from animagic.systems.magi1.cache import OffloadedKeyValueCache
+from animagic.systems.magi1.counting import T5_XXL_PARAMETERS, Networks, calls_of, count, size_of
 from animagic.systems.magi1.memory import (
-    T5_XXL_PARAMETERS,
-    Networks,
     Predictor,
     Speed,
     Techniques,
-    calls_of,
     combinations,
-    count,
     give_back_freed_memory,
     measure_speed,
     plan_memory,
-    size_of,
 )
 from animagic.systems.magi1.published import config_of
 from animagic.systems.magi1.sampling import Magi1Denoiser, Magi1Sampling

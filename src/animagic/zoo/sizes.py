@@ -12,13 +12,13 @@ from . import _ENTRIES, resolve
 if TYPE_CHECKING:
     import torch
 
-    from ..systems.magi1.memory import Networks
+    from ..systems.magi1.counting import Networks
 
 
 def networks_of(model: str, dtype: torch.dtype) -> Networks:
     """The networks of a model, in that dtype: a published one ("magi1-4.5b", "24B_distill_quant", ...), an original
     configuration (.json), a name that `animagic models` lists, or a folder. Raises InputError, CheckpointError."""
-    from ..systems.magi1.memory import Networks
+    from ..systems.magi1.counting import Networks
     from ..systems.magi1.published import NAMES, config_of
 
     if model in _ENTRIES:
