@@ -62,7 +62,7 @@ def make_transformer(seed: int = 0, **settings):
     return model
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_transformer():
     """Makes MAGI-1 transformers of a few thousand random weights; every norm, gate and bias takes part."""
     return make_transformer

@@ -218,7 +218,11 @@ with VideoWriter("a.mp4", 24) as writer:
         print("written", flush=True)
 """
     process = subprocess.Popen(
-        [sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     for _ in range(4):  # the encoder looks ahead before it writes
         assert process.stdout.readline() == b"written\n"

@@ -63,10 +63,8 @@ def quantized(make_four_layers):
 
 
 @pytest.fixture(scope="module")
-def make_four_layers():
-    from conftest import make_transformer
-
-    return lambda **settings: make_transformer(**{"num_layers": 4, **settings})
+def make_four_layers(tiny_transformer):
+    return lambda **settings: tiny_transformer(**{"num_layers": 4, **settings})
 
 
 @pytest.fixture(scope="module")
