@@ -138,6 +138,99 @@ def tiny_pipe(tiny_model):
 
 
 @pytest.fixture(scope="session")
+def animatediff_parts():
+    """Makes the parts of a random AnimateDiff model, by their names in a pipeline; its motion modules move."""
+
+    def make(**unet_settings) -> dict:
+        from diffusers import AutoencoderKL
+        from transformers import CLIPTextConfig, CLIPTextModel
+
+        from animagic.systems.animatediff.images import build_tokenizer
+        from animagic.systems.animatediff.unet import AnimateDiffUNet
+
+        torch.manual_seed(3)
+        tokenizer = build_tokenizer([WORDS] * 4, 560, 16)
+        size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+        ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+        text = CLIPTextConfig(vocab_size=len(tokenizer), max_position_embeddings=16, projection_dim=16, **size, **ends)
+        kinds = {"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D")}
+        kinds |= {"up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D")}
+        settings = {
+            "block_out_channels": (32, 32), "layers_per_block": 1, "cross_attention_dim": 16, "norm_num_groups": 8,
+            "attention_head_dim": 4, "sample_size": 8, "motion_num_attention_heads": 2, "motion_max_length": 16,
+            "motion_attention_block_types": ("Temporal_Self", "Temporal_Cross"), **kinds, **unet_settings,
+        }  # fmt: skip
+        unet = AnimateDiffUNet(**settings).eval()
+        with torch.no_grad():
+            for name, parameter in unet.named_parameters():
+                if "temporal_transformer.proj_out" in name:
+                    parameter += 0.2 * torch.randn_like(parameter)
+        blocks = {"down_block_types": ("DownEncoderBlock2D",) * 3, "up_block_types": ("UpDecoderBlock2D",) * 3}
+        vae = AutoencoderKL(block_out_channels=(8, 8, 8), norm_num_groups=4, latent_channels=4, **blocks).eval()
+        encoder = CLIPTextModel(text).eval()
+        return {"unet": unet, "vae": vae, "text_encoder": encoder, "tokenizer": tokenizer}
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def animatediff_model(animatediff_parts, tmp_path_factory) -> Path:
+    """The folder of a random AnimateDiff model: 8 frames of 32x32 pixels in 3 steps, 8 frames a second."""
+    from animagic import AnimateDiffPipeline
+
+    settings = {"num_frames": 8, "height": 32, "width": 32, "fps": 8, "num_inference_steps": 3, "context_frames": 8,
+                "context_overlap": 2}  # fmt: skip
+    folder = tmp_path_factory.mktemp("models") / "animated"
+    AnimateDiffPipeline(**animatediff_parts(), config=settings).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_picture_model(tmp_path_factory) -> Path:
+    """The folder of a random text-to-image model as diffusers keeps it: 32x32 pixels, latents a quarter of that, words
+    of a few letters and eight whole ones."""
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    letters = [chr(i) for i in range(33, 127)]
+    words, merges = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)], []
+    for word in ["a", "picture", "of", "red", "blue", "green", "ball", "square"]:
+        whole, *rest = [*word[:-1], f"{word[-1]}</w>"]
+        for letter in rest:
+            merges.append((whole, letter))
+            whole += letter
+            words.append(whole)
+    vocabulary = {word: i for i, word in enumerate(dict.fromkeys(words))}
+    torch.manual_seed(3)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    pipe = StableDiffusionPipeline(
+        vae=AutoencoderKL(
+            block_out_channels=(8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 3, latent_channels=4,
+            up_block_types=("UpDecoderBlock2D",) * 3, norm_num_groups=4, sample_size=32,
+        ),
+        text_encoder=CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(vocabulary), max_position_embeddings=16, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+                **sizes,
+            )
+        ),
+        tokenizer=CLIPTokenizer(vocab=vocabulary, merges=list(dict.fromkeys(merges)), model_max_length=16),
+        unet=UNet2DConditionModel(
+            sample_size=8, block_out_channels=(32, 32), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), layers_per_block=1, cross_attention_dim=16,
+            attention_head_dim=2, norm_num_groups=4,
+        ),
+        scheduler=DDIMScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="linear", clip_sample=False, steps_offset=1
+        ),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("models") / "pictures"
+    pipe.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def embedded_pipe():
     """The embedded model, loaded once; shared, so leave it as it is."""
     from animagic.requests import load_pipeline

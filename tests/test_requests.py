@@ -10,6 +10,7 @@ import pytest
 from animagic import InputError, requests
 from animagic.media import VideoWriter, iter_video, read_metadata, write_image
 from animagic.requests import Report, Request
+from animagic.requests.carrying import Sampled
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_equal_frames_are_counted(tmp_path, make_moving_clip):
 
 @pytest.mark.parametrize("count", [1, 5, 12, 24, 25, 100, 1000])
 def test_sampled_frames_are_evenly_spaced_and_few(count):
-    sampled = requests._Sampled(12)
+    sampled = Sampled(12)
     for start in range(0, count, 7):
         sampled.add(np.arange(start, min(start + 7, count)))
     assert len(sampled.frames) <= 24
@@ -106,7 +107,7 @@ def test_sampled_frames_are_evenly_spaced_and_few(count):
 
 
 def test_a_given_pipeline_is_used(request_, tiny_pipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(requests, "load_pipeline", None)
+    monkeypatch.setattr("animagic.requests.magi1.load_pipeline", None)
     result = requests.generate(request_(), tmp_path / "ball.mp4", pipe=tiny_pipe)
     assert (result.frames, result.height, result.width, result.fps, result.seed) == (40, 32, 48, 24, 7)
     assert result.seconds > 0

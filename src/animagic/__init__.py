@@ -9,6 +9,8 @@ __version__ = "0.1.0"
 
 # Public name -> the module that has it. `import animagic` itself imports nothing heavy.
 _HOMES = {
+    "AnimateDiffPipeline": "animagic.systems.animatediff.pipeline",
+    "AnimateDiffUNet": "animagic.systems.animatediff.unet",
     "AutoModel": "animagic.zoo.auto",
     "AutoencoderKLMagi1": "animagic.systems.magi1.autoencoder",
     "LivePrompt": "animagic.systems.magi1.live",
@@ -18,6 +20,8 @@ _HOMES = {
     "Magi1SpecialTokens": "animagic.systems.magi1.prompts",
     "Magi1Transformer3DModel": "animagic.systems.magi1.transformer",
     "Magi1VideoToVideoPipeline": "animagic.systems.magi1.pipeline",
+    "OverlappingWindows": "animagic.timeline",
+    "SparseControlNet": "animagic.systems.animatediff.sparse",
     "Staircase": "animagic.timeline",
     "WholeClip": "animagic.timeline",
     "AnimagicError": "animagic.errors",

@@ -12,9 +12,15 @@ if TYPE_CHECKING:
 
 
 def _builders() -> dict[tuple[str, str], Callable[[Mapping[str, Any]], Any]]:
+    from .systems.animatediff.checkpoint import sparse_controlnet_from_config, unet_from_config
     from .systems.magi1.checkpoint import autoencoder_from_config, transformer_from_config
 
-    return {("magi1", "transformer"): transformer_from_config, ("magi1", "vae"): autoencoder_from_config}
+    return {
+        ("magi1", "transformer"): transformer_from_config,
+        ("magi1", "vae"): autoencoder_from_config,
+        ("animatediff", "unet"): unet_from_config,
+        ("animatediff", "sparse_controlnet"): sparse_controlnet_from_config,
+    }
 
 
 def from_original(
@@ -23,10 +29,11 @@ def from_original(
     """Build a network from original weights: float32, on the CPU, ready for inference.
 
     Args:
-        system, component: "magi1" with "transformer" or "vae".
+        system, component: "magi1" with "transformer" or "vae", "animatediff" with "unet" or "sparse_controlnet".
         state_dict: tensors under their original names.
         config: for a transformer the original JSON (`model_config`, `runtime_config`, `engine_config`), for a vae its
-            `ddconfig`.
+            `ddconfig`; for a unet the fields of Stable Diffusion's UNet joined with `version` ("v1", "v2", "v3" or
+            "sdxl") and `motion_module_kwargs`, for a sparse_controlnet joined with its own and `motion_module_kwargs`.
     Raises: InputError for a component that is not known, CheckpointError for a missing, unexpected or wrongly shaped
         tensor, which it names.
     """
@@ -35,6 +42,10 @@ def from_original(
         known = ", ".join(" ".join(key) for key in builders)
         raise InputError(f"{system} {component} is unknown; known are {known}.")
     module = builders[system, component](config)
+    if system == "animatediff":
+        from .systems.animatediff.checkpoint import original_names
+
+        state_dict = original_names(state_dict)
     load_strictly(module, state_dict, f"{system} {component}")
     return module.eval()
 

@@ -309,7 +309,7 @@ def test_damaged_models(run, tiny_model, tmp_path, name):
         (["--frames", "0"], "frames must be at least 1, not 0"),
         (["--frames", "-1"], "frames must be at least 1, not -1"),
         (["--steps", "3"], "at least 4, not 3"),
-        (["--steps", "0"], "at least 4, not 0"),
+        (["--steps", "0"], "steps must be at least 1, not 0"),
         (["--kind", "spiral"], "'spiral' is unknown", "staircase or whole"),
         (["-o", "plan.txt"], ".txt", ".png"),
         (["-o", "no/plan.png"], "no is not a folder"),
@@ -478,7 +478,7 @@ def test_a_fault_of_ours_is_said_plainly(generate, monkeypatch, tmp_path):
     def fail(*_, **__):
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("animagic.requests.load_pipeline", fail)
+    monkeypatch.setattr("animagic.requests.magi1.load_pipeline", fail)
     ran = generate("-o", "ball.mp4")
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.startswith("animagic: a fault of ours: ZeroDivisionError: by zero")

@@ -23,10 +23,23 @@ RUNS: dict[str, tuple[list[str], dict[str, int | None]]] = {
     "live_prompt": ([*FEW, "--frames", "72"], {"live.mp4": 72}),
     "preview_and_callback": ([*FEW, "--stop-after", "2"], {"preview.png": None}),
     "resume": (FEW, {}),
-    "draw_a_plan": ([], {"plan-staircase.png": None, "plan-picture-first.png": None, "plan-whole.png": None}),
+    "draw_a_plan": (
+        [],
+        {
+            "plan-staircase.png": None,
+            "plan-picture-first.png": None,
+            "plan-windows.png": None,
+            "plan-loop.png": None,
+            "plan-whole.png": None,
+        },
+    ),
     "lora": (FEW, {"warm_-1.mp4": 24, "warm_0.5.mp4": 24, "warm_1.mp4": 24}),
     "own_latents": (FEW, {"half_way.mp4": 24}),
     "train_tiny": ([], {"train_tiny/model/model_index.json": None, "train_tiny/transformer/loss.png": None}),
+    "personalize": (
+        FEW,
+        {"personalize.mp4": 16, "blueprint.safetensors": None, "blueprint-samples.png": None},
+    ),
     "low_memory": ([*FEW, "--model", "magi1-tiny"], {}),
     "quantize": (FEW, {"quantize.mp4": 24, "magi1-tiny-fp8/model_index.json": None}),
     "compiled": ([*FEW, "--frames", "24", "--backend", "aot_eager"], {}),
@@ -80,7 +93,7 @@ def test_example(name, empty_folder, monkeypatch, capsys):
     arguments, written = RUNS[name]
     if name == "read_original_weights":
         save_original_weights(empty_folder)
-    if name == "train_tiny":
+    if name in ("personalize", "train_tiny"):
         pytest.importorskip("skia", reason="drawing needs skia-python: pip install -e '.[train]'")
     run(name, arguments, monkeypatch)
     said = capsys.readouterr().out

@@ -535,7 +535,7 @@ def test_for_a_while(pipe, make_lora, tmp_path, tiny_transformer):
 
 
 def test_weights_on_the_command_line():
-    from animagic.cli.making import parse_lora
+    from animagic.cli.options import parse_lora
 
     given = [r"C:\styles\ink.safetensors", r"D:\a.safetensors:0.5", "owner/name", "owner/other:-1", "x:y", "b:2e-1"]
     assert list(parse_lora(given).items()) == [

@@ -21,7 +21,8 @@ def test_names():
         entry = zoo.entry(name)
         assert entry.name == name
         assert entry.folder.is_dir()
-        assert entry.system == "magi1"
+        assert entry.system in zoo.SYSTEMS
+        assert entry.system == zoo.system_of(name)
         assert len(entry.summary) > 20
         assert entry.bytes == sum(os.path.getsize(path) for path in entry.folder.rglob("*") if path.is_file())
 
@@ -75,6 +76,42 @@ def test_weights_are_float32_unless_another_type_is_asked_for(tiny_model):
     assert torch.bfloat16 in {p.dtype for p in half.vae.parameters()}
 
 
+def test_the_system_is_what_the_pipeline_is(tiny_model, animatediff_model, tmp_path):
+    assert zoo.system_of(tiny_model) == "magi1"
+    assert zoo.system_of(animatediff_model) == "animatediff"
+    for name, system in {"StableDiffusionXLPipeline": "animatediff", "AnimateDiffSDXLPipeline": "animatediff"}.items():
+        (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
+        assert zoo.system_of(tmp_path) == system
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "WanPipeline"}))
+    for ask in (zoo.system_of, zoo.load):
+        with pytest.raises(InputError, match="is a WanPipeline; known are models of MAGI-1, AnimateDiff"):
+            ask(tmp_path)
+
+
+def test_an_animatediff_model_is_loaded_whole(animatediff_model, animatediff_parts, tmp_path, monkeypatch):
+    for task in ("text", "image", "video"):
+        pipe = zoo.load(animatediff_model, task)
+        assert type(pipe).__name__ == "AnimateDiffPipeline"
+    for name, tensor in animatediff_parts()["unet"].state_dict().items():
+        assert torch.equal(tensor, pipe.unet.state_dict()[name])
+    assert pipe.sampling.num_frames == 8
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert zoo.dtype_on(animatediff_model, "cuda") == torch.float32
+    half = shutil.copytree(animatediff_model, tmp_path / "half")
+    pipe.unet.to(torch.bfloat16).save_pretrained(half / "unet")
+    assert zoo.dtype_on(half, "cuda") == torch.bfloat16
+
+
+def test_loras_that_came_with_a_model_are_found_by_name(animatediff_model, tmp_path):
+    folder = shutil.copytree(animatediff_model, tmp_path / "model")
+    assert zoo.loras(folder) == {}
+    for file in ("loras/ink.safetensors", "motion_loras/zoom.safetensors", "motion_loras/notes.txt"):
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).touch()
+    assert zoo.loras(folder) == {"ink": folder / "loras" / "ink.safetensors"}
+    assert zoo.loras(folder, "motion_loras") == {"zoom": folder / "motion_loras" / "zoom.safetensors"}
+
+
 def test_a_missing_tensor_is_named(tiny_model, tmp_path):
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     settings = json.loads((folder / "transformer" / "config.json").read_text())
@@ -94,8 +131,9 @@ def test_embedded_files_are_small_and_plain(name):
     for path in files:
         part = path.relative_to(zoo.entry(name).folder).parts[0]
         parts[part] = parts.get(part, 0) + path.stat().st_size
+    network = {"magi1": "transformer", "animatediff": "unet"}[zoo.entry(name).system]
     shared = {"vae", "text_encoder", "tokenizer"} if zoo.entry(name).base is None else set()
-    assert {"transformer", "model_index.json", "README.md", "LICENSE"} | shared <= set(parts)
+    assert {network, "model_index.json", "README.md", "LICENSE"} | shared <= set(parts)
     assert {part: size for part, size in parts.items() if size > LARGEST_PART} == {}
 
 

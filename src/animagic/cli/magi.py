@@ -9,6 +9,7 @@ import typer
 from ..errors import InputError
 from .app import Json, app
 from .making import make
+from .options import AllowPickle, ContactSheet, Device, Fit, Preview, Quiet, Resume, Threads
 from .prompting import (
     Borderness,
     DurationToken,
@@ -46,20 +47,14 @@ def magi(
     special_tokens: SpecialTokens = None,
     enhance: Enhance = None,
     enhance_model: EnhanceModel = None,
-    fit: Annotated[str, typer.Option(help="How image or clip are brought to size: crop, pad or stretch.")] = "stretch",
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Read weights that are pickle files, such as the published T5.")
-    ] = False,
-    preview: Annotated[
-        bool, typer.Option("--preview", help="Keep a picture of what is being made beside the output.")
-    ] = False,
-    contact_sheet: Annotated[str | None, typer.Option(help="Also write a PNG of evenly spaced frames.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Keep the run on disk, and go on from it if there is one.")
-    ] = False,
-    device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; default: the best there is.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Processor threads to use.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    fit: Fit = "stretch",
+    allow_pickle: AllowPickle = False,
+    preview: Preview = False,
+    contact_sheet: ContactSheet = None,
+    resume: Resume = False,
+    device: Device = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Make a video as the original MAGI-1 command does, from one of its configuration files."""

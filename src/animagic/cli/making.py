@@ -14,6 +14,43 @@ import typer
 
 from ..errors import InputError
 from .app import Json, Model, app, print_json, say
+from .options import (
+    ENDLESS,
+    AllowPickle,
+    ClipSkip,
+    ContactSheet,
+    Control,
+    ControlNet,
+    ControlScale,
+    Device,
+    DreamBooth,
+    Embedding,
+    Fit,
+    FreeInit,
+    FreeNoise,
+    Grouped,
+    HandOver,
+    Live,
+    Loop,
+    Memory,
+    MotionLora,
+    MotionModule,
+    MotionPrompt,
+    Overlap,
+    Preview,
+    Quiet,
+    Resume,
+    Sampler,
+    Strength,
+    Threads,
+    Window,
+    WindowWeights,
+    parse_control,
+    parse_frames,
+    parse_lora,
+    parse_prompt_at,
+    parse_size,
+)
 from .prompting import (
     Borderness,
     DurationToken,
@@ -29,77 +66,51 @@ from .prompting import (
     token_names,
 )
 
-ENDLESS = "endless"
 
-
-def parse_size(text: str) -> tuple[int, int]:
-    """ "WIDTHxHEIGHT" to (height, width); raises InputError."""
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.strip().removeprefix("-").isdecimal() for part in parts):
-        raise InputError(f"the size {text!r} is not understood; write it as WIDTHxHEIGHT, for example 64x64.")
-    return int(parts[1]), int(parts[0])
-
-
-def parse_frames(text: str | None) -> int | None:
-    """A number, or None for "endless" or nothing; raises InputError."""
-    if text is None or text == ENDLESS:
-        return None
-    if not text.removeprefix("-").isdecimal():
-        raise InputError(f"--frames takes an integer or {ENDLESS}, not {text!r}.")
-    return int(text)
-
-
-def parse_prompt_at(values: list[str]) -> dict[int, str]:
-    """["CHUNK:TEXT", ...] to {chunk: text}; raises InputError."""
-    prompts: dict[int, str] = {}
-    for value in values:
-        chunk, colon, text = value.partition(":")
-        if not colon or not chunk.strip().isdecimal() or not text.strip():
-            raise InputError(f"{value!r} is not understood; write --prompt-at CHUNK:TEXT, for example 2:'it falls'.")
-        prompts[int(chunk)] = text.strip()
-    return prompts
-
-
-def parse_lora(values: list[str]) -> dict[str, float]:
-    """["FILE", "FILE:WEIGHT", ...] to {file: weight}; raises InputError. What follows the last colon is a weight only
-    if it is a number: C:\\styles\\ink.safetensors has none."""
-    loras: dict[str, float] = {}
-    for value in values:
-        name, _, number = value.rpartition(":")
-        try:
-            weight = float(number)
-        except ValueError:
-            name, weight = "", 1.0
-        name = name or value
-        if name in loras:
-            raise InputError(f"the LoRA {name} is given twice; give it once, with its weight.")
-        loras[name] = weight
-    return loras
-
-
-@app.command()
+@app.command(cls=Grouped)
 def generate(
     prompt: Annotated[str, typer.Argument(help="What the video should show.")],
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="MP4, WebM or GIF file, or a folder/ for pictures.")
     ] = None,
     image: Annotated[str | None, typer.Option(help="A picture that begins to move.")] = None,
-    video: Annotated[str | None, typer.Option(help="A clip that goes on; its last frames are kept in front.")] = None,
+    video: Annotated[
+        str | None, typer.Option(help="A clip: MAGI-1 goes on from its last frames, AnimateDiff makes it anew.")
+    ] = None,
     model: Model = "magi1-tiny",
-    frames: Annotated[str | None, typer.Option(help="Frames of the video, or endless: until Ctrl-C.")] = None,
+    frames: Annotated[str | None, typer.Option(help="Frames of the video, or endless (MAGI-1): until Ctrl-C.")] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(help="How strongly the prompt is followed.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed makes the same video; default: a new one.")] = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second at which it is played.")] = None,
     prompt_at: Annotated[
-        list[str] | None, typer.Option(help="CHUNK:TEXT: another prompt from that chunk on; may be repeated.")
+        list[str] | None,
+        typer.Option(help="N:TEXT: another prompt at chunk N (MAGI-1) or frame N (AnimateDiff); may be repeated."),
     ] = None,
-    hand_over: Annotated[int, typer.Option(help="Chunks over which a later prompt takes over; 0: at once.")] = 0,
-    live: Annotated[
-        bool, typer.Option("--live", help="Each line typed meanwhile is the prompt from the next chunk on.")
-    ] = False,
     negative_prompt: Annotated[str | None, typer.Option(help="What the video should not show.")] = None,
+    enhance: Enhance = None,
+    enhance_model: EnhanceModel = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME[:WEIGHT]: a LoRA, one that came with the model, a file, folder or hub id; may be repeated."
+        ),
+    ] = None,
+    fit: Fit = "crop",
+    tiling: Annotated[
+        bool, typer.Option("--tiling", help="Decode in tiles: less memory, slightly different pixels.")
+    ] = False,
+    preview: Preview = False,
+    contact_sheet: ContactSheet = None,
+    resume: Resume = False,
+    allow_pickle: AllowPickle = False,
+    device: Device = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    hand_over: HandOver = 0,
+    live: Live = False,
     quality: Quality = None,
     style: Style = None,
     first_frames: FirstFrames = None,
@@ -107,29 +118,24 @@ def generate(
     borderness: Borderness = False,
     negative_tokens: NegativeTokens = False,
     special_tokens: SpecialTokens = None,
-    enhance: Enhance = None,
-    enhance_model: EnhanceModel = None,
-    lora: Annotated[
-        list[str] | None, typer.Option(help="FILE[:WEIGHT]: a LoRA (file, folder or hub id); may be repeated.")
-    ] = None,
-    fit: Annotated[str, typer.Option(help="How image or clip are brought to size: crop, pad or stretch.")] = "crop",
-    memory: Annotated[
-        str | None, typer.Option(help="Such as 12GB: choose what makes the video fit into that much, and say so.")
-    ] = None,
-    tiling: Annotated[
-        bool, typer.Option("--tiling", help="Decode in tiles: less memory, slightly different pixels.")
-    ] = False,
-    preview: Annotated[
-        bool, typer.Option("--preview", help="Keep a picture of what is being made beside the output.")
-    ] = False,
-    contact_sheet: Annotated[str | None, typer.Option(help="Also write a PNG of evenly spaced frames.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Keep the run on disk, and go on from it if there is one.")
-    ] = False,
-    device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; default: the best there is.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Processor threads to use.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
-    as_json: Json = False,
+    memory: Memory = None,
+    motion_prompt: MotionPrompt = None,
+    motion_module: MotionModule = None,
+    motion_lora: MotionLora = None,
+    dreambooth: DreamBooth = None,
+    embedding: Embedding = None,
+    sampler: Sampler = None,
+    window: Window = None,
+    overlap: Overlap = None,
+    window_weights: WindowWeights = None,
+    loop: Loop = False,
+    free_noise: FreeNoise = False,
+    free_init: FreeInit = 0,
+    control: Control = None,
+    controlnet: ControlNet = None,
+    control_scale: ControlScale = None,
+    strength: Strength = None,
+    clip_skip: ClipSkip = None,
 ) -> None:
     """Make a video from words, a picture or a clip."""
     from .. import requests
@@ -149,7 +155,6 @@ def generate(
         video=video,
         frames=parse_frames(frames),
         endless=frames == ENDLESS,
-        hand_over=hand_over,
         height=height,
         width=width,
         steps=steps,
@@ -160,14 +165,45 @@ def generate(
         fit=fit,
         loras=parse_lora(lora or []),
         tiling=tiling,
+        hand_over=hand_over,
         special_tokens=token_names(quality, style, first_frames, duration_token, borderness),
         negative_special_tokens=negative_names(negative_tokens),
         special_token_file=special_tokens,
+        motion_prompt=motion_prompt,
+        motion_module=motion_module,
+        motion_loras=parse_lora(motion_lora or []),
+        dreambooth=dreambooth,
+        embeddings=tuple(embedding or ()),
+        sampler=sampler,
+        window=window,
+        overlap=overlap,
+        window_weights=window_weights,
+        loop=loop,
+        free_noise=free_noise,
+        free_init=free_init,
+        controls=parse_control(control or []),
+        controlnet=controlnet,
+        control_scale=control_scale,
+        strength=strength,
+        clip_skip=clip_skip,
         **given,
     )
     request = enhanced(request, enhance, enhance_model, output if resume else None)
     target = str(requests.free_name(Path(), prompt)) if output is None else output
-    make(request, target, live=live, **_options(locals()))
+    make(
+        request,
+        target,
+        live=live,
+        memory=memory,
+        preview=preview,
+        contact_sheet=contact_sheet,
+        resume=resume,
+        allow_pickle=allow_pickle,
+        device=device,
+        threads=threads,
+        quiet=quiet,
+        as_json=as_json,
+    )
 
 
 @contextmanager
@@ -201,11 +237,6 @@ def _from_stdin(prompt: str) -> Any:
 
     threading.Thread(target=listen, daemon=True).start()
     return live
-
-
-def _options(values: dict[str, Any]) -> dict[str, Any]:
-    names = ("memory", "preview", "contact_sheet", "resume", "device", "threads", "quiet", "as_json")
-    return {name: values[name] for name in names}
 
 
 def make(
@@ -274,11 +305,9 @@ def make(
 def reproduce(
     file: Annotated[str, typer.Argument(help="A video made by animagic.")],
     output: Annotated[str | None, typer.Option("--output", "-o", help="Where; default: beside it.")] = None,
-    device: Annotated[str | None, typer.Option(help="cuda, mps or cpu.")] = None,
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Read original weights that are pickle files.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    device: Device = None,
+    allow_pickle: AllowPickle = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Make the frames of a video again, from the request stored in it, and compare."""
@@ -323,19 +352,26 @@ def info(
                 print(f"{name:>16}  {value}")
 
 
-@app.command()
+@app.command(cls=Grouped)
 def plan(
     frames: Annotated[int | None, typer.Option(help="Frames of the video; default: the model's.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps of a chunk; default: the model's.")] = None,
     model: Model = "magi1-tiny",
-    kind: Annotated[str, typer.Option(help="staircase, or whole for the whole clip at once.")] = "staircase",
+    kind: Annotated[
+        str | None, typer.Option(help="The model's own if nothing is said; whole: all frames at once, to compare with.")
+    ] = None,
+    window: Window = None,
+    overlap: Overlap = None,
+    window_weights: WindowWeights = None,
+    loop: Loop = False,
     output: Annotated[str, typer.Option("--output", "-o", help="The picture, a PNG.")] = "plan.png",
     as_json: Json = False,
 ) -> None:
     """Draw which frames are denoised when, and count what it costs."""
     from .. import requests
 
-    summary = requests.draw_plan(model, kind, frames, steps, output)
+    windows = {"window": window, "overlap": overlap, "window_weights": window_weights, "loop": loop}
+    summary = requests.draw_plan(model, kind, frames, steps, output, **windows)
     if as_json:
         print_json({"output": output, **summary})
         return

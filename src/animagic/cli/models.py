@@ -15,11 +15,16 @@ def models(as_json: Json = False) -> None:
     from .. import zoo
 
     entries = [zoo.entry(name) for name in zoo.names()]
+    loras = {e.name: {kind: list(zoo.loras(e.name, kind)) for kind in ("loras", "motion_loras")} for e in entries}
     if as_json:
-        print_json({e.name: {"system": e.system, "summary": e.summary, "bytes": e.bytes} for e in entries})
+        facts = {e.name: {"system": e.system, "summary": e.summary, "bytes": e.bytes} for e in entries}
+        print_json({name: {**values, **loras[name]} for name, values in facts.items()})
         return
     for e in entries:
         print(f"{e.name}  ({e.system}, {e.bytes / 2**20:.0f} MiB)  {e.summary}")
+        for kind, names in loras[e.name].items():
+            if names:
+                print(f"    --{kind.removesuffix('s').replace('_', '-')}: {', '.join(names)}")
 
 
 @app.command()
@@ -38,7 +43,7 @@ def doctor(
     """Say what this machine can do, and with --model what a video would take: memory and time."""
     from ..doctor import examine, in_words, parse_memory, predict
     from ..errors import InputError
-    from .making import parse_size
+    from .options import parse_size
 
     if model is not None:
         height, width = parse_size(size) if size is not None else (None, None)

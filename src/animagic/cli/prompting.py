@@ -9,21 +9,27 @@ import typer
 
 from ..errors import InputError
 from .app import say
+from .options import MAGI1
 
 KEY_VARIABLE = "ANIMAGIC_ENHANCE_KEY"
 
-Quality = Annotated[str | None, typer.Option(help="The quality token in front of the prompt: hq or none.")]
-Style = Annotated[str | None, typer.Option(help="A style token: 3d, anime or none.")]
-FirstFrames = Annotated[str | None, typer.Option(help="A token for how it begins: static, dynamic or none.")]
+
+def _of_magi1(text: str, *names: str) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=MAGI1)
+
+
+Quality = Annotated[str | None, _of_magi1("The quality token in front of the prompt: hq or none.")]
+Style = Annotated[str | None, _of_magi1("A style token: 3d, anime or none.")]
+FirstFrames = Annotated[str | None, _of_magi1("A token for how it begins: static, dynamic or none.")]
 DurationToken = Annotated[
-    bool | None, typer.Option("--duration-token/--no-duration-token", help="Tell each chunk how many remain.")
+    bool | None, _of_magi1("Tell each chunk how many remain.", "--duration-token/--no-duration-token")
 ]
-Borderness = Annotated[bool, typer.Option("--borderness", help="The token of clips with borders.")]
+Borderness = Annotated[bool, _of_magi1("The token of clips with borders.", "--borderness")]
 NegativeTokens = Annotated[
-    bool, typer.Option("--negative-tokens", help="Steer away from captions, logos, transitions and borders.")
+    bool, _of_magi1("Steer away from captions, logos, transitions and borders.", "--negative-tokens")
 ]
 SpecialTokens = Annotated[
-    str | None, typer.Option(help="The file special_tokens.npz, for models that have no table of their own.")
+    str | None, _of_magi1("The file special_tokens.npz, for models that have no table of their own.")
 ]
 Enhance = Annotated[
     str | None,

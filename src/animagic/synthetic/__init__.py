@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .captions import canonical_caption, caption
+from .captions import canonical_caption, caption, motion_caption, picture_caption
 from .photos import photo_background
 from .scenes import (
     COLOURS,
@@ -31,7 +31,9 @@ __all__ = [
     "caption",
     "facts",
     "held_out",
+    "motion_caption",
     "photo_background",
+    "picture_caption",
     "render",
     "sample_scene",
 ]

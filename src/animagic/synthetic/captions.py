@@ -156,3 +156,31 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
         lambda rate: rng.random() < rate,
         leave_out,
     )
+
+
+def picture_caption(scene: Scene, rng: np.random.Generator) -> str:
+    """What is said of one frame, without a word of motion, for example "a red ball on a green floor"."""
+    leave_out, plain = rng.random() < BACKGROUND_LEFT_OUT, rng.random() < PLAIN_RATE
+
+    def choose(wordings: Sequence[str]) -> str:
+        return wordings[0 if plain else int(rng.integers(len(wordings)))]
+
+    core = choose(("{}", "a picture of {}", "there is {}", "{}")).format(
+        " and ".join(_name(thing, choose) for thing in scene.things)
+    )
+    if leave_out:
+        return core
+    where = _where(scene.background, choose)
+    return f"{where}, {core}" if not plain and rng.random() < 0.3 else f"{core} {where}"
+
+
+def motion_caption(scene: Scene, rng: np.random.Generator) -> str:
+    """What is said of the motion alone, for example "sliding to the left"."""
+    plain, progressive = rng.random() < PLAIN_RATE, rng.random() < 0.5
+
+    def choose(wordings: Sequence[T]) -> T:
+        return wordings[0 if plain else int(rng.integers(len(wordings)))]
+
+    names = dict.fromkeys(thing.motion.name for thing in scene.things)
+    words = " and ".join(choose(MOTION_WORDS[name])[progressive] for name in names)
+    return words if scene.camera == "still" else f"{words}, the camera pans {scene.camera.split()[1]}"

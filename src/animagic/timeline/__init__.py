@@ -3,9 +3,11 @@
 from .engine import Clean, Progress, Sampler, Timeline
 from .guidance import ChunkGuidance, Denoiser, TextGuidance
 from .levels import ddpm_alphas, flow_levels, shortcut_intervals
-from .plan import Plan, PlanSummary, Staircase, Step, WholeClip, Window
+from .plan import Frames, Plan, PlanSummary, Staircase, Step, WholeClip, Window
 from .resume import RunFolder
+from .schedulers import SchedulerSolver, build_scheduler
 from .solver import Ddim, FlowEuler, Solver
+from .windows import OverlappingWindows, uniform_windows
 
 __all__ = [
     "ChunkGuidance",
@@ -13,11 +15,14 @@ __all__ = [
     "Ddim",
     "Denoiser",
     "FlowEuler",
+    "Frames",
+    "OverlappingWindows",
     "Plan",
     "PlanSummary",
     "Progress",
     "RunFolder",
     "Sampler",
+    "SchedulerSolver",
     "Solver",
     "Staircase",
     "Step",
@@ -25,7 +30,9 @@ __all__ = [
     "Timeline",
     "WholeClip",
     "Window",
+    "build_scheduler",
     "ddpm_alphas",
     "flow_levels",
     "shortcut_intervals",
+    "uniform_windows",
 ]

@@ -11,7 +11,7 @@ import torch
 
 from ..errors import CheckpointError
 from .guidance import Denoiser
-from .plan import Plan, Step
+from .plan import Frames, Plan, Step, span_of
 from .solver import Solver
 
 Noise = Callable[[range], torch.Tensor]
@@ -32,31 +32,40 @@ class Timeline:
         self.start = self.stop = 0
         self._latents: torch.Tensor | None = None
 
-    def state(self, frames: range) -> torch.Tensor:
+    def state(self, frames: Frames) -> torch.Tensor:
         """The state of `frames`: (batch, channels, len(frames), height, width)."""
-        if frames.stop > self.stop:
-            fresh = self._noise(range(self.stop, frames.stop))
+        span = span_of(frames)
+        if span.stop > self.stop:
+            fresh = self._noise(range(self.stop, span.stop))
             self._latents = fresh if self._latents is None else torch.cat([self._latents, fresh], dim=2)
-            self.stop = frames.stop
-        if frames.start < self.start or self._latents is None:
-            raise IndexError(f"frame {frames.start} is gone; the timeline holds {self.start} to {self.stop}")
-        return self._latents[:, :, frames.start - self.start : frames.stop - self.start]
+            self.stop = span.stop
+        if span.start < self.start or self._latents is None:
+            raise IndexError(f"frame {span.start} is gone; the timeline holds {self.start} to {self.stop}")
+        if isinstance(frames, range):
+            return self._latents[:, :, span.start - self.start : span.stop - self.start]
+        return self._latents[:, :, [frame - self.start for frame in frames]]
 
-    def read(self, frames: range) -> torch.Tensor:
+    def read(self, frames: Frames) -> torch.Tensor:
         """What the network sees of `frames`: the state, with the prefix laid over it."""
         latents = self.state(frames)
-        if self.prefix is not None and frames.start < self.prefix.shape[2]:
-            given = self.prefix[:, :, frames.start : frames.stop].to(latents)
-            latents = torch.cat([given, latents[:, :, given.shape[2] :]], dim=2)
+        if self.prefix is not None:
+            given = [i for i, frame in enumerate(frames) if frame < self.prefix.shape[2]]
+            if given:
+                latents = latents.clone()
+                latents[:, :, given] = self.prefix[:, :, [frames[i] for i in given]].to(latents)
         return latents
 
-    def write(self, frames: range, latents: torch.Tensor) -> None:
+    def write(self, frames: Frames, latents: torch.Tensor) -> None:
         """Set the state of `frames`."""
         self.state(frames)  # draws what does not exist yet
         whole = self.state(range(self.start, self.stop))
-        first, last = frames.start - self.start, frames.stop - self.start
         # Not in place: a saved state, or the caller's noise, must not change with the run.
-        self._latents = torch.cat([whole[:, :, :first], latents, whole[:, :, last:]], dim=2)
+        if isinstance(frames, range):
+            first, last = frames.start - self.start, frames.stop - self.start
+            self._latents = torch.cat([whole[:, :, :first], latents, whole[:, :, last:]], dim=2)
+        else:
+            self._latents = whole.clone()
+            self._latents[:, :, [frame - self.start for frame in frames]] = latents.to(whole)
 
     def forget(self, before: int) -> None:
         """Drop the frames before `before`; later frames that do not exist yet will still be drawn in order."""
@@ -137,7 +146,8 @@ class Sampler:
         total = self.plan.total_steps
         for step in itertools.islice(self.plan.steps(), first, None):
             with torch.no_grad():
-                self.timeline.forget(min(window.frames.start for window in step.windows))
+                self.timeline.forget(step.span.start)
+                self.timeline.state(step.span)  # drawn at once: the order of the windows must not matter
                 predictions = self.parallel_map(
                     lambda window: self.denoiser(self.timeline.read(window.frames), window),
                     list(step.windows),
@@ -160,8 +170,9 @@ class Sampler:
             torch.tensor(self.steps_done),
             torch.tensor(self.clean_frames),
         )
-        if hasattr(self.denoiser, "state_dict"):
-            state |= {f"denoiser.{k}": v for k, v in self.denoiser.state_dict().items()}
+        for name, part in (("denoiser", self.denoiser), ("solver", self.solver)):
+            if hasattr(part, "state_dict"):
+                state |= {f"{name}.{k}": v for k, v in part.state_dict().items()}
         return state
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
@@ -169,10 +180,11 @@ class Sampler:
         try:
             self.steps_done, self.clean_frames = int(state["steps_done"]), int(state["clean_frames"])
             self.timeline.load_state_dict(_part(state, "timeline."))
+            for name, part in (("denoiser", self.denoiser), ("solver", self.solver)):
+                if hasattr(part, "load_state_dict"):
+                    part.load_state_dict(_part(state, f"{name}."))
         except KeyError as error:
             raise CheckpointError(f"the saved run lacks {error}; it cannot be resumed.") from error
-        if hasattr(self.denoiser, "load_state_dict"):
-            self.denoiser.load_state_dict(_part(state, "denoiser."))
 
 
 def _part(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -9,13 +9,21 @@ from dataclasses import dataclass
 
 from ..errors import InputError
 
+Frames = range | tuple[int, ...]
+"""Frames on the timeline: neighbours as a range of step 1, others (every second one, round the end of a loop) listed in
+the order in which the network sees them."""
+
+
+def span_of(frames: Frames) -> range:
+    """The stretch of the timeline from the first to the last of some frames."""
+    return frames if isinstance(frames, range) else range(min(frames), max(frames) + 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
     """Latent frames that one call of the network sees together."""
 
-    frames: range
-    """Frames on the timeline, [start, stop)."""
+    frames: Frames
     levels: tuple[int, ...]
     """Per frame: its index in the noise schedule (0 = pure noise, the number of steps = clean)."""
     context: range = range(0)
@@ -25,6 +33,11 @@ class Window:
     commit: range = range(0)
     """Frames whose clean keys and values enter the cache at this call."""
 
+    @property
+    def span(self) -> range:
+        """The stretch of the timeline that holds its frames."""
+        return span_of(self.frames)
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -32,6 +45,12 @@ class Step:
     """Independent of each other: any split over devices gives the same numbers."""
     clean: range = range(0)
     """Frames that are final after this step, and may be decoded and shown."""
+
+    @property
+    def span(self) -> range:
+        """The stretch of the timeline that holds the frames of its windows."""
+        spans = [window.span for window in self.windows]
+        return range(min(r.start for r in spans), max(r.stop for r in spans))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +88,14 @@ class Plan(ABC):
         for step in self.steps():
             steps += 1
             calls += len(step.windows)
-            held = [w.frames for w in step.windows]
-            peak = max(peak, max(r.stop for r in held) - min(r.start for r in held))
+            peak = max(peak, len(step.span))
             if len(step.clean):
                 first = first or calls
                 frames += len(step.clean)
         return PlanSummary(steps, calls, first, peak, frames)
 
 
-def _positive(**values: int) -> None:
+def check_positive(**values: int) -> None:
     for name, value in values.items():
         if value < 1:
             raise InputError(f"{name} must be at least 1, not {value}.")
@@ -91,7 +109,7 @@ class WholeClip(Plan):
     num_steps: int
 
     def __post_init__(self):
-        _positive(num_frames=self.num_frames, num_steps=self.num_steps)
+        check_positive(num_frames=self.num_frames, num_steps=self.num_steps)
 
     @property
     def total_steps(self) -> int:
@@ -131,7 +149,7 @@ class Staircase(Plan):
     clean_look_back: int = 1
 
     def __post_init__(self):
-        _positive(num_steps=self.num_steps, window_size=self.window_size, chunk_width=self.chunk_width)
+        check_positive(num_steps=self.num_steps, window_size=self.window_size, chunk_width=self.chunk_width)
         if self.num_steps < self.window_size:
             raise InputError(
                 f"the number of steps must be at least {self.window_size}, the chunks in flight, not {self.num_steps}."

@@ -1,4 +1,4 @@
-"""Solvers: pure functions that carry every frame from its noise level to the next. Levels are per frame."""
+"""Solvers carry every frame from its noise level to the next. Levels are per frame."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _per_frame(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 class Solver(ABC):
-    """Knows the schedule; holds no state, so that windows, resumes and devices cannot disturb it."""
+    """Knows the schedule. Our own hold no state, so that windows, resumes and devices cannot disturb them."""
 
     num_steps: int
 
@@ -36,16 +36,18 @@ class Solver(ABC):
             window, prediction = step.windows[0], predictions[0]
             timeline.write(window.frames, self.step(timeline.read(window.frames), prediction, window.levels))
             return
-        frames = range(min(w.frames.start for w in step.windows), max(w.frames.stop for w in step.windows))
+        frames = step.span
         latents = timeline.read(frames)
         total, share = torch.zeros_like(latents), torch.zeros(len(frames))
         levels = [self.num_steps] * len(frames)
         for window, prediction in zip(step.windows, predictions, strict=True):
-            rows = slice(window.frames.start - frames.start, window.frames.stop - frames.start)
+            rows = torch.tensor([frame - frames.start for frame in window.frames])
             weights = torch.tensor(window.weights or (1.0,) * len(window.frames))
-            total[:, :, rows] += prediction * _per_frame(weights, prediction)
-            share[rows] += weights
-            levels[rows] = window.levels
+            # index_add_: a strided window on a short loop may hold a frame twice.
+            total.index_add_(2, rows.to(total.device), (prediction * _per_frame(weights, prediction)).to(total))
+            share.index_add_(0, rows, weights)
+            for row, level in zip(rows.tolist(), window.levels, strict=True):
+                levels[row] = level
         timeline.write(frames, self.step(latents, total / _per_frame(share.clamp_min(1e-12), total), levels))
 
 

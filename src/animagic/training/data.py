@@ -12,6 +12,18 @@ from torch.utils.data import Dataset
 
 from ..synthetic import Scene, caption, render, sample_scene
 
+Split = Literal["train", "test"]
+
+
+def draw_scene(rng: np.random.Generator, simple_share: float = 0.0, split: Split = "train") -> Scene:
+    """A scene of the studio; at least `simple_share` of them are simple, see SceneBatches."""
+    simple = rng.random() < simple_share
+    while True:
+        scene = sample_scene(rng, split)
+        plain = len(scene.things) == 1 and scene.camera == "still" and scene.background.kind != "photo"
+        if plain or not simple:
+            return scene
+
 
 @dataclass(frozen=True)
 class SceneBatches(Dataset):
@@ -45,15 +57,7 @@ class SceneBatches(Dataset):
     held_frames: int = 3
     late_share: float = 0.1
     simple_share: float = 0.0
-    split: Literal["train", "test"] = "train"
-
-    def _scene(self, rng: np.random.Generator) -> Scene:
-        simple = rng.random() < self.simple_share
-        while True:
-            scene = sample_scene(rng, self.split)
-            plain = len(scene.things) == 1 and scene.camera == "still" and scene.background.kind != "photo"
-            if plain or not simple:
-                return scene
+    split: Split = "train"
 
     def __len__(self) -> int:
         return self.steps
@@ -66,7 +70,7 @@ class SceneBatches(Dataset):
         video = np.empty((clips, frames, self.height, self.width, 3), np.uint8)
         captions, held = [], rng.random(clips) < self.held_share
         for i in range(clips):
-            scene = self._scene(rng)
+            scene = draw_scene(rng, self.simple_share, self.split)
             captions.append(caption(scene, rng))
             start = int(rng.integers(1, 4)) * self.chunk_frames if rng.random() < self.late_share else 0
             drawn = render(scene, frames, self.height, self.width, start=start)

@@ -16,6 +16,19 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 DEFAULT = "magi1-tiny"
+HUB = ("cache_dir", "force_download", "local_files_only", "revision", "token")
+"""What `from_pretrained` takes about where a model lies on the hub."""
+SYSTEMS = {"magi1": "MAGI-1", "animatediff": "AnimateDiff"}
+# By what the name of a pipeline's class begins with. A plain Stable Diffusion is what a motion module animates.
+_SYSTEM_OF_CLASS = {"Magi1": "magi1", "AnimateDiff": "animatediff", "StableDiffusion": "animatediff"}
+_PIPELINES = {
+    "magi1": {
+        "text": "Magi1Pipeline",
+        "image": "Magi1ImageToVideoPipeline",
+        "video": "Magi1VideoToVideoPipeline",
+    },
+    "animatediff": dict.fromkeys(("text", "image", "video"), "AnimateDiffPipeline"),
+}
 
 
 @dataclass(frozen=True)
@@ -85,20 +98,46 @@ def resolve(model: str | Path) -> str:
     return str(entry(text).folder)
 
 
-def settings(model: str | Path = DEFAULT) -> dict[str, Any]:
-    """The sampling settings of a model, without loading its weights. Raises InputError, CheckpointError."""
+def _index(model: str | Path, **hub: Any) -> dict[str, Any]:
+    """What model_index.json says. hub: `revision`, `token`, ... Raises InputError, CheckpointError."""
     from huggingface_hub import hf_hub_download
 
     source = resolve(model)
     try:
         index = Path(source) / "model_index.json"
-        path = index if index.exists() else Path(hf_hub_download(source, "model_index.json"))
+        path = index if index.exists() else Path(hf_hub_download(source, "model_index.json", **hub))
         fields = json.loads(path.read_text("utf-8"))
-        if not isinstance(fields, dict) or "_class_name" not in fields:
+        if not isinstance(fields, dict) or not isinstance(fields.get("_class_name"), str):
             raise ValueError("its model_index.json is not that of a pipeline.")
-        return fields.get("config") or {}
+        return fields
     except (OSError, ValueError) as error:
         raise CheckpointError(f"the model {model} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def loras(model: str | Path, kind: str = "loras") -> dict[str, Path]:
+    """The LoRAs that lie in a model's folder, by name. kind: "loras" (looks) or "motion_loras" (camera moves)."""
+    return {file.stem: file for file in sorted((Path(resolve(model)) / kind).glob("*.safetensors"))}
+
+
+def settings(model: str | Path = DEFAULT) -> dict[str, Any]:
+    """The sampling settings of a model, without loading its weights. Raises InputError, CheckpointError."""
+    return _index(model).get("config") or {}
+
+
+def system_of(model: str | Path = DEFAULT, **hub: Any) -> str:
+    """The system of a model: "magi1" or "animatediff". hub: `revision`, `token`, ... where it lies on the hub.
+
+    Raises: InputError, CheckpointError.
+    """
+    return _system(model, _index(model, **hub))
+
+
+def _system(model: str | Path, index: dict[str, Any]) -> str:
+    name = index["_class_name"]
+    for start, system in _SYSTEM_OF_CLASS.items():
+        if name.startswith(start):
+            return system
+    raise InputError(f"the model {model} is a {name}; known are models of {', '.join(SYSTEMS.values())}.")
 
 
 def dtype_on(model: str | Path, device: str) -> torch.dtype:
@@ -116,7 +155,7 @@ def dtype_on(model: str | Path, device: str) -> torch.dtype:
     folder = Path(source) if Path(source).is_dir() else Path(snapshot_download(source))
     kinds: set[str] = set()
     try:
-        for file in sorted((folder / "transformer").glob("*.safetensors")):
+        for file in sorted(file for part in ("transformer", "unet") for file in (folder / part).glob("*.safetensors")):
             with safe_open(file, "pt") as tensors:
                 kinds |= {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
@@ -136,15 +175,17 @@ def load(model: str | Path = DEFAULT, task: str = "text", **arguments: Any) -> D
     """
     import torch
 
-    from ..systems.magi1 import pipeline
+    import animagic
 
-    classes = {
-        "text": pipeline.Magi1Pipeline,
-        "image": pipeline.Magi1ImageToVideoPipeline,
-        "video": pipeline.Magi1VideoToVideoPipeline,
-    }
-    if task not in classes:
-        raise InputError(f"task {task!r} is unknown; choose from {', '.join(classes)}.")
+    index = _index(model, **{name: arguments[name] for name in HUB if name in arguments})
+    if index["_class_name"].startswith("StableDiffusion"):
+        raise InputError(
+            f"the model {model} makes pictures; give it a --motion-module to make videos "
+            "(in Python: AnimateDiffPipeline.from_published)."
+        )
+    names = _PIPELINES[_system(model, index)]
+    if task not in names:
+        raise InputError(f"task {task!r} is unknown; choose from {', '.join(names)}.")
     source = resolve(model)
     arguments.setdefault("dtype", torch.float32)
     base = _ENTRIES[str(model)].base if str(model) in _ENTRIES else None
@@ -152,7 +193,7 @@ def load(model: str | Path = DEFAULT, task: str = "text", **arguments: Any) -> D
         shared = load(base, task, **arguments).components
         arguments |= {name: part for name, part in shared.items() if name != "transformer"}
     try:
-        pipe: Any = classes[task].from_pretrained(source, **arguments)
+        pipe: Any = getattr(animagic, names[task]).from_pretrained(source, **arguments)
         pipe.plan()  # settings that no plan can be made from
     except Exception as error:  # on a damaged folder, diffusers, transformers and safetensors raise almost anything
         kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "

@@ -10,9 +10,9 @@ from diffusers.configuration_utils import ConfigMixin
 
 import animagic
 
-from . import embedded
+from . import HUB, embedded
 
-_HUB = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
+_HUB = (*HUB, "proxies")
 
 
 class _Config(ConfigMixin):

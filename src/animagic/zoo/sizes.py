@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, InputError
-from . import _ENTRIES, resolve
+from . import _ENTRIES, SYSTEMS, resolve, system_of
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +21,8 @@ def networks_of(model: str, dtype: torch.dtype) -> Networks:
     from ..systems.magi1.counting import Networks
     from ..systems.magi1.published import NAMES, config_of
 
+    if (model in _ENTRIES or Path(model).is_dir()) and (system := system_of(model)) != "magi1":
+        raise InputError(f"memory and time are predicted for MAGI-1 only, and {model} is a model of {SYSTEMS[system]}.")
     if model in _ENTRIES:
         base = _ENTRIES[model].base
         return Networks.of_folder(resolve(model), dtype, None if base is None else resolve(base))

@@ -7,158 +7,24 @@ with them is diffusers'; ours is reading the many ways in which such files name 
 from __future__ import annotations
 
 import copy
-import json
-import math
-import re
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY, LoraBaseMixin
+from diffusers.loaders.lora_base import LoraBaseMixin
 from peft.tuners import lora
 from torch import nn
 
 from ...errors import CheckpointError, InputError
+from ...lora_files import Pair, check_fit, find_lora_file, lora_pairs, pack, peft_settings, read_lora_file
 from ...quantization.fp8 import Fp8Linear
 
 # What stands before a layer's name in the files of diffusers, of peft, and of tools that kept the original names.
 _PREFIXES = ("base_model.model.", "transformer.", "model.diffusion_model.", "diffusion_model.")
-# peft puts the adapter's name before "weight" when it is asked for the state of a live model.
-_TENSOR = re.compile(r"(?P<layer>.+?)\.(?:lora[_.](?P<part>A|B|down|up)(?:\.[^.]+)?\.weight|(?P<alpha>alpha))")
-_PARTS = {"A": "down", "B": "up"}
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-# Starts that leave the layer as it is; the others (pissa, olora, ...) change it, and the file holds only the rest.
-_PLAIN_STARTS = (None, True, False, "gaussian", "eva")
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """The change of one layer: up @ down, its scale already in `up`. The names are those of the file."""
-
-    down: torch.Tensor  # (rank, in, ...)
-    up: torch.Tensor  # (out, rank, ...)
-    down_name: str
-    up_name: str
-
-
-def find_lora_file(
-    source: str | Path,
-    weight_name: str | None = None,
-    *,
-    subfolder: str | None = None,
-    **hub: Any,
-) -> Path:
-    """The file of a LoRA.
-
-    Args:
-        source: a file, a folder, or a hub id (owner/name), whose files are then fetched.
-        weight_name: which file of the folder; needed only where there are several.
-        hub: `revision`, `token`, `cache_dir`, `force_download`, `local_files_only`.
-    Raises: InputError if there is no such file, or if there are several to choose from.
-    """
-    text, folder = str(source), Path(source)
-    if folder.is_file():
-        return folder
-    if not folder.is_dir():
-        is_file = folder.suffix in (".safetensors", *_PICKLES)
-        if is_file or text.count("/") != 1 or text.startswith((".", "/", "~")):
-            raise InputError(f"there is no LoRA {text}; give a .safetensors file, a folder or a hub id (owner/name).")
-        folder = _fetch(text, weight_name, subfolder, hub)
-    folder = folder / (subfolder or "")
-    if weight_name is not None:
-        if not (folder / weight_name).is_file():
-            raise InputError(f"the LoRA {text} has no file {weight_name}.")
-        return folder / weight_name
-    files = sorted(file for file in folder.glob("*") if file.is_file())
-    found = [file for file in files if file.suffix == ".safetensors"] or [f for f in files if f.suffix in _PICKLES]
-    if len(found) != 1:
-        names = ", ".join(file.name for file in found)
-        raise InputError(
-            f"{text} has several files, so say which one is meant (weight_name): {names}."
-            if found
-            else f"{text} has no .safetensors file, so it is not the folder of a LoRA."
-        )
-    return found[0]
-
-
-def _fetch(source: str, weight_name: str | None, subfolder: str | None, hub: dict[str, Any]) -> Path:
-    from huggingface_hub import snapshot_download
-
-    inside = f"{subfolder}/" if subfolder else ""
-    wanted = [f"{inside}{weight_name or '*.safetensors'}", f"{inside}adapter_config.json"]
-    # Without a name, not what lies in folders: in the repository of a whole model those are its weights.
-    others = [f"{inside}*/*"] if weight_name is None else None
-    try:
-        return Path(snapshot_download(source, allow_patterns=wanted, ignore_patterns=others, **hub))
-    except (OSError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        raise InputError(f"there is no LoRA {source} here, and it cannot be fetched: {reason}.") from error
-
-
-def _read(path: Path, allow_pickle: bool) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Tensors of a file, and the settings of the training, from inside it or from peft's file beside it."""
-    from safetensors import SafetensorError, safe_open
-
-    settings: dict[str, Any] = {}
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-                settings = json.loads((file.metadata() or {}).get(LORA_ADAPTER_METADATA_KEY, "{}"))
-        elif allow_pickle:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            raise CheckpointError(
-                f"{path} is a pickle, which can run code when it is read; use a .safetensors file, or say "
-                "allow_pickle=True in Python."
-            )
-        beside = path.with_name("adapter_config.json")
-        if not settings and beside.is_file():
-            settings = json.loads(beside.read_text("utf-8"))
-    except CheckpointError:
-        raise
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        raise CheckpointError(f"the LoRA {path} cannot be read: {reason}.") from error
-    except Exception as error:  # a damaged or hostile pickle raises almost anything
-        raise CheckpointError(f"the LoRA {path} cannot be read: it is damaged, or holds more than tensors.") from error
-    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-        raise CheckpointError(f"{path} is not a LoRA: it holds more than tensors.")
-    return tensors, {key.removeprefix("transformer."): value for key, value in settings.items()}
-
-
-def _pairs(tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any], what: str) -> dict[str, _Pair]:
-    """The tensors of a LoRA by layer, whatever tool named them. Raises CheckpointError that names a tensor."""
-    found: dict[str, dict[str, tuple[str, torch.Tensor]]] = {}
-    for name, tensor in tensors.items():
-        match = _TENSOR.fullmatch(_without_prefix(name))
-        if match is None:
-            raise CheckpointError(f"{what} has a tensor {name}, which is none of a LoRA for MAGI-1's transformer.")
-        part = "alpha" if match["alpha"] else _PARTS.get(match["part"], match["part"])
-        parts = found.setdefault(match["layer"], {})
-        if part in parts:
-            raise CheckpointError(f"{what} has the tensors {parts[part][0]} and {name} for the same thing.")
-        parts[part] = (name, tensor)
-    if not found:
-        raise CheckpointError(f"{what} is empty.")
-    _check_settings(settings, what)
-    pairs = {}
-    for layer, parts in found.items():
-        for part, other in (("down", "up"), ("up", "down"), ("alpha", "down")):
-            if part in parts and other not in parts:
-                raise CheckpointError(f"{what} has the tensor {parts[part][0]} without its lora_{other} partner.")
-        (down_name, down), (up_name, up) = parts["down"], parts["up"]
-        if down.ndim < 2 or up.ndim < 2 or up.shape[1] != down.shape[0]:
-            shapes = f"{list(down.shape)} and {list(up.shape)}"
-            raise CheckpointError(f"{what} has tensors {down_name} and {up_name} of shapes {shapes}: ranks differ.")
-        scale = _scale(layer, len(down), settings, parts.get("alpha"), what)
-        pairs[layer] = _Pair(down, up if scale == 1 else up.float() * scale, down_name, up_name)
-    return pairs
+_MODEL = "MAGI-1's transformer"
 
 
 def _without_prefix(name: str) -> str:
@@ -167,91 +33,21 @@ def _without_prefix(name: str) -> str:
     return name
 
 
-def _check_settings(settings: Mapping[str, Any], what: str) -> None:
-    start = settings.get("init_lora_weights")
-    if start not in _PLAIN_STARTS:
-        raise CheckpointError(
-            f"{what} began as {start!r}, which changes the model itself; convert it to a plain LoRA first "
-            "(peft: save_pretrained with path_initial_model_for_weight_conversion)."
-        )
-    if settings.get("peft_type", "LORA") != "LORA" or settings.get("use_dora"):
-        kind = "DoRA" if settings.get("use_dora") else settings["peft_type"]
-        raise CheckpointError(f"{what} is of the kind {kind}; only plain LoRA is supported.")
-
-
-def _scale(
-    layer: str, rank: int, settings: Mapping[str, Any], alpha: tuple[str, torch.Tensor] | None, what: str
-) -> float:
-    """alpha / rank; 1 where nothing is said, as in diffusers."""
-    from peft.utils.other import get_pattern_key
-
-    if alpha is not None:
-        name, tensor = alpha
-        if tensor.numel() != 1:
-            raise CheckpointError(f"{what} has a tensor {name} of shape {list(tensor.shape)}; one number is needed.")
-        return float(tensor) / rank
-    try:
-        patterns = settings.get("alpha_pattern") or {}
-        value = float(patterns.get(get_pattern_key(list(patterns), layer), settings.get("lora_alpha", rank)))
-    except (AttributeError, TypeError, ValueError, re.error) as error:
-        raise CheckpointError(f"{what} has settings that cannot be understood: {error}.") from error
-    return value / (math.sqrt(rank) if settings.get("use_rslora") else rank)
-
-
 def _read_pairs(
     source: str | Path | Mapping[str, torch.Tensor],
     weight_name: str | None = None,
     *,
     allow_pickle: bool = False,
     **where: Any,
-) -> tuple[dict[str, _Pair], str]:
+) -> tuple[dict[str, Pair], str]:
     """The layers of a LoRA, and how to call it in a message."""
     if isinstance(source, Mapping):
-        return _pairs(source, {}, "the LoRA"), "the LoRA"
+        return lora_pairs(source, {}, "the LoRA", _MODEL, _without_prefix), "the LoRA"
     path = find_lora_file(source, weight_name, **where)
     what = f"the LoRA {path}"
-    return _pairs(*_read(path, allow_pickle), what), what
-
-
-def _check_fit(pairs: Mapping[str, _Pair], transformer: nn.Module, what: str) -> None:
-    """Raises CheckpointError that names the first tensor for which the transformer has no place."""
-    advice = "was it made for a model of another size?"
-    for layer, pair in pairs.items():
-        try:
-            module = transformer.get_submodule(layer)
-        except AttributeError:
-            raise CheckpointError(
-                f"{what} has a tensor {pair.down_name}; this model has no {layer}: {advice}"
-            ) from None
-        module = getattr(module, "base_layer", module)  # it may carry adapters already
-        if isinstance(module, nn.Conv3d):
-            down, up = [module.in_channels, *module.kernel_size], [module.out_channels, len(pair.down), 1, 1, 1]
-        elif isinstance(module, (nn.Linear, Fp8Linear)):
-            down, up = [module.in_features], [module.out_features, len(pair.down)]
-        else:
-            raise CheckpointError(f"{what} has a tensor {pair.down_name}, but {layer} is not a linear layer.")
-        for name, tensor, wanted in ((pair.down_name, pair.down, [len(pair.down), *down]), (pair.up_name, pair.up, up)):
-            if list(tensor.shape) != wanted:
-                given = list(tensor.shape)
-                raise CheckpointError(f"{what}: its tensor {name} has shape {given}; {wanted} is needed: {advice}")
-
-
-def _config(pairs: Mapping[str, _Pair]) -> dict[str, Any]:
-    """peft's settings. alpha is the rank everywhere, since the scale is in the tensors already: peft's hot swap
-    looks at neither pattern."""
-    ranks = {layer: len(pair.down) for layer, pair in pairs.items()}
-    usual = Counter(ranks.values()).most_common(1)[0][0]
-    others = {f"^{re.escape(layer)}": rank for layer, rank in ranks.items() if rank != usual}
-    patterns = {"rank_pattern": others, "alpha_pattern": dict(others)}
-    return {"r": usual, "lora_alpha": usual, **patterns, "target_modules": list(ranks)}
-
-
-def _pack(pairs: Mapping[str, _Pair], prefix: str = "") -> dict[str, torch.Tensor]:
-    tensors = {}
-    for layer, pair in pairs.items():
-        tensors[f"{prefix}{layer}.lora_A.weight"] = pair.down
-        tensors[f"{prefix}{layer}.lora_B.weight"] = pair.up
-    return tensors
+    tensors, settings = read_lora_file(path, allow_pickle)
+    settings = {key.removeprefix("transformer."): value for key, value in settings.items()}
+    return lora_pairs(tensors, settings, what, _MODEL, _without_prefix), what
 
 
 class _Fp8LoraLinear(lora.Linear):
@@ -291,7 +87,7 @@ class Magi1LoraLoaderMixin(LoraBaseMixin):
         """The tensors of a LoRA under diffusers' names (transformer.LAYER.lora_A.weight, .lora_B.weight), scaled so
         that weight 1 is what it was trained for. Arguments and errors: those of `load_lora_weights`."""
         pairs, _ = _read_pairs(pretrained_model_name_or_path_or_dict, weight_name, **where)
-        return _pack(pairs, "transformer.")
+        return pack(pairs, "transformer.")
 
     def load_lora_weights(
         self,
@@ -334,8 +130,8 @@ class Magi1LoraLoaderMixin(LoraBaseMixin):
         pairs, what = _read_pairs(
             pretrained_model_name_or_path_or_dict, weight_name, subfolder=subfolder, allow_pickle=allow_pickle, **hub
         )
-        _check_fit(pairs, self._network, what)
-        settings = _config(pairs)
+        check_fit(pairs, self._network, what)
+        settings = peft_settings(pairs)
         if hotswap:
             self._check_swap(pairs, what, str(adapter_name))
             # peft wants these to be equal, and does not look at them.
@@ -345,7 +141,7 @@ class Magi1LoraLoaderMixin(LoraBaseMixin):
             warnings.filterwarnings("ignore", "Already found a `peft_config`|Unsupported layer type", UserWarning)
             self._prepare_fp8_layers(pairs)
             self._network.load_lora_adapter(
-                _pack(pairs),
+                pack(pairs),
                 prefix=None,
                 adapter_name=adapter_name,
                 metadata=settings,
@@ -548,7 +344,7 @@ class Magi1LoraLoaderMixin(LoraBaseMixin):
         modules = self._network.named_modules()
         return {name: module for name, module in modules if isinstance(module, lora.LoraLayer)}
 
-    def _check_swap(self, pairs: Mapping[str, _Pair], what: str, adapter_name: str) -> None:
+    def _check_swap(self, pairs: Mapping[str, Pair], what: str, adapter_name: str) -> None:
         """Refuse what peft would give up half-way, which loses the adapter that is there."""
         layers = self._lora_layers()
         for layer, pair in pairs.items():

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
 from ...errors import InputError
-from ...timeline import Clean, FlowEuler, Progress, Sampler, Staircase, Timeline
+from ...media.outputs import Chunk, in_form, to_bytes
+from ...timeline import FlowEuler, Progress, Sampler, Staircase, Timeline
 from ...timeline.resume import RunFolder
+from ...timeline.streaming import Interrupted, StreamingPipeline, Watch, kept_clean
 from .autoencoder import AutoencoderKLMagi1
 from .live import LivePrompts, PromptSource
 from .lora import Magi1LoraLoaderMixin
@@ -33,53 +31,6 @@ from .prompts import (
 )
 from .sampling import Magi1Denoiser, Magi1Sampling
 from .transformer import Magi1Transformer3DModel
-
-Frames = Any
-"""Pixels of one video in any of the forms of `output_type`."""
-
-
-@dataclass
-class Magi1PipelineOutput(BaseOutput):
-    """frames: list (one a video) of lists of PIL images; or np (videos, frames, height, width, 3) in [0, 1], pt
-    (videos, frames, 3, height, width) in [0, 1], latent (videos, channels, latent frames, height / 8, width / 8)."""
-
-    frames: Any
-    fps: float = 24
-
-    def save(self, path: str | Path, metadata: dict | None = None) -> Path:
-        """Write the first video to a file; the suffix chooses the format. Raises MediaError."""
-        from ...media import VideoWriter
-
-        if isinstance(self.frames, torch.Tensor) and self.frames.shape[2] != 3:
-            raise InputError("latents cannot be saved as a video; ask for output_type pil, np or pt.")
-        if not len(self.frames) or not len(self.frames[0]):
-            raise InputError("there are no frames to save: the run was interrupted before any was final.")
-        frames = to_bytes(self.frames[0])
-        with VideoWriter(path, fps=self.fps, metadata=metadata) as writer:
-            writer.write(frames)
-        return Path(path)
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A piece of video that is final. frames: as in Magi1PipelineOutput, one entry a video."""
-
-    frames: Any
-    start: int
-    """Index of its first frame in the video."""
-    fps: float
-
-    def __len__(self) -> int:
-        return len(self.frames[0])
-
-
-def to_bytes(frames: Frames) -> np.ndarray:
-    """One video's frames (PIL images, np or pt in [0, 1]) as uint8 (frames, height, width, 3)."""
-    if isinstance(frames, torch.Tensor):
-        frames = frames.permute(0, 2, 3, 1).float().cpu().numpy()
-    if isinstance(frames, np.ndarray):
-        return (frames * 255).round().clip(0, 255).astype(np.uint8)
-    return np.stack([np.asarray(frame.convert("RGB")) for frame in frames])
 
 
 class Noise:
@@ -122,11 +73,7 @@ def _enhanced(prompt: Any, prompts_at: dict[int, str] | None, enhancer: Callable
     return prompt, {chunk: one(text) for chunk, text in (prompts_at or {}).items()}
 
 
-class _Interrupted(Exception):
-    """Someone has set `pipe.interrupt`."""
-
-
-class Magi1Pipeline(Magi1OffloadMixin, Magi1LoraLoaderMixin, DiffusionPipeline):
+class Magi1Pipeline(StreamingPipeline, Magi1OffloadMixin, Magi1LoraLoaderMixin, DiffusionPipeline):
     """Text, image or video to video with MAGI-1 (arXiv 2505.13211).
 
     Args:
@@ -137,7 +84,6 @@ class Magi1Pipeline(Magi1OffloadMixin, Magi1LoraLoaderMixin, DiffusionPipeline):
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
     _optional_components = ["vae", "text_encoder", "tokenizer", "special_tokens"]
-    _callback_tensor_inputs = ["latents"]
 
     def __init__(
         self,
@@ -158,7 +104,6 @@ class Magi1Pipeline(Magi1OffloadMixin, Magi1LoraLoaderMixin, DiffusionPipeline):
         )
         self.register_to_config(config=config)
         self.sampling = Magi1Sampling.from_config(config)
-        self._interrupt = False
 
     @classmethod
     def from_original(cls, source: Any, **arguments: Any) -> Any:
@@ -176,15 +121,6 @@ class Magi1Pipeline(Magi1OffloadMixin, Magi1LoraLoaderMixin, DiffusionPipeline):
         from .files import load_original
 
         return load_original(cls, source, **arguments)
-
-    @property
-    def interrupt(self) -> bool:
-        """Set to True (in a callback, or another thread) to end the run after the present step."""
-        return self._interrupt
-
-    @interrupt.setter
-    def interrupt(self, value: bool) -> None:
-        self._interrupt = value
 
     # ---------------------------------------------------------------- what goes in
 
@@ -388,13 +324,7 @@ class Magi1Pipeline(Magi1OffloadMixin, Magi1LoraLoaderMixin, DiffusionPipeline):
 
         Raises: InputError.
         """
-        if output_type not in ("pil", "np", "pt", "latent"):
-            raise InputError(f"output_type {output_type!r} is unknown; choose pil, np, pt or latent.")
-        unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
-        if unknown:
-            raise InputError(f"callback_on_step_end_tensor_inputs can only be latents, not {sorted(unknown)[0]}.")
-        if self.vae is None and output_type != "latent":
-            raise InputError("this pipeline has no autoencoder; ask for output_type='latent'.")
+        self.check_call(output_type, callback_on_step_end_tensor_inputs)
         sampling = self.configure(num_inference_steps, guidance_scale, enable_distillation, shortcut_mode)
         ratio, device = self._pixel_ratio, self._execution_device
         if latents is not None:
@@ -462,31 +392,20 @@ class Magi1Pipeline(Magi1OffloadMixin, Magi1LoraLoaderMixin, DiffusionPipeline):
         denoiser = Magi1Denoiser(self.transformer, prompts, plan, sampling, self.kv_offload)
         timeline = Timeline(noise, None if prefix_latents is None else prefix_latents.to(device, torch.float32))
         sampler = Sampler(plan, sampling.guide(denoiser), FlowEuler(sampling.times()), timeline)
-        sampler.on_step = partial(
-            self._after_step, sampler, sampling, on_progress, on_preview, callback_on_step_end, resume
+        sampler.on_step = Watch(
+            self,
+            sampler,
+            lambda level: sampling.times()[level] * 1000,
+            lambda latents: to_bytes(self._decode(latents, "np")[0]),
+            callback=callback_on_step_end,
+            resume=resume,
+            on_preview=on_preview,
+            on_progress=on_progress,
         )
-        self._interrupt = False
-        with contextlib.suppress(_Interrupted):
+        self.interrupt = False
+        with contextlib.suppress(Interrupted):
             yield from self._emit(sampler, resume, shown, wanted, output_type, batch)
         self.maybe_free_model_hooks()
-
-    def _after_step(self, sampler, sampling, on_progress, on_preview, callback, resume, progress: Progress) -> None:
-        window = progress.plan_step.windows[0]
-        if callback is not None:
-            level = min(window.levels)
-            timestep = sampling.times()[level] * 1000
-            answer = callback(self, progress.step - 1, timestep, {"latents": sampler.timeline.state(window.frames)})
-            if answer and "latents" in answer:
-                sampler.timeline.write(window.frames, answer["latents"])
-        final = len(progress.plan_step.clean) > 0
-        if resume is not None and not final:
-            resume.save_if_due(sampler.state_dict)
-        if on_preview is not None:
-            on_preview(lambda: to_bytes(self._decode(sampler.timeline.read(window.frames), "np")[0]))
-        if on_progress is not None:
-            on_progress(progress)
-        if self._interrupt and not final:  # final frames are handed out first
-            raise _Interrupted
 
     def _emit(self, sampler: Sampler, resume: RunFolder | None, shown, wanted, output_type, batch) -> Iterator[Chunk]:
         """Clean latents to pixels, cut to the frames asked for, behind the clip that was given."""
@@ -494,8 +413,8 @@ class Magi1Pipeline(Magi1OffloadMixin, Magi1LoraLoaderMixin, DiffusionPipeline):
         if shown is not None and output_type != "latent":
             start = len(shown)
             given = torch.from_numpy(shown[None, :wanted]).permute(0, 1, 4, 2, 3).float() / 255
-            yield Chunk(self._format(given.repeat(batch, 1, 1, 1, 1), output_type), 0, self.sampling.fps)
-        for clean in self._clean(sampler, resume):
+            yield Chunk(in_form(given.repeat(batch, 1, 1, 1, 1), output_type), 0, self.sampling.fps)
+        for clean in kept_clean(sampler, resume, self._execution_device):
             if output_type == "latent":
                 frames: Any = clean.latents
                 yield Chunk(frames, clean.frames.start, self.sampling.fps)
@@ -517,71 +436,22 @@ class Magi1Pipeline(Magi1OffloadMixin, Magi1LoraLoaderMixin, DiffusionPipeline):
                 start += len(frames[0])
                 if wanted is not None and start >= wanted:
                     return
-            if self._interrupt:
+            if self.interrupt:
                 return
-
-    def _clean(self, sampler: Sampler, resume: RunFolder | None) -> Iterator[Clean]:
-        if resume is not None:
-            state, done = resume.load(self._execution_device)
-            if state is not None:
-                sampler.load_state_dict(state)
-            yield from done
-        for clean in sampler.run():
-            if resume is not None:
-                resume.save_clean(clean, sampler.state_dict())
-            yield clean
 
     def _decode(self, latents: torch.Tensor, output_type: str, skip: int = 0, limit: int | None = None) -> Any:
         latents = latents.to(self.vae.dtype) / self.sampling.scale_factor
         video = self.vae.decode(latents.to(self._execution_device)).sample.float()
-        return self._format((video / 2 + 0.5).clamp(0, 1).transpose(1, 2)[:, skip:][:, :limit], output_type)
+        return in_form((video / 2 + 0.5).clamp(0, 1).transpose(1, 2)[:, skip:][:, :limit], output_type)
 
-    @staticmethod
-    def _format(video: torch.Tensor, output_type: str) -> Any:
-        """Videos (batch, frames, 3, height, width) in [0, 1] in the form asked for."""
-        if output_type == "pt":
-            return video
-        array = video.permute(0, 1, 3, 4, 2).cpu().numpy()
-        if output_type == "np":
-            return array
-        return [[Image.fromarray(frame) for frame in to_bytes(one)] for one in array]
-
-    def __call__(self, prompt: str | Sequence[str] | None = None, return_dict: bool = True, **arguments):
-        """Make the whole video; the arguments are those of `stream`. Returns Magi1PipelineOutput (`.frames`, `.save`).
+    def __call__(self, prompt: str | Sequence[str] | None = None, return_dict: bool = True, **arguments):  # type: ignore[override]
+        """Make the whole video; the arguments are those of `stream`. Returns VideoOutput (`.frames`, `.save`).
 
         Raises: InputError.
         """
-        output_type = arguments.get("output_type", "pil")
         if arguments.get("endless"):
             raise InputError("an endless video cannot be returned as a whole; use stream().")
-        report = arguments.pop("on_progress", None)
-        bar = None
-
-        def on_progress(progress: Progress) -> None:
-            nonlocal bar
-            bar = bar or self.progress_bar(total=progress.total_steps)
-            bar.update(progress.step - bar.n)
-            if report is not None:
-                report(progress)
-
-        try:
-            chunks = list(self.stream(prompt, on_progress=on_progress, **arguments))
-        finally:
-            if bar is not None:
-                bar.close()
-        frames: Any
-        if not chunks:  # interrupted before any frame was final
-            frames = []
-        elif output_type == "latent":
-            frames = torch.cat([chunk.frames for chunk in chunks], dim=2)
-        elif output_type == "pt":
-            frames = torch.cat([chunk.frames for chunk in chunks], dim=1)
-        elif output_type == "np":
-            frames = np.concatenate([chunk.frames for chunk in chunks], axis=1)
-        else:
-            one_by_one = zip(*(chunk.frames for chunk in chunks), strict=True)  # the pieces of each video
-            frames = [list(itertools.chain.from_iterable(pieces)) for pieces in one_by_one]
-        return Magi1PipelineOutput(frames=frames, fps=self.sampling.fps) if return_dict else (frames,)
+        return super().__call__(prompt, return_dict=return_dict, **arguments)
 
     def plan(
         self, num_frames: int | None = None, num_inference_steps: int | None = None, endless: bool = False

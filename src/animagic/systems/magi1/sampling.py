@@ -150,11 +150,11 @@ class Magi1Denoiser:
             velocity = self._call(alone, level, [null.embeds[:1]], [null.mask[:1]], text, 0, [range(width)])
             return velocity.unflatten(0, (batch, len(levels))).transpose(1, 2).flatten(2, 3)
 
-        first = window.frames.start // width
+        first = window.span.start // width
         cache = self.cache
         cache.forget(window.context.start)
         if not cache.layers:
-            cache.start = cache.stop = window.frames.start
+            cache.start = cache.stop = window.span.start
         chunks = list(range(first, first + len(levels)))
         keys = [self.plan.seen_by(chunk, level) for chunk, level in zip(chunks, levels, strict=True)]
         texts = [
@@ -178,7 +178,7 @@ class Magi1Denoiser:
             [t.embeds for t in texts],
             [t.mask for t in texts],
             text,
-            window.frames.start,
+            window.span.start,
             [range(k.start * width - cache.start, k.stop * width - cache.start) for k in keys],
             cache=cache if cache.layers or committed else None,
             commit=committed,

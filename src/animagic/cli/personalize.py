@@ -1,0 +1,132 @@
+"""The command that lets a model learn from a few pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from .app import Json, Model, app, print_json, say
+from .options import Quiet, Threads
+
+
+@contextmanager
+def bar(quiet: bool) -> Iterator[Callable[[str, int, int, dict[str, float]], None]]:
+    """Gives a function that shows on stderr what is being done, and the time left. Drawn on terminals only."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[loss]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
+        tasks: dict[str, int] = {}
+
+        def on_progress(stage: str, done: int, total: int, figures: dict[str, float]) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=total, completed=done, loss="")
+            loss = f"loss {figures['loss']:.4f}" if "loss" in figures else ""
+            progress.update(tasks[stage], completed=done, loss=loss)  # type: ignore[arg-type] # rich's own int
+
+        yield on_progress
+
+
+@app.command()
+def personalize(
+    pictures: Annotated[
+        str, typer.Argument(help="A folder with 3 to 20 pictures; NAME.txt may say what NAME.png shows.")
+    ],
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="A .safetensors file; for dreambooth the folder of a whole model.")
+    ],
+    method: Annotated[str, typer.Option(help="dreambooth, lora or textual-inversion.")] = "lora",
+    model: Model = "animatediff-tiny",
+    prompt: Annotated[str | None, typer.Option(help="What a picture shows, such as: a picture of sks ball.")] = None,
+    class_prompt: Annotated[
+        str | None, typer.Option(help="The prompt without what is new, such as: a picture of a ball.")
+    ] = None,
+    prior_preservation: Annotated[
+        int | None, typer.Option(help="So many pictures of the class keep the model from forgetting; default: none.")
+    ] = None,
+    prior_weight: Annotated[float, typer.Option(help="How much these count.")] = 1.0,
+    train_text_encoder: Annotated[
+        bool, typer.Option("--train-text-encoder", help="Of dreambooth: the text encoder learns, too.")
+    ] = False,
+    rank: Annotated[int | None, typer.Option(help="Of the LoRA; default: 8.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="The LoRA counts alpha / rank times; default: the rank.")] = None,
+    token: Annotated[str | None, typer.Option(help="The new word of textual inversion, such as <look>.")] = None,
+    initial_word: Annotated[
+        str | None, typer.Option(help="The word with which the new one begins; default: the mean of all.")
+    ] = None,
+    vectors: Annotated[int | None, typer.Option(help="How many the new word stands for; default: 1.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Of the training; default: 800, textual inversion 3000.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Default: dreambooth 5e-6, lora 1e-4, textual inversion 5e-3.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Pictures a step.")] = 1,
+    half: Annotated[bool, typer.Option("--half", help="Store the result in float16.")] = False,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same result.")] = 0,
+    save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 100,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that was interrupted, if any.")] = False,
+    threads: Threads = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Let a model learn a thing or a look from a few pictures; the result drops into the animated model."""
+    from ..requests import loading
+    from ..systems.animatediff.personalize import Personalisation, sheet_file, work_folder
+
+    settings = Personalisation(
+        pictures=pictures,
+        method=method,
+        prompt=prompt,
+        prior_preservation=prior_preservation,
+        class_prompt=class_prompt,
+        prior_weight=prior_weight,
+        train_text_encoder=train_text_encoder or None,
+        rank=rank,
+        alpha=alpha,
+        token=token,
+        initial_word=initial_word,
+        vectors=vectors,
+        steps=steps,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        half=half,
+        seed=seed,
+        save_every=save_every,
+    )
+    loading.be_quiet()
+
+    from ..personalizing import personalize as run
+
+    began = time.monotonic()
+    try:
+        with bar(quiet) as on_progress:
+            target = run(settings, output, model=model, resume=resume, threads=threads, on_progress=on_progress)
+    except KeyboardInterrupt:
+        if work_folder(output).exists():
+            say(f"{work_folder(output)} holds what is done so far: the same command with --resume goes on.")
+        raise
+    seconds, sheet = time.monotonic() - began, sheet_file(output)
+    if as_json:
+        print_json({"output": str(target), "samples": str(sheet), "seed": seed, "seconds": round(seconds, 3)})
+        return
+    say(f"done in {seconds:.1f} s; {sheet} shows the pictures, and the model before and after")
+    print(target)

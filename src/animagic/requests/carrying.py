@@ -1,0 +1,265 @@
+"""Carrying out a request: the one loop that writes every video, whichever system makes it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..errors import InputError, MediaError
+from .job import job_class
+from .kept import forget_unbegun, resume_folder
+from .request import Report, Request, Result
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..systems.magi1.live import LivePrompt
+    from ..zoo.fitting import Fit
+
+
+def fit_request(request: Request, memory: int, device: str | None = None, *, live: bool = False) -> Fit:
+    """Choose what makes a request fit into `memory` bytes. live: whether prompts come while the video is made.
+
+    Raises: InputError, which says the least that would do; CheckpointError.
+    """
+    return job_class(request).fit(request, memory, device, live)
+
+
+def pipeline_for(
+    request: Request, device: str | None = None, *, allow_pickle: bool = False, fitted: Fit | None = None
+) -> Any:
+    """The pipeline that a request names: a model's, or that of an original configuration file, on a device.
+
+    Args:
+        allow_pickle: read original weights that are pickle files, too.
+        fitted: how it is made to fit into memory, from `fit_request`.
+    Raises: InputError, CheckpointError.
+    """
+    return job_class(request).load(request, device, allow_pickle, fitted)
+
+
+def _fingerprint(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else ""
+
+
+def _fingerprints(request: Request) -> dict[str, str]:
+    return {name: _fingerprint(path) for name, path in job_class(request).input_files(request).items()}
+
+
+def metadata(request: Request, plan: Any) -> dict[str, Any]:
+    """What is stored in the file: request, plan, versions, fingerprints of the inputs."""
+    import diffusers
+    import torch
+
+    return {
+        "made_with": f"animagic {__version__}",
+        "versions": {"animagic": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__},
+        "request": request.as_metadata(),
+        "plan": {"kind": type(plan).__name__, **{k: v for k, v in vars(plan).items() if not k.startswith("_")}},
+        "inputs": _fingerprints(request),
+    }
+
+
+def check_inputs(request: Request, stored: dict[str, Any]) -> None:
+    """Raises InputError if an input file is no longer the one that `stored` metadata speaks of."""
+    files = job_class(request).input_files(request)
+    for name, fingerprint in (stored.get("inputs") or {}).items():
+        path = files.get(name)
+        if path and fingerprint and _fingerprint(path) != fingerprint:
+            what = name.replace("_", " ")
+            raise InputError(f"the {what} {path} is missing or has changed since; the same frames cannot be made.")
+
+
+class Sampled:
+    """About twelve evenly spaced frames of a video of any length, in little memory."""
+
+    def __init__(self, count: int = 12):
+        self.count, self.every, self.index = count, 1, 0
+        self.frames: list[np.ndarray] = []
+
+    def add(self, frames: np.ndarray) -> None:
+        for frame in frames:
+            if self.index % self.every == 0:
+                self.frames.append(frame)
+            self.index += 1
+            if len(self.frames) == 2 * self.count:  # too dense: every second one goes
+                self.frames, self.every = self.frames[::2], self.every * 2
+
+
+def generate(
+    request: Request,
+    output: str | Path,
+    *,
+    pipe: Any = None,
+    device: str | None = None,
+    contact_sheet: str | Path | None = None,
+    preview: str | Path | None = None,
+    resume: bool = False,
+    allow_pickle: bool = False,
+    on_report: Callable[[Report], None] | None = None,
+    live: LivePrompt | None = None,
+    stop: Callable[[], bool] | None = None,
+    memory: int | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> Result:
+    """Carry out a request and write the video while it is made.
+
+    Args:
+        output: where; the suffix chooses the format.
+        pipe: a loaded pipeline of the request's model, to save loading it; else it is loaded on `device`.
+        contact_sheet: a PNG of evenly spaced frames, to look at.
+        preview: a PNG that shows what is being made, renewed about every second, removed at the end.
+        resume: keep the run in `<output>.resume`, and continue from it if it is there.
+        allow_pickle: see `pipeline_for`.
+        on_report: called after every step.
+        live: asked for the prompt while the video is made, in place of the request's; what it says goes into the file.
+        stop: asked after every step of an endless video; True ends it with the frames that are final.
+        memory: bytes that may be used on the device (by this process, on a processor); what makes the video fit is
+            chosen, and told to `on_note`. It changes no frame but by `tiling`, which the stored request then has.
+
+    Nothing is left half-written: the file appears under its name when it is whole.
+    Raises: InputError, MediaError, CheckpointError; KeyboardInterrupt passes through.
+    """
+    import numpy as np
+    from safetensors import SafetensorError
+
+    from ..media import VideoWriter, write_image
+    from ..media import contact_sheet as draw_sheet
+    from ..media.files import check_writable
+    from ..media.outputs import to_bytes
+    from ..timeline import RunFolder
+
+    began = time.monotonic()
+    for path in (contact_sheet, preview):  # now, not after hours of work
+        if path is not None:
+            if Path(path).suffix.lower() not in (".png", ".jpg", ".jpeg"):
+                raise MediaError(f"{path} ends in {Path(path).suffix!r}: a picture is written as .png or .jpg.")
+            check_writable(Path(path))
+    VideoWriter(output, fps=24)  # refuses what it could not write
+    fitted = None
+    if memory is not None:
+        if pipe is not None:
+            raise InputError("memory is for loading a model; give either that or a loaded pipe.")
+        fitted = fit_request(request, memory, device, live=live is not None)
+        request = replace(request, tiling=fitted.techniques.tiling)
+        if on_note is not None:
+            on_note(str(fitted))
+    job = job_class(request)(request, live)
+    if request.endless and request.frames is None and Path(output).suffix.lower() not in (".mp4", ".webm"):
+        raise MediaError(f"{output} cannot hold a video without an end; write an .mp4 or .webm.")
+    pipe = pipe or job.load(request, device, allow_pickle, fitted)
+    job.begin(pipe)  # everything that can be wrong is refused before a file is begun
+    request = job.request
+    fps = request.fps or job.fps
+
+    sampled, frames = Sampled(), 0
+    total_frames = None if request.frames is None else request.frames - job.hidden
+    last_preview = 0.0
+
+    def report(progress: Any) -> None:
+        if request.endless and stop is not None and stop():
+            pipe.interrupt = True
+        done = progress.clean_frames * job.frames_per_latent
+        done = done if total_frames is None else min(done, total_frames)
+        if on_report is not None:
+            speed = done / progress.seconds if progress.seconds else 0.0
+            on_report(Report(progress.step, progress.total_steps, done, total_frames, speed, progress.seconds_left))
+
+    def show(decode: Callable[[], np.ndarray]) -> None:
+        nonlocal last_preview
+        if preview is not None and time.monotonic() - last_preview >= 1:
+            write_image(preview, draw_sheet(decode()))
+            last_preview = time.monotonic()
+
+    with ExitStack() as stack:
+        notes = {**request.as_metadata(), "inputs": _fingerprints(request)}
+        kept = RunFolder(resume_folder(Path(output)), notes) if resume else None
+        if kept is not None:
+            stack.push(partial(forget_unbegun, kept))
+        if preview is not None:
+            stack.callback(Path(preview).unlink, missing_ok=True)
+        stack.enter_context(job.adapted(allow_pickle))
+        plan = job.plan()
+        writer = stack.enter_context(VideoWriter(output, fps, metadata=metadata(request, plan)))
+        try:
+            for chunk in job.stream(report, show if preview is not None else None, kept):
+                pixels = to_bytes(chunk.frames[0])[max(job.hidden - chunk.start, 0) :]
+                if total_frames is not None:
+                    pixels = pixels[: total_frames - frames]
+                if not len(pixels):
+                    continue
+                writer.write(pixels)
+                sampled.add(pixels)
+                frames += len(pixels)
+                if frames == total_frames:
+                    break
+            else:
+                if not frames:
+                    raise KeyboardInterrupt  # stopped before anything was final
+                if request.endless:
+                    request = replace(request, frames=frames + job.hidden)
+            if live is not None:
+                request = replace(request, prompt=live.said[0], prompts_at={k: v for k, v in live.said.items() if k})
+            writer.metadata = metadata(request, plan)
+        except SafetensorError as error:
+            full = "No space left" in str(error)
+            reason = "the disk is full, so free some space and try again" if full else str(error)
+            raise MediaError(f"the run cannot be kept in {resume_folder(Path(output))}: {reason}.") from error
+    if contact_sheet is not None:
+        write_image(contact_sheet, draw_sheet(np.stack(sampled.frames)))
+    if kept is not None and not (request.endless and stop is not None and stop()):  # that one can still go on
+        kept.remove()
+    return Result(
+        output=str(output),
+        frames=frames,
+        height=job.height,
+        width=job.width,
+        fps=fps,
+        seed=request.seed,
+        seconds=round(time.monotonic() - began, 3),
+        contact_sheet=None if contact_sheet is None else str(contact_sheet),
+    )
+
+
+def count_equal_frames(first: str | Path, second: str | Path) -> tuple[int, int]:
+    """How many frames of two videos are equal, and of how many (the longer one's)."""
+    from itertools import zip_longest
+
+    import numpy as np
+
+    from ..media import iter_video
+
+    equal = total = 0
+    for a, b in zip_longest(iter_video(first), iter_video(second)):
+        total += 1
+        equal += a is not None and b is not None and np.array_equal(a, b)
+    return int(equal), total
+
+
+def draw_plan(
+    model: str, kind: str | None, frames: int | None, steps: int | None, output: str | Path, **more: Any
+) -> dict[str, int]:
+    """Draw the plan that a model would follow; returns its counts.
+
+    Args:
+        kind: None: the model's own plan ("staircase" with MAGI-1); "whole": all frames at once, to compare with.
+        more: fields of `Request` that shape the plan (window, overlap, loop, ...).
+    Raises: InputError, MediaError, CheckpointError.
+    """
+    import numpy as np
+
+    from ..media import write_image
+    from ..timeline.drawing import draw_plan as draw
+
+    request = Request("a plan needs no words", model, frames=frames, steps=steps, **more)
+    request.refuse_foreign()
+    plan, chunk_width = job_class(request).drawn_plan(request, kind)
+    write_image(output, np.asarray(draw(plan, chunk_width)))
+    return asdict(plan.describe())

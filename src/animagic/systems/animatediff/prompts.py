@@ -1,0 +1,136 @@
+"""What every frame is to show, and how it is to move, as the networks read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ...errors import InputError
+
+
+@dataclass(frozen=True)
+class TextEmbeds:
+    """sequence: (texts, length, channels); pooled: (texts, channels), which only SDXL has."""
+
+    sequence: torch.Tensor
+    pooled: torch.Tensor | None = None
+
+    def repeated(self, count: int) -> TextEmbeds:
+        """Each text `count` times, one after another."""
+        pooled = None if self.pooled is None else self.pooled.repeat_interleave(count, dim=0)
+        return TextEmbeds(self.sequence.repeat_interleave(count, dim=0), pooled)
+
+    def zeros(self) -> TextEmbeds:
+        return TextEmbeds(
+            torch.zeros_like(self.sequence), None if self.pooled is None else torch.zeros_like(self.pooled)
+        )
+
+
+def encode_texts(
+    texts: Sequence[str],
+    encoders: Sequence[tuple[Any, Any]],
+    *,
+    clip_skip: int | None = None,
+    convert: Callable[[list[str], Any], list[str]] = lambda texts, tokenizer: texts,
+) -> TextEmbeds:
+    """Texts as CLIP reads them; what does not fit into its length is cut off.
+
+    Args:
+        encoders: (tokenizer, text encoder): one (Stable Diffusion), or two (SDXL, whose second gives the pooled text).
+        clip_skip: layers at the end that are left out, as in diffusers.
+        convert: writes out tokens that stand for several (textual inversion).
+    Raises: InputError for a clip_skip that leaves no layer.
+    """
+    sequences, pooled = [], None
+    for tokenizer, encoder in encoders:
+        layers = encoder.config.num_hidden_layers
+        if clip_skip is not None and not 0 <= clip_skip < layers:
+            raise InputError(f"clip_skip must lie between 0 and {layers - 1} for this text encoder, not {clip_skip}.")
+        ids = tokenizer(
+            convert(list(texts), tokenizer),
+            padding="max_length",
+            max_length=tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids.to(encoder.device)
+        output = encoder(ids, output_hidden_states=True)
+        if len(encoders) == 2:
+            sequences.append(output.hidden_states[-((clip_skip or 0) + 2)])
+            pooled = getattr(output, "text_embeds", None)
+        elif clip_skip:
+            norm = getattr(encoder, "text_model", encoder).final_layer_norm
+            sequences.append(norm(output.hidden_states[-(clip_skip + 1)]))
+        else:
+            sequences.append(output.last_hidden_state)
+    return TextEmbeds(torch.cat(sequences, dim=-1), pooled)
+
+
+def travel(keys: Mapping[int, torch.Tensor], num_frames: int, closed_loop: bool = False) -> torch.Tensor:
+    """Prompts at some frames, blended in between, to one prompt a frame.
+
+    Args:
+        keys: frame -> (batch, length, channels); the first holds before it, the last after it.
+        closed_loop: after the last one, back to the first.
+
+    Returns (batch, num_frames, length, channels). Raises: InputError for a frame outside the clip.
+    """
+    outside = [frame for frame in keys if not 0 <= frame < num_frames]
+    if outside:
+        raise InputError(f"no prompt can begin at frame {outside[0]}: the video has {num_frames}, counted from 0.")
+    points = sorted(keys.items())
+    if closed_loop:
+        points = [(points[-1][0] - num_frames, points[-1][1]), *points, (points[0][0] + num_frames, points[0][1])]
+    frames = []
+    for frame in range(num_frames):
+        before = max((p for p in points if p[0] <= frame), key=lambda p: p[0], default=points[0])
+        after = min((p for p in points if p[0] > frame), key=lambda p: p[0], default=points[-1])
+        share = (frame - before[0]) / (after[0] - before[0]) if after[0] > before[0] else 0.0
+        frames.append(torch.lerp(before[1], after[1], min(max(share, 0.0), 1.0)))
+    return torch.stack(frames, dim=1)
+
+
+@dataclass(frozen=True)
+class PromptEmbeds:
+    """The texts of a run.
+
+    prompted, unprompted: (batch, 1 or frames, length, channels). motion, unmoved: (batch, length, channels), what the
+    motion modules read with and without the prompt. added, not_added: SDXL's further conditions, `batch` rows each.
+    """
+
+    prompted: torch.Tensor
+    unprompted: torch.Tensor
+    motion: torch.Tensor
+    unmoved: torch.Tensor
+    added: dict[str, torch.Tensor] | None = None
+    not_added: dict[str, torch.Tensor] | None = None
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> PromptEmbeds:
+        def moved(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: tensor.to(device, dtype) for name, tensor in value.items()}
+            return None if value is None else value.to(device, dtype)
+
+        return PromptEmbeds(**{name: moved(value) for name, value in vars(self).items()})
+
+    def inputs(self, frames: Sequence[int], guided: bool) -> dict[str, Any]:
+        """The arguments of the UNet for these frames; guided: an unprompted half before the prompted one."""
+
+        def rows(text: torch.Tensor) -> torch.Tensor:
+            return text[:, 0] if text.shape[1] == 1 else text[:, list(frames)].flatten(0, 1)
+
+        def halves(without: torch.Tensor, with_: torch.Tensor) -> torch.Tensor:
+            return torch.cat([without, with_]) if guided else with_
+
+        unprompted = self.unprompted
+        if self.prompted.shape[1] > 1:  # a prompt a frame in both halves
+            unprompted = unprompted.expand(-1, self.prompted.shape[1], -1, -1)
+        inputs: dict[str, Any] = {
+            "encoder_hidden_states": halves(rows(unprompted), rows(self.prompted)),
+            "motion_hidden_states": halves(self.unmoved, self.motion),
+        }
+        if self.added is not None and self.not_added is not None:
+            inputs["added_cond_kwargs"] = {k: halves(self.not_added[k], v) for k, v in self.added.items()}
+        return inputs

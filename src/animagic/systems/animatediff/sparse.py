@@ -1,0 +1,323 @@
+"""SparseCtrl: pictures or scribbles that single frames of a video are kept to (arXiv 2311.16933)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import ControlNetModel, UNet2DConditionModel
+from PIL import Image
+from torch import nn
+
+from ...errors import InputError
+from ...media import resize
+from .unet import SharedTextProcessor, add_motion_modules, layers, run_layer, run_middle
+
+# What a network and the UNet that it steers must have in common.
+_SHARED = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim", "addition_embed_type")
+
+
+class SparseControlNet(ControlNetModel):
+    """A ControlNet whose frames see each other, so that a few given ones steer all.
+
+    Behind every ResNet of the encoder stands a motion module with one temporal self-attention. Parameters have the
+    published names.
+
+    Args:
+        conditioning_channels: of a picture, without the mask: 4 for latents (RGB), 3 for pixels (scribble).
+        use_simplified_condition_embedding: pictures are latents and go through one convolution; else they are pixels
+            and are made smaller on the way, by 2 ** (len(conditioning_embedding_out_channels) - 1).
+        concate_conditioning_mask: it is also shown which frames have a picture.
+        set_noisy_sample_input_to_zero: it does not see the noisy latents. All published networks are so.
+        motion_num_attention_heads, motion_num_transformer_blocks, motion_max_length, motion_attention_dim_div: see
+            MotionModule. motion_resolutions: see AnimateDiffUNet.
+        controlnet_config: those of ControlNetModel.
+
+    Raises: InputError for a base with further conditions (SDXL).
+    Source: SparseCtrl, section 3.2.
+    """
+
+    def __init__(
+        self,
+        conditioning_channels: int = 3,
+        use_simplified_condition_embedding: bool = False,
+        concate_conditioning_mask: bool = True,
+        set_noisy_sample_input_to_zero: bool = True,
+        motion_num_attention_heads: int = 8,
+        motion_num_transformer_blocks: int = 1,
+        motion_max_length: int = 32,
+        motion_attention_dim_div: int = 1,
+        motion_resolutions: Sequence[int] = (1, 2, 4, 8),
+        **controlnet_config: Any,
+    ):
+        if controlnet_config.get("addition_embed_type") is not None:
+            raise InputError("there is no SparseCtrl for SDXL; take a base of Stable Diffusion 1.5's kind.")
+        channels = conditioning_channels + bool(concate_conditioning_mask)
+        super().__init__(conditioning_channels=channels, **controlnet_config)
+        self.register_to_config(
+            conditioning_channels=conditioning_channels,
+            use_simplified_condition_embedding=use_simplified_condition_embedding,
+            concate_conditioning_mask=concate_conditioning_mask,
+            set_noisy_sample_input_to_zero=set_noisy_sample_input_to_zero,
+            motion_num_attention_heads=motion_num_attention_heads,
+            motion_num_transformer_blocks=motion_num_transformer_blocks,
+            motion_max_length=motion_max_length,
+            motion_attention_dim_div=motion_attention_dim_div,
+            motion_resolutions=tuple(motion_resolutions),
+        )
+        if use_simplified_condition_embedding:
+            embedding = nn.Conv2d(channels, self.config.block_out_channels[0], 3, padding=1)
+            for parameter in embedding.parameters():
+                nn.init.zeros_(parameter)
+            self.controlnet_cond_embedding = embedding
+        add_motion_modules(
+            self.down_blocks,
+            resolutions=motion_resolutions,
+            levels=range(len(self.down_blocks)),
+            attention_block_types=("Temporal_Self",),
+            num_attention_heads=motion_num_attention_heads,
+            num_transformer_blocks=motion_num_transformer_blocks,
+            max_length=motion_max_length,
+            attention_dim_div=motion_attention_dim_div,
+        )
+        self.mid_block.motion_modules = nn.ModuleList()
+        processors = self.attn_processors
+        self.set_attn_processor(
+            {k: SharedTextProcessor() if "attn2" in k else processor for k, processor in processors.items()}
+        )
+
+    @staticmethod
+    def _get_init_keys(input_class: type) -> set[str]:
+        # As in AnimateDiffUNet: diffusers takes the fields from the constructor, which here has some of them in `**`.
+        return {
+            *inspect.signature(input_class).parameters,
+            *inspect.signature(ControlNetModel).parameters,
+            "self",
+        } - {"controlnet_config"}
+
+    @classmethod
+    def from_unet(cls, unet: UNet2DConditionModel, **config: Any) -> SparseControlNet:
+        """A network to be trained for this base, 2-D or AnimateDiffUNet: it has a copy of the encoder's weights, and
+        changes nothing yet.
+
+        config: arguments of the constructor; for RGB `conditioning_channels=4,
+        use_simplified_condition_embedding=True`.
+
+        Raises: InputError for a UNet with LoRAs or of another kind.
+        """
+        known = set(inspect.signature(ControlNetModel).parameters) - {"encoder_hid_dim", "encoder_hid_dim_type"}
+        made = cls(**{**{k: v for k, v in unet.config.items() if k in known}, **config}).to(unet.device, unet.dtype)
+        given = {k: v for k, v in unet.state_dict().items() if "motion_modules." not in k}
+        copied = [k for k in made.state_dict() if not k.startswith("controlnet_") and "motion_modules." not in k]
+        lacking = [name for name in copied if name not in given]
+        if lacking:
+            raise InputError(
+                f"the UNet lacks {lacking[0]}; unload or fuse its LoRAs before a SparseCtrl is made of it."
+            )
+        made.load_state_dict({name: given[name] for name in copied}, strict=False)
+        return made
+
+    def check_fits(self, unet: UNet2DConditionModel) -> None:
+        """Raises InputError if this network was made for another base."""
+        for name in _SHARED:
+            ours, theirs = (_plain(model.config.get(name)) for model in (self, unet))
+            if ours != theirs:
+                raise InputError(
+                    f"the SparseCtrl network is for a base with {name} {ours}, this one has {theirs}; "
+                    f"take one that was trained for this base."
+                )
+
+    def forward(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor | float,
+        encoder_hidden_states: torch.Tensor,
+        condition: torch.Tensor,
+        condition_mask: torch.Tensor,
+        conditioning_scale: float = 1.0,
+    ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        """What is added to the UNet's skip connections and to its middle block.
+
+        Args:
+            sample: (batch, channels, frames, height, width) noisy latents.
+            timestep: one for all, or (batch,).
+            encoder_hidden_states: (batch, length, cross_attention_dim), or (batch * frames, ...): a prompt a frame.
+            condition: (batch, conditioning_channels, frames, h', w'), zeros where there is no picture.
+            condition_mask: (batch, 1, frames, h', w'), 1 where there is one. See `place_conditions`.
+            conditioning_scale: the results are multiplied by it.
+
+        Returns (down residuals, middle residual), each (batch * frames, ...), as AnimateDiffUNet.forward takes them.
+        Raises: InputError for pictures that do not fit.
+        """
+        batch, _, frames = sample.shape[:3]
+        self._check_channels(condition)
+        emb = self.time_proj(torch.as_tensor(timestep, device=sample.device).expand(batch)).to(sample.dtype)
+        emb = self.time_embedding(emb).repeat_interleave(frames, dim=0)
+        text = encoder_hidden_states
+        if not all(isinstance(p, SharedTextProcessor) for k, p in self.attn_processors.items() if "attn2" in k):
+            text = text.repeat_interleave(batch * frames // len(text), dim=0)
+        rest = (emb, text, frames, None, None)
+
+        if self.config.set_noisy_sample_input_to_zero:
+            sample = torch.zeros_like(sample)
+        if self.config.concate_conditioning_mask:
+            condition = torch.cat([condition, condition_mask], dim=1)
+        hidden = self.conv_in(_by_frame(sample))
+        shown = self.controlnet_cond_embedding(_by_frame(condition))
+        if shown.shape != hidden.shape:
+            sizes = [f"{x.shape[-1]}x{x.shape[-2]}" for x in (shown, hidden)]
+            raise InputError(
+                f"the network makes feature maps of {sizes[0]} from the control pictures, the latents have {sizes[1]}; "
+                f"give pictures of the video's size to a network that was made for this autoencoder."
+            )
+        hidden = hidden + shown
+
+        skips = [hidden]
+        for block in self.down_blocks:
+            for resnet, attention, motion in layers(block):
+                hidden = run_layer(block, resnet, attention, motion, hidden, *rest)
+                skips.append(hidden)
+            for downsampler in block.downsamplers or ():
+                hidden = downsampler(hidden)
+                skips.append(hidden)
+        hidden = run_middle(self.mid_block, hidden, *rest)
+
+        down = tuple(
+            conv(skip) * conditioning_scale for conv, skip in zip(self.controlnet_down_blocks, skips, strict=True)
+        )
+        return down, self.controlnet_mid_block(hidden) * conditioning_scale
+
+    def _check_channels(self, condition: torch.Tensor) -> None:
+        if condition.shape[1] != self.config.conditioning_channels:
+            kind = "latents" if self.config.use_simplified_condition_embedding else "pixels"
+            raise InputError(
+                f"the control pictures have {condition.shape[1]} channels; "
+                f"this network reads {kind} with {self.config.conditioning_channels}."
+            )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value
+
+
+def _by_frame(video: torch.Tensor) -> torch.Tensor:
+    """(batch, channels, frames, height, width) to (batch * frames, channels, height, width)."""
+    return video.transpose(1, 2).flatten(0, 1)
+
+
+def _check_indexes(indexes: Sequence[int], count: int, num_frames: int) -> None:
+    if len(indexes) != count:
+        raise InputError(f"there are {count} control pictures but {len(indexes)} frames for them; give one frame each.")
+    for index in indexes:
+        if not 0 <= index < num_frames:
+            raise InputError(f"no picture can be put at frame {index}: the video has {num_frames}, counted from 0.")
+        if indexes.count(index) > 1:
+            raise InputError(f"frame {index} has two control pictures; give one.")
+
+
+def place_conditions(
+    pictures: torch.Tensor, indexes: Sequence[int], num_frames: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Put pictures at their frames of a clip.
+
+    Args:
+        pictures: (batch, channels, pictures, height, width), latents or pixels.
+        indexes: the frame of each.
+
+    Returns the condition (batch, channels, num_frames, height, width), zeros elsewhere, and its mask (batch, 1,
+    num_frames, height, width), 1 where there is a picture.
+    Raises: InputError for a frame outside the clip or with two pictures, and for pictures without a frame.
+    """
+    _check_indexes(indexes, pictures.shape[2], num_frames)
+    batch, channels, _, *size = pictures.shape
+    condition, mask = (pictures.new_zeros(batch, c, num_frames, *size) for c in (channels, 1))
+    condition[:, :, list(indexes)] = pictures
+    mask[:, :, list(indexes)] = 1
+    return condition, mask
+
+
+@dataclass(frozen=True)
+class SparseControl:
+    """The pictures of a run, as the denoiser asks for them, window after window.
+
+    Args:
+        network: makes residuals of them.
+        pictures: (1 or videos, channels, pictures, height, width) as the network reads them.
+        indexes: the frame of each.
+        scale: how strictly frames are kept to them.
+    """
+
+    network: SparseControlNet
+    pictures: torch.Tensor
+    indexes: tuple[int, ...]
+    scale: float = 1.0
+
+    @classmethod
+    def of(
+        cls,
+        network: SparseControlNet,
+        images: Any,
+        indexes: Sequence[int],
+        scale: float = 1.0,
+        *,
+        unet: UNet2DConditionModel,
+        num_frames: int,
+        size: tuple[int, int],
+        encode: Callable[[np.ndarray], torch.Tensor],
+        fit: Any = "crop",
+    ) -> SparseControl:
+        """Prepare the pictures of a call.
+
+        Args:
+            images: one picture or a list (PIL or uint8 (H, W, 3)), or a tensor as the network reads it. An RGB network
+                is shown the mode of their latents (the published script draws a sample), a scribble network the pixels
+                in 0..1, light lines on black.
+            unet: what is steered.
+            num_frames, size: of the video, (height, width) in pixels; pictures are brought to it as `fit` says.
+            encode: uint8 (pictures, height, width, 3) to scaled latents (1, channels, pictures, h, w).
+        Raises: InputError for a network of another base, and for pictures or frames that do not fit.
+        """
+        network.check_fits(unet)
+        if isinstance(images, torch.Tensor):
+            if images.ndim != 5:
+                raise InputError(
+                    f"control pictures as a tensor have the shape (1, channels, pictures, height, width), "
+                    f"not {tuple(images.shape)}."
+                )
+            pictures = images
+        else:
+            single = isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim == 3)
+            arrays = [
+                np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
+                for image in ([images] if single else images)
+            ]
+            _check_indexes(list(indexes), len(arrays), num_frames)
+            pixels = np.concatenate([resize(array[None], *size, fit) for array in arrays])
+            if network.config.use_simplified_condition_embedding:
+                pictures = encode(pixels)
+            else:
+                pictures = torch.tensor(pixels).permute(3, 0, 1, 2)[None].float() / 255
+        _check_indexes(list(indexes), pictures.shape[2], num_frames)
+        network._check_channels(pictures)
+        return cls(network, pictures, tuple(indexes), scale)
+
+    def __call__(
+        self, sample: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor, frames: Sequence[int]
+    ) -> dict[str, Any]:
+        """What the network adds in a window, as arguments of AnimateDiffUNet.forward.
+
+        sample: (batch, channels, frames, h, w), all videos, with guidance all of them twice; timestep, text: as the
+        UNet is given them; frames: their numbers in the video. A window without any picture is left as it is.
+        """
+        given = {place: self.indexes.index(frame) for place, frame in enumerate(frames) if frame in self.indexes}
+        if not given:
+            return {}
+        pictures = self.pictures[:, :, list(given.values())].to(sample)
+        pictures = pictures.repeat(len(sample) // len(pictures), 1, 1, 1, 1)
+        condition, mask = place_conditions(pictures, list(given), len(frames))
+        down, middle = self.network(sample, timestep, text, condition, mask, self.scale)
+        return {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}

@@ -1,0 +1,439 @@
+"""`animagic generate` and its neighbours with an AnimateDiff model: a small random one."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from animagic import requests
+from animagic.media import VideoWriter, probe, read_image, resize, write_image
+from animagic.requests import Request
+
+FRAMES = 8
+
+
+@pytest.fixture
+def animate(run, animatediff_model):
+    """Runs `animagic generate "a red ball bounces" WORDS` with the random model and seed 7."""
+    return lambda *words, prompt="a red ball bounces": run(
+        "generate", prompt, "--model", animatediff_model, "--seed", 7, *words
+    )
+
+
+@pytest.fixture
+def pixels(animate, frames_of):
+    """The frames that such a command makes."""
+
+    def pixels(*words, **settings) -> np.ndarray:
+        shutil.rmtree("pixels", ignore_errors=True)
+        ran = animate("-o", "pixels/", *words, **settings)
+        assert ran.code == 0, ran
+        return frames_of("pixels/").astype(int)
+
+    return pixels
+
+
+@pytest.fixture
+def picture(tmp_path, make_moving_clip) -> str:
+    write_image(tmp_path / "photo.png", make_moving_clip(1)[0])
+    return "photo.png"
+
+
+@pytest.fixture
+def clip(tmp_path, make_moving_clip) -> str:
+    with VideoWriter(tmp_path / "clip.mp4", 8) as writer:
+        writer.write(make_moving_clip(6))
+    return "clip.mp4"
+
+
+# What comes out
+
+
+@pytest.mark.parametrize("output", ["ball.mp4", "ball.gif", "ball.webm", "pictures/"])
+def test_words_become_a_video(animate, frames_of, output):
+    ran = animate("-o", output, "--json", "--preview", "--contact-sheet", "sheet.png")
+    assert ran.code == 0, ran
+    line = json.loads(ran.out)
+    assert line.pop("seconds") > 0
+    assert line == {"output": output, "frames": FRAMES, "height": 32, "width": 32, "fps": 8, "seed": 7,
+                    "contact_sheet": "sheet.png"}  # fmt: skip
+    frames = frames_of(output)
+    assert frames.shape == (FRAMES, 32, 32, 3)
+    assert np.abs(frames[0].astype(int) - frames[-1]).mean() > 1, "nothing moves"
+    assert probe(output)["fps"] == pytest.approx(8, abs=0.1)
+    assert Path("sheet.png").is_file()
+    assert not list(Path().glob("*.preview.png"))
+
+
+@pytest.mark.parametrize("output", ["ball.mp4", "ball.gif"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("--frames", 19, "--window", 6, "--overlap", 3, "--window-weights", "flat", "--loop", "--free-noise"),
+        ("--sampler", "euler_a", "--prompt-at", "7:the blue cat", "--motion-prompt", "rolls left"),
+        ("--free-init", 2, "--clip-skip", 1, "--negative-prompt", "fog", "--guidance", 3, "--tiling"),
+    ],
+    ids=["plain", "windows", "sampler", "free-init"],
+)
+def test_it_can_be_made_again(animate, run, output, words):
+    assert animate("-o", output, *words).code == 0
+    ran = run("reproduce", output, "--json")
+    assert ran.code == 0, ran
+    answer = json.loads(ran.out)
+    assert answer["equal_frames"] == answer["frames"] == (19 if "--loop" in words else FRAMES)
+
+
+def test_the_file_says_what_it_was_made_from(animate, run, animatediff_model):
+    animate("-o", "ball.mp4", "--frames", 12, "--window", 8, "--motion-prompt", "rolls left", "--prompt-at", "9:a cat")
+    stored = json.loads(run("info", "ball.mp4", "--json").out)["metadata"]
+    request = stored["request"]
+    assert request["model"] == str(animatediff_model)
+    assert (request["frames"], request["window"], request["motion_prompt"]) == (12, 8, "rolls left")
+    assert request["prompts_at"] == {"9": "a cat"}
+    assert not {"hand_over", "special_tokens", "free_init", "loop"} & request.keys(), "not said, or of MAGI-1"
+    assert stored["plan"]["kind"] == "OverlappingWindows"
+    assert stored["plan"]["size"] == 8
+    assert "rolls left" in run("info", "ball.mp4").out
+
+
+def test_a_request_of_animatediff_comes_back_from_its_metadata():
+    settings = {"controls": {3: "a.png"}, "controlnet": "c", "motion_loras": {"zoom": 0.5}, "embeddings": ("e.pt",)}
+    request = Request("a ball", seed=1, loop=True, free_init=2, image="b.png", strength=0.5, **settings)
+    assert Request.from_metadata(json.loads(json.dumps({"request": request.as_metadata()}))) == request
+
+
+# What each option does
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--motion-prompt", "the blue cat rolls left"),
+        ("--negative-prompt", "the blue cat"),
+        ("--prompt-at", "5:the blue cat"),
+        ("--guidance", 2),
+        ("--steps", 5),
+        ("--sampler", "dpm++_2m"),
+        ("--clip-skip", 1),
+        ("--window", 4),
+        ("--loop",),
+        ("--free-init", 2),
+    ],
+    ids=lambda words: words[0],
+)
+def test_each_option_changes_the_frames(pixels, words):
+    assert not np.array_equal(pixels(), pixels(*words))
+
+
+@pytest.mark.parametrize(
+    "words", [("--overlap", 1), ("--window-weights", "flat"), ("--free-noise",)], ids=lambda w: w[0]
+)
+def test_each_option_of_windows_changes_the_frames(pixels, words):
+    windows = ("--frames", 14, "--window", 6)
+    assert not np.array_equal(pixels(*windows), pixels(*windows, *words))
+
+
+@pytest.mark.parametrize("given", ["image", "video"])
+def test_the_less_strength_the_more_is_left_of_what_was_given(pixels, picture, clip, given, frames_of):
+    file = {"image": picture, "video": clip}[given]
+    made = {strength: pixels(f"--{given}", file, "--strength", strength, "--steps", 10) for strength in (0.1, 1)}
+    assert len(made[1]) == (FRAMES if given == "image" else 6)
+    original = resize(read_image(picture)[None] if given == "image" else frames_of(clip), 32, 32, "crop").astype(int)
+    assert np.abs(made[0.1] - original).mean() < np.abs(made[1] - original).mean()
+
+
+def test_a_sampler_leaves_the_pipeline_as_it_was(animatediff_model, tmp_path):
+    pipe = requests.load_pipeline(str(animatediff_model), "cpu")
+    before = pipe.scheduler
+    request = Request("a ball", str(animatediff_model), sampler="euler", tiling=True, seed=1)
+    requests.generate(request, tmp_path / "ball.mp4", pipe=pipe)
+    assert pipe.scheduler is before
+    assert not pipe.vae.use_tiling
+
+
+# LoRAs
+
+
+def write_lora(path: Path, layer: str, seed: int, channels: int = 32) -> Path:
+    """A LoRA of rank 2 that changes one layer of the UNet a lot."""
+    draw = torch.Generator().manual_seed(seed)
+    path.parent.mkdir(exist_ok=True)
+    shapes = {"down": (2, channels), "up": (channels, 2)}
+    save_file(
+        {f"{layer}.{part}.weight": 2 * torch.randn(*shape, generator=draw) for part, shape in shapes.items()}, path
+    )
+    return path
+
+
+LOOK = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora"
+LOOK_OUT = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0.lora"
+MOVE = (
+    "down_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.0.processor.to_out_lora"
+)
+
+
+@pytest.fixture
+def model_with_loras(animatediff_model, tmp_path) -> Path:
+    """The random model with looks "ink" and "oil" and a camera move "zoom" of its own."""
+    folder = shutil.copytree(animatediff_model, tmp_path / "model")
+    write_lora(folder / "loras" / "ink.safetensors", LOOK_OUT, 1)
+    write_lora(folder / "loras" / "oil.safetensors", LOOK, 2)
+    write_lora(folder / "motion_loras" / "zoom.safetensors", MOVE, 3)
+    return folder
+
+
+def test_looks_and_camera_moves_by_name(run, frames_of, model_with_loras, tmp_path):
+    made = {}
+    for name, words in {
+        "plain": (),
+        "ink": ("--lora", "ink"),
+        "less ink": ("--lora", "ink:0.3"),
+        "no ink": ("--lora", "ink:0"),
+        "file": ("--lora", f"{model_with_loras}/loras/ink.safetensors:1"),
+        "zoom": ("--motion-lora", "zoom"),
+        "zoom any": ("--lora", f"{model_with_loras}/motion_loras/zoom.safetensors"),
+        "both": ("--motion-lora", "zoom:0.5", "--lora", "ink:0.5", "--lora", "oil"),
+    }.items():
+        ran = run("generate", "a red ball", "--model", "./model", "--seed", 7, "-o", f"{name}/", *words)
+        assert ran.code == 0, ran
+        made[name] = frames_of(f"{name}/").astype(int)
+    assert np.array_equal(made["ink"], made["file"])
+    assert np.array_equal(made["zoom"], made["zoom any"])
+    assert np.abs(made["plain"] - made["no ink"]).max() <= 1
+    different = [made[name] for name in ("plain", "ink", "less ink", "zoom", "both")]
+    assert all(not np.array_equal(a, b) for i, a in enumerate(different) for b in different[:i])
+
+    again = json.loads(run("reproduce", "both/", "--json").out)
+    assert again["equal_frames"] == FRAMES
+    write_lora(model_with_loras / "loras" / "oil.safetensors", LOOK, 4)
+    run("reproduce", "both/").refused("the LoRA oil", "has changed")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--lora", "inc"), "there is no LoRA inc; give a .safetensors file"),
+        (("--lora", "inc"), "the model ./model has ink, oil"),
+        (("--motion-lora", "ink"), "the model ./model has zoom"),
+        (("--motion-lora", "model/loras/ink.safetensors"), "a MotionLoRA changes motion modules only"),
+        (("--lora", "wide.safetensors"), "wide.safetensors"),
+    ],
+)  # fmt: skip
+def test_loras_that_do_not_fit(run, model_with_loras, tmp_path, words, said):
+    write_lora(tmp_path / "wide.safetensors", LOOK, 1, channels=64)
+    run("generate", "a red ball", "--model", "./model", "-o", "ball.mp4", *words).refused(said)
+    assert not (tmp_path / "ball.mp4").exists()
+
+
+# Progress, interruption, resumption
+
+
+class Stop(KeyboardInterrupt):
+    pass
+
+
+@pytest.fixture
+def save_always(monkeypatch):
+    """The state is kept after every step."""
+    import animagic.timeline
+
+    monkeypatch.setattr(animagic.timeline, "RunFolder", partial(animagic.timeline.RunFolder, every=0))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"sampler": "euler_a"},
+        {"sampler": "dpm++_2m"},
+        {"free_init": 2},
+        {"frames": 14, "window": 6},
+        {"image": "x"},
+    ],
+    ids=lambda settings: next(iter(settings), "plain"),
+)
+def test_interrupted_anywhere_the_bytes_are_the_same(
+    animatediff_model, tmp_path, picture, save_always, settings, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    if "image" in settings:
+        settings = {"image": picture, "strength": 0.7}
+    pipe = requests.load_pipeline(str(animatediff_model), "cpu")
+    request = Request("a red ball", str(animatediff_model), seed=3, steps=4, **settings)
+    steps = []
+
+    def carry_out(output: str, stop_at: int | None = None, resume: bool = True) -> int:
+        steps.clear()
+
+        def on_report(report):
+            steps.append(report.step)
+            if len(steps) == stop_at:
+                raise Stop
+
+        requests.generate(request, output, pipe=pipe, on_report=on_report, resume=resume)
+        return len(steps)
+
+    total = carry_out("whole.mp4", resume=False)
+    assert total == {"free_init": 8, "image": 2}.get(next(iter(settings), ""), 4)
+    assert steps == list(range(1, total + 1)), "progress counts up to the end"
+    for stop_at in range(1, total + 1):
+        with pytest.raises(Stop):
+            carry_out("ball.mp4", stop_at)
+        assert not Path("ball.mp4").exists()
+        left = carry_out("ball.mp4")
+        assert left <= total - stop_at + 1
+        assert Path("ball.mp4").read_bytes() == Path("whole.mp4").read_bytes(), f"interrupted after step {stop_at}"
+        assert not requests.resume_folder(Path("ball.mp4")).exists()
+        Path("ball.mp4").unlink()
+
+
+def test_the_preview_shows_all_frames(animatediff_model, tmp_path, monkeypatch):
+    import animagic.media
+
+    drawn = []
+    monkeypatch.setattr(animagic.media, "contact_sheet", lambda frames, *rest: (drawn.append(frames), frames[0])[1])
+    request = Request("a red ball", str(animatediff_model), seed=3)
+    requests.generate(request, tmp_path / "ball.mp4", preview=tmp_path / "look.png", device="cpu")
+    assert {frames.shape for frames in drawn} == {(FRAMES, 32, 32, 3)}
+    assert not (tmp_path / "look.png").exists()
+
+
+# plan, models, doctor
+
+
+def test_plan_draws_windows(run, animatediff_model):
+    from animagic import OverlappingWindows, WholeClip
+
+    for words, plan in {
+        (): WholeClip(8, 3),
+        ("--frames", 20, "--steps", 4): OverlappingWindows(20, 4, size=8, overlap=2),
+        ("--frames", 20, "--window", 6, "--overlap", 3, "--loop", "--window-weights", "flat"): OverlappingWindows(
+            20, 3, size=6, overlap=3, closed_loop=True, weights="flat"
+        ),
+        ("--frames", 20, "--kind", "whole"): WholeClip(20, 3),
+    }.items():
+        ran = run("plan", "--model", animatediff_model, *words, "--json")
+        assert ran.code == 0, ran
+        summary = plan.describe()
+        assert json.loads(ran.out) == {
+            "output": "plan.png",
+            **{name: getattr(summary, name) for name in summary.__dataclass_fields__},
+        }
+
+
+def test_models_lists_what_came_with_a_model(run, model_with_loras, monkeypatch):
+    from animagic import zoo
+
+    monkeypatch.setattr(zoo, "_HERE", model_with_loras.parent)
+    monkeypatch.setattr(zoo, "_ENTRIES", {"model": zoo.Entry("model", "animatediff", "random pictures that move")})
+    ran = run("models")
+    assert "model  (animatediff, " in ran.out
+    assert ran.out.endswith("random pictures that move\n    --lora: ink, oil\n    --motion-lora: zoom\n")
+    entry = json.loads(run("models", "--json").out)["model"]
+    assert (entry["system"], entry["loras"], entry["motion_loras"]) == ("animatediff", ["ink", "oil"], ["zoom"])
+
+
+def test_doctor_says_that_it_does_not_know(run, animate, animatediff_model):
+    run("doctor", "--model", animatediff_model).refused("predicted for MAGI-1 only", "AnimateDiff")
+    animate("-o", "ball.mp4", "--memory", "8GB").refused("has no --memory: that is for MAGI-1")
+
+
+# Wrong input
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--hand-over", 2], "has no --hand-over: that is for MAGI-1 models"),
+        (["--live"], "has no --live"),
+        (["--quality", "hq"], "has no --quality"),
+        (["--negative-tokens"], "has no --negative-tokens"),
+        (["--special-tokens", "a.npz"], "has no --special-tokens"),
+        (["--frames", "endless"], "makes videos that end"),
+        (["--size", "33x32"], "33x32 is not possible"),
+        (["--prompt-at", "8:a cat"], "no prompt can begin at frame 8"),
+        (["--sampler", "slow"], "scheduler 'slow' is unknown; choose one of ddim"),
+        (["--window", "0"], "window must be at least 1, not 0"),
+        (["--window", "17", "--frames", "20"], "at most 16 frames"),
+        (["--overlap", "-1"], "overlap must be at least 0"),
+        (["--overlap", "8"], "the overlap must be less than the window's 8 frames"),
+        (["--window-weights", "round", "--loop"], "'round' are unknown; choose pyramid or flat"),
+        (["--free-init", "-1"], "free_init must be at least 0"),
+        (["--clip-skip", "-1"], "clip_skip must be at least 0"),
+        (["--strength", "0.5"], "strength says how far an image or a video"),
+        (["--image", "photo.png", "--strength", "0"], "strength must be above 0"),
+        (["--image", "photo.png", "--strength", "nan"], "strength must be above 0"),
+        (["--control", "photo.png"], "--control FILE@FRAME"),
+        (["--control", "photo.png@x"], "--control FILE@FRAME"),
+        (["--control", "a.png@1", "--control", "b.png@1"], "frame 1 has two pictures"),
+        (["--control", "no.png@1"], "no.png does not exist"),
+        (["--control", "photo.png@1"], "no network that reads --control"),
+        (["--controlnet", "net"], "a controlnet has nothing to read"),
+        (["--lora", "bluprint"], "there is no LoRA bluprint"),
+        (["--motion-lora", "zoom"], "there is no LoRA zoom"),
+        (["--guidance", "-1"], "must lie between 0 and 100"),
+        (["--video", "clip.mp4", "--frames", "9"], "the video has 6 frames; 9 cannot be made of it"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
+)
+def test_what_is_refused(animate, picture, clip, tmp_path, monkeypatch, words, said):
+    monkeypatch.setattr("sys.stdin", io.StringIO())  # --live listens
+    before = sorted(tmp_path.iterdir())
+    animate("-o", "ball.mp4", "--resume", *words).refused(said)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["--loop"], "--loop"),
+        (["--motion-prompt", "left"], "--motion-prompt"),
+        (["--motion-module", "m.ckpt"], "--motion-module"),
+        (["--motion-lora", "zoom"], "--motion-lora"),
+        (["--dreambooth", "d.ckpt"], "--dreambooth"),
+        (["--embedding", "e.pt"], "--embedding"),
+        (["--sampler", "ddim"], "--sampler"),
+        (["--window", "8"], "--window"),
+        (["--overlap", "0"], "--overlap"),
+        (["--window-weights", "flat"], "--window-weights"),
+        (["--free-noise"], "--free-noise"),
+        (["--free-init", "2"], "--free-init"),
+        (["--control", "a.png@0", "--controlnet", "net"], "--control"),
+        (["--clip-skip", "1"], "--clip-skip"),
+        (["--image", "photo.png", "--strength", "0.5"], "--strength"),
+    ],
+    ids=lambda value: "" if isinstance(value, list) else value,
+)
+def test_magi1_has_none_of_it(generate, run, picture, tiny_model, tmp_path, words, option):
+    generate("-o", "ball.mp4", *words).refused(f"has no {option}: that is for AnimateDiff models; leave it out")
+    if option in ("--loop", "--window", "--overlap", "--window-weights"):
+        run("plan", "--model", tiny_model, *words).refused(f"has no {option}")
+    assert [path.name for path in tmp_path.iterdir()] == [picture]
+
+
+def test_models_of_other_systems_are_refused(run, animatediff_model, tmp_path):
+    shutil.copytree(animatediff_model, tmp_path / "model")
+    index = json.loads((tmp_path / "model" / "model_index.json").read_text())
+    for name, said in {
+        "CogVideoXPipeline": "is a CogVideoXPipeline; known are models of MAGI-1, AnimateDiff",
+        "StableDiffusionPipeline": "makes pictures; give it a --motion-module",
+    }.items():
+        (tmp_path / "model" / "model_index.json").write_text(json.dumps({**index, "_class_name": name}))
+        run("generate", "a ball", "--model", "./model", "-o", "ball.mp4").refused(said)
+
+
+def test_a_damaged_model_names_what_is_missing(run, animatediff_model, tmp_path):
+    folder = shutil.copytree(animatediff_model, tmp_path / "model")
+    settings = json.loads((folder / "unet" / "config.json").read_text())
+    (folder / "unet" / "config.json").write_text(json.dumps({**settings, "motion_mid_block": True}))
+    ran = run("generate", "a ball", "--model", "./model", "-o", "ball.mp4")
+    ran.refused("lacks the tensor unet.mid_block.motion_modules.0")
