@@ -32,7 +32,7 @@ def request_(tiny_model):
     ("settings", "said"),
     [
         ({"prompt": " "}, "the prompt is empty"),
-        ({"prompts_at": {1: ""}}, "a prompt of a later chunk is empty"),
+        ({"prompts_at": {1: ""}}, "a later prompt is empty"),
         ({"image": "a.png", "video": "b.mp4"}, "not both"),
         ({"image": ""}, "the name of the image is empty"),
         ({"frames": 0}, "frames must be at least 1"),

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -177,8 +178,14 @@ def _import_zstandard(path: Path) -> Any:
     return zstandard
 
 
+# Where the tensors are in the files of trainers, and what else may lie among them.
+_WRAPPERS = ("state_dict", "controlnet")
+_NOTES = {"animatediff_config", "epoch", "global_step"}
+
+
 class PickleFile:
-    """A file of `torch.save` that holds tensors and nothing else. No code in it is run; it is mapped, not read.
+    """A file of `torch.save` that holds tensors by name, or such a `state_dict` beside what trainers note (its epoch
+    and the like). No code in it is run; it is mapped, not read, where it is not of the oldest kind.
 
     Raises: CheckpointError, which names the file.
     """
@@ -196,15 +203,41 @@ class PickleFile:
 
     def _load(self) -> dict[str, Tensor]:
         try:
-            tensors = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
+            mapped = zipfile.is_zipfile(self.path)
+            tensors = torch.load(self.path, map_location="cpu", weights_only=True, mmap=mapped)
         except Exception as error:  # torch raises almost anything for a damaged or hostile file
             reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
             raise CheckpointError(f"{self.path} cannot be read as tensors and nothing else: {reason}.") from error
+        if isinstance(tensors, dict):
+            inside = next((tensors[name] for name in _WRAPPERS if name in tensors), tensors)
+            tensors = {k: v for k, v in inside.items() if k not in _NOTES} if isinstance(inside, dict) else inside
         if not isinstance(tensors, dict) or not all(
             isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
         ):
             raise CheckpointError(f"{self.path} holds something else than tensors by name.")
         return tensors
+
+
+def open_file(path: Path, allow_pickle: bool = False) -> SafetensorsFile | PickleFile:
+    """One file of weights, by its suffix: `.safetensors`, `.safetensors.zst`, or of pickles `.ckpt`, `.pt`, `.pth`,
+    `.bin`. Raises: CheckpointError; InputError for a pickle that is not allowed."""
+    if path.suffix in (".safetensors", ".zst"):
+        return SafetensorsFile(path)
+    if path.suffix not in (".ckpt", ".pt", ".pth", ".bin"):
+        raise CheckpointError(f"{path} is no file of weights; .safetensors, .ckpt, .pt, .pth and .bin are.")
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}.")
+    check_allowed(path, allow_pickle)
+    return PickleFile(path)
+
+
+def check_allowed(path: Path, allow_pickle: bool) -> None:
+    """Raises InputError for a pickle, unless the user allows it."""
+    if not allow_pickle:
+        raise InputError(
+            f"{path} is a pickle, which could run code: allow it with allow_pickle (--allow-pickle) if you trust "
+            "its source, or take weights in safetensors."
+        )
 
 
 @dataclass(frozen=True)
@@ -232,14 +265,11 @@ class Weights:
             raise CheckpointError(
                 f"{folder} holds no weights: {stem}.safetensors or {stem}.safetensors.index.json is needed."
             )
-        if ".bin" in index.name and not allow_pickle:
-            raise InputError(
-                f"{index} is a pickle, which could run code: allow it with allow_pickle (--allow-pickle) if you trust "
-                "its source, or take weights in safetensors."
-            )
+        if ".bin" in index.name:
+            check_allowed(index, allow_pickle)
         listed = _read_index(index) if index.suffix == ".json" else {}
         paths = list(dict.fromkeys(listed.values())) if listed else [index]
-        files = tuple(PickleFile(path) if path.suffix == ".bin" else SafetensorsFile(path) for path in paths)
+        files = tuple(open_file(path, allow_pickle) for path in paths)
         entries: dict[str, Entry] = {}
         for file in files:
             for name, entry in file.entries.items():
@@ -319,7 +349,7 @@ def _kind(dtype: torch.dtype) -> str:
 def find_weights(folder: Path, stem: str = "model") -> Path | None:
     """The index or the one file of the weights in a folder; None if there are none."""
     names = [f"{stem}.safetensors.index.json", f"{stem}.safetensors", f"{stem}.safetensors.zst"]
-    names += ["pytorch_model.bin.index.json", "pytorch_model.bin"]
+    names += [f"{stem}.fp16.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin", f"{stem}.bin"]
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 

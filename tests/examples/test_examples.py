@@ -40,6 +40,7 @@ RUNS: dict[str, tuple[list[str], dict[str, int | None]]] = {
         FEW,
         {"personalize.mp4": 16, "blueprint.safetensors": None, "blueprint-samples.png": None},
     ),
+    "sparse_control": (FEW, {"sparse_control.mp4": 16, "sparse/network/config.json": None}),
     "low_memory": ([*FEW, "--model", "magi1-tiny"], {}),
     "quantize": (FEW, {"quantize.mp4": 24, "magi1-tiny-fp8/model_index.json": None}),
     "compiled": ([*FEW, "--frames", "24", "--backend", "aot_eager"], {}),
@@ -93,7 +94,7 @@ def test_example(name, empty_folder, monkeypatch, capsys):
     arguments, written = RUNS[name]
     if name == "read_original_weights":
         save_original_weights(empty_folder)
-    if name in ("personalize", "train_tiny"):
+    if name in ("personalize", "sparse_control", "train_tiny"):
         pytest.importorskip("skia", reason="drawing needs skia-python: pip install -e '.[train]'")
     run(name, arguments, monkeypatch)
     said = capsys.readouterr().out

@@ -83,5 +83,5 @@ def enhanced(request: Any, url: str | None, model: str | None, output: str | Non
     better = requests.enhance(request, openai_compatible(url, model, os.environ.get(KEY_VARIABLE)), output)
     say(f"prompt: {better.prompt}")
     for chunk, text in better.prompts_at.items():
-        say(f"prompt at chunk {chunk}: {text}")
+        say(f"prompt at {chunk}: {text}")
     return better

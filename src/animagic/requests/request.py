@@ -115,7 +115,7 @@ class Request:
         if not self.prompt.strip():
             raise InputError("the prompt is empty; say what the video should show.")
         if any(not text.strip() for text in self.prompts_at.values()):
-            raise InputError("a prompt of a later chunk is empty; say what it should show.")
+            raise InputError("a later prompt is empty; say what it should show.")
         if self.image is not None and self.video is not None:
             raise InputError("give an image or a video, not both.")
         for name in ("image", "video"):

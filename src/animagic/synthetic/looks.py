@@ -87,7 +87,9 @@ def _blur(pictures: np.ndarray, sigma: float) -> np.ndarray:
         size = pictures.shape[axis]
         places = np.arange(-radius, size + radius).clip(0, size - 1)
         padded = np.take(pictures, places, axis)
-        pictures = sum(share * np.take(padded, range(i, i + size), axis) for i, share in enumerate(kernel))  # type: ignore[assignment]
+        pictures = np.zeros_like(pictures)
+        for i, share in enumerate(kernel):
+            pictures += share * np.take(padded, range(i, i + size), axis)
     return pictures
 
 

@@ -155,6 +155,17 @@ class AnimateDiffLoraMixin(StableDiffusionXLLoraLoaderMixin):
         name = self._load_pairs(pairs, adapter_name)
         self.set_adapters(name)
 
+    def add_lora(
+        self,
+        file: str | Path | Mapping[str, torch.Tensor],
+        adapter_name: str | None = None,
+        weight: float = 1.0,
+        *,
+        allow_pickle: bool = False,
+    ) -> None:
+        """Add a LoRA of any kind to those in use. Arguments and errors: as `load_lora_weights`."""
+        self._add(file, adapter_name, weight, allow_pickle, motion=None)
+
     def load_motion_lora(
         self,
         file: str | Path | Mapping[str, torch.Tensor],
@@ -184,11 +195,12 @@ class AnimateDiffLoraMixin(StableDiffusionXLLoraLoaderMixin):
         """
         self._add(file, adapter_name, scale, allow_pickle, motion=False)
 
-    def _add(self, source: Any, name: str | None, weight: float, allow_pickle: bool, motion: bool) -> None:
+    def _add(self, source: Any, name: str | None, weight: float, allow_pickle: bool, motion: bool | None) -> None:
+        """motion: whether it has to change motion modules, and nothing else, or must not; None: either."""
         pairs, what = self._read_lora(source, allow_pickle)
         for part, layers in pairs.items():
             for layer, pair in layers.items():
-                if (part == "unet" and self.unet.is_motion(layer)) != motion:
+                if motion is not None and (part == "unet" and self.unet.is_motion(layer)) != motion:
                     wanted = "a MotionLoRA changes motion modules only" if motion else "a domain adapter changes none"
                     raise CheckpointError(f"{what} changes {layer} (tensor {pair.down_name}): {wanted}.")
         before = self._weights()
@@ -243,10 +255,9 @@ class AnimateDiffLoraMixin(StableDiffusionXLLoraLoaderMixin):
         before, active = self._names(), self._weights()
         disabled = any(layer.disable_adapters for layer in self._lora_layers())
         try:
-            used: dict[str, float] = {}
+            self._use({})
             for source, weight in loras.items():
-                used[self._load_pairs(self._read_lora(source, allow_pickle)[0], None)] = weight
-            self._use(used)
+                self.add_lora(source, weight=weight, allow_pickle=allow_pickle)
             for source, weight in (motion_loras or {}).items():
                 self.load_motion_lora(source, weight=weight, allow_pickle=allow_pickle)
             self.enable_lora()

@@ -43,7 +43,15 @@ class AnimateDiffPipeline(
     """
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->unet->vae"
-    _optional_components = ["vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "sparse_controlnet"]
+    _optional_components = [
+        "vae",
+        "text_encoder",
+        "tokenizer",
+        "scheduler",
+        "text_encoder_2",
+        "tokenizer_2",
+        "sparse_controlnet",
+    ]
 
     def __init__(
         self,

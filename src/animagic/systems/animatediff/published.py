@@ -94,7 +94,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]], file: Path) -> str:
         return "sdxl"
     if any(name.startswith("mid_block.motion_modules.") for name in shapes):
         return "v2"
-    length = positions(shapes)
+    length = table_length(shapes)
     if length is not None:
         return "v1" if length == VERSIONS["v1"]["motion_max_length"] else "v3"
     named = file.name.lower()
@@ -103,20 +103,20 @@ def recognise(shapes: Mapping[str, tuple[int, ...]], file: Path) -> str:
     if re.search(r"v1[45](?!.*v2)", named) or "v1" in re.split(r"[^a-z0-9]", named):
         return "v1"
     raise CheckpointError(
-        f"{file} is of AnimateDiff v1 or v3, which cannot be told apart by its tensors; say which: version 'v1' or 'v3'."
+        f"{file} is of AnimateDiff v1 or v3, which its tensors do not tell; say which: version 'v1' or 'v3'."
     )
 
 
-def positions(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+def table_length(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     """The most frames that a motion module tells apart, by the tables of positions in its file; None without them."""
     return next((s[-2] for n, s in shapes.items() if n.endswith((".pos_encoder.pe", ".pos_embed.pe"))), None)
 
 
-def published_sampling(version: str, file: Path) -> PublishedSampling:
+def published_sampling(version: str | None, file: Path) -> PublishedSampling:
     """How to sample a motion module, which its tensors do not say: the file's name tells few-step ones.
 
     LCM (AnimateLCM): LCM, 6 steps, guidance 2. Lightning: Euler with trailing timesteps, as many steps as it was
-    distilled for, no guidance. Others: DDIM, 25 steps, guidance 7.5; SDXL with its own betas, at 1024 pixels.
+    distilled for, no guidance. Others: DDIM, 25 steps, guidance 7.5; SDXL with its own betas.
     Source: the model cards of wangfuyun/AnimateLCM and ByteDance/AnimateDiff-Lightning, the inference configurations of
     guoyww/AnimateDiff.
     """
@@ -131,5 +131,5 @@ def published_sampling(version: str, file: Path) -> PublishedSampling:
         return PublishedSampling(build_scheduler("lcm"), {"num_inference_steps": 6, "guidance_scale": 2.0})
     if version == "sdxl":
         scheduler = build_scheduler("ddim", beta_end=0.02, beta_schedule="scaled_linear")
-        return PublishedSampling(scheduler, {"height": 1024, "width": 1024})
+        return PublishedSampling(scheduler)
     return PublishedSampling(build_scheduler("ddim"))

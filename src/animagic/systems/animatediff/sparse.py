@@ -41,6 +41,8 @@ class SparseControlNet(ControlNetModel):
     Source: SparseCtrl, section 3.2.
     """
 
+    __module__ = "animagic"  # see AnimateDiffUNet
+
     def __init__(
         self,
         conditioning_channels: int = 3,
@@ -110,7 +112,8 @@ class SparseControlNet(ControlNetModel):
         Raises: InputError for a UNet with LoRAs or of another kind.
         """
         known = set(inspect.signature(ControlNetModel).parameters) - {"encoder_hid_dim", "encoder_hid_dim_type"}
-        made = cls(**{**{k: v for k, v in unet.config.items() if k in known}, **config}).to(unet.device, unet.dtype)
+        made = cls(**{**{k: v for k, v in unet.config.items() if k in known}, **config})
+        made.to(unet.conv_in.weight)  # its device and type; diffusers warns where these are given
         given = {k: v for k, v in unet.state_dict().items() if "motion_modules." not in k}
         copied = [k for k in made.state_dict() if not k.startswith("controlnet_") and "motion_modules." not in k]
         lacking = [name for name in copied if name not in given]

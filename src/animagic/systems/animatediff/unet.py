@@ -107,6 +107,9 @@ class AnimateDiffUNet(UNet2DConditionModel):
         unet_config: those of UNet2DConditionModel.
     """
 
+    # Where it is found by that name; diffusers takes a module called "animatediff" for its own.
+    __module__ = "animagic"
+
     def __init__(
         self,
         motion_attention_block_types: Sequence[str] = ("Temporal_Self", "Temporal_Self"),
@@ -177,7 +180,9 @@ class AnimateDiffUNet(UNet2DConditionModel):
         """The UNet of a picture model with new motion modules, which do nothing yet; it has a copy of the weights."""
         known = inspect.signature(UNet2DConditionModel).parameters
         config = {k: v for k, v in unet.config.items() if k in known}
-        made = cls(**config, **motion_config).to(unet.device, unet.dtype)
+        made = cls(**config, **motion_config).to(unet.device)
+        if made.dtype != unet.dtype:
+            made.to(unet.dtype)
         made.load_base_state_dict(unet.state_dict())
         return made
 
