@@ -12,7 +12,7 @@ from animagic.systems.animatediff.training import SceneClips
 from animagic.training import Trainer, TrainingConfig
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--steps", type=int, default=2000, help="training steps")
+parser.add_argument("--steps", type=int, default=500, help="training steps")
 steps, rng, pipe = parser.parse_args().steps, np.random.default_rng(7), animagic.load("animatediff-tiny")
 network = SparseControlNet.from_unet(pipe.unet, conditioning_channels=4, use_simplified_condition_embedding=True)
 frozen = {"autoencoder": pipe.vae, "text_encoder": pipe.text_encoder, "tokenizer": pipe.tokenizer, "unet": pipe.unet}

@@ -42,7 +42,7 @@ def request_(tiny_model):
         ({"fps": 0}, "fps must lie between 0 and 240"),
         ({"fps": float("nan")}, "fps must lie between 0 and 240"),
         ({"seed": -1}, "the seed must lie between 0"),
-        ({"seed": 2**63}, "the seed must lie between 0"),
+        ({"seed": 2**64}, "the seed must lie between 0"),
         ({"fit": "squash"}, "choose crop, pad or stretch"),
     ],
 )

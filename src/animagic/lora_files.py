@@ -210,7 +210,7 @@ def check_fit(pairs: Mapping[str, Pair], network: nn.Module, what: str) -> None:
     advice = "was it made for a model of another size?"
     for layer, pair in pairs.items():
         try:
-            module = network.get_submodule(layer)
+            module: Any = network.get_submodule(layer)
         except AttributeError:
             raise CheckpointError(
                 f"{what} has a tensor {pair.down_name}; this model has no {layer}: {advice}"

@@ -305,6 +305,11 @@ def _background(frames: np.ndarray, things: np.ndarray) -> str:
     return names[int(np.abs(profiles - _profile(frames[::6], things[::6])).mean((1, 2)).argmin())]
 
 
+def _around(track: Track) -> np.ndarray:
+    """The thing's pixels, and those up to 4 beside it: its outline and shadow, (F, 64, 64)."""
+    return ndimage.binary_dilation(track.everywhere > 0.2, np.ones((1, 3, 3)), iterations=4)
+
+
 # ---- what others use -------------------------------------------------------------------------------------
 
 
@@ -320,7 +325,7 @@ def _checked(frames: np.ndarray) -> np.ndarray:
 def judge(frames: np.ndarray, fps: float = 24) -> Verdict:
     """Say what one drawn thing is and does, and where; frames uint8 (F, 64, 64, 3), at least 8 of them."""
     track = _track(_checked(frames))
-    things = ndimage.binary_dilation(track.everywhere > 0.2, np.ones((1, 3, 3)), iterations=4)
+    things = _around(track)
     background = _background(frames, things)
     pan = _pan_rate(frames, things) if background in PANNED else 0.0  # elsewhere no pan could be seen
     shape, confidence, scores = _shape(track)
@@ -350,3 +355,8 @@ def direction(frames: np.ndarray) -> tuple[float, float]:
         return 0.0, 0.0
     dx, dy = np.polyfit(track.frames, track.centres, 1)[0]
     return float(dx), float(dy)
+
+
+def thing_pixels(frames: np.ndarray) -> np.ndarray:
+    """Where the thing is, with a rim of 4 pixels: bool (F, 64, 64)."""
+    return _around(_track(_checked(frames)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import shutil
@@ -232,6 +233,121 @@ def test_loras_that_do_not_fit(run, model_with_loras, tmp_path, words, said):
     write_lora(tmp_path / "wide.safetensors", LOOK, 1, channels=64)
     run("generate", "a red ball", "--model", "./model", "-o", "ball.mp4", *words).refused(said)
     assert not (tmp_path / "ball.mp4").exists()
+
+
+# Files that people put together
+
+
+@pytest.fixture
+def picture_model(animatediff_parts, tmp_path) -> Path:
+    """The folder of a random Stable Diffusion of other weights, and the file of a motion module for it."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+
+    parts = animatediff_parts(motion_num_attention_heads=8, motion_attention_block_types=("Temporal_Self",) * 2)
+    animated = parts["unet"]
+    save_file(animated.motion_state_dict(), tmp_path / "v3_module.safetensors")
+    known = inspect.signature(UNet2DConditionModel).parameters
+    parts["unet"] = UNet2DConditionModel(**{name: value for name, value in animated.config.items() if name in known})
+    scheduler = DDIMScheduler(steps_offset=1, clip_sample=False)
+    pipe = StableDiffusionPipeline(
+        **parts, scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+    pipe.save_pretrained(tmp_path / "pictures")
+    return tmp_path / "pictures"
+
+
+def test_a_plain_stable_diffusion_with_a_motion_module(run, frames_of, picture_model):
+    words = ("--model", "pictures", "--size", "32x32", "--frames", 4, "--steps", 2, "--seed", 1)
+    run("generate", "a ball", *words, "-o", "ball/").refused("pictures makes pictures; give it a --motion-module")
+    run("generate", "a ball", *words, "-o", "ball/", "--dreambooth", "pictures").refused("give it a --motion-module")
+    ran = run("generate", "a ball", *words, "-o", "ball/", "--motion-module", "v3_module.safetensors")
+    assert ran.code == 0, ran
+    assert frames_of("ball/").shape == (4, 32, 32, 3)
+    assert json.loads(run("reproduce", "ball/", "--json").out)["equal_frames"] == 4
+    assert json.loads(run("plan", "--model", "pictures", "--frames", 30, "--json").out)["frames"] == 30
+    Path("v3_module.safetensors").write_bytes(b"")
+    run("reproduce", "ball/").refused("the motion module v3_module.safetensors is missing or has changed")
+
+
+def test_parts_of_the_model_are_replaced(pixels, run, picture_model, animatediff_parts):
+    plain = pixels()
+    unet = animatediff_parts()["unet"]
+    save_file(unet.motion_state_dict(), "v3_same.safetensors")
+    assert np.array_equal(pixels("--motion-module", "v3_same.safetensors"), plain)
+    module = {name: tensor * 1.5 for name, tensor in unet.motion_state_dict().items()}
+    save_file(module, "v3_more.safetensors")
+    torch.save(module, "v3_more.ckpt")
+    more = pixels("--motion-module", "v3_more.safetensors")
+    assert not np.array_equal(more, plain)
+    assert np.array_equal(pixels("--motion-module", "v3_more.ckpt", "--allow-pickle"), more)
+    look = pixels("--dreambooth", "pictures")
+    assert not np.array_equal(look, plain)
+    assert json.loads(run("reproduce", "pixels/", "--json").out)["equal_frames"] == FRAMES
+
+
+def test_a_learned_word_can_be_used(pixels, tmp_path):
+    save_file({"emb_params": torch.randn(2, 16, generator=torch.Generator().manual_seed(5))}, "sks.safetensors")
+    without = pixels(prompt="a sks ball")
+    assert not np.array_equal(without, pixels("--embedding", "sks.safetensors", prompt="a sks ball"))
+    assert np.array_equal(pixels(), pixels("--embedding", "sks.safetensors"))
+
+
+@pytest.fixture
+def sparse_network(animatediff_parts, tmp_path) -> str:
+    from animagic.systems.animatediff.sparse import SparseControlNet
+
+    torch.manual_seed(4)
+    unet = animatediff_parts()["unet"]
+    network = SparseControlNet.from_unet(unet, conditioning_channels=4, use_simplified_condition_embedding=True)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    network.save_pretrained(tmp_path / "net")
+    return "net"
+
+
+def test_pictures_steer_frames(pixels, frames_of, run, picture, sparse_network, animatediff_model, tmp_path):
+    control = ("--control", "photo.png@2", "--controlnet", sparse_network)
+    made = pixels(*control)
+    assert json.loads(run("reproduce", "pixels/", "--json").out)["equal_frames"] == FRAMES
+    for other in ((), (*control, "--control", "photo.png@7"), (*control, "--control-scale", 0.2)):
+        assert not np.array_equal(made, pixels(*other))
+    run("generate", "a ball", "--model", animatediff_model, *control, "--frames", 2).refused("frame 2", "has 2")
+
+    # A model may have such a network of its own.
+    model = Request("a ball", str(animatediff_model), controls={2: picture}, controlnet=sparse_network)
+    requests.pipeline_for(model, "cpu").save_pretrained("whole")
+    ran = run("generate", "a red ball bounces", "--model", "./whole", "--seed", 7, "-o", "own/", *control[:2])
+    assert ran.code == 0, ran
+    assert np.array_equal(frames_of("own/"), made)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--motion-module", "none.ckpt"), "none.ckpt"),
+        (
+            ("--motion-module", "v3_m.ckpt"),
+            "is a pickle, which could run code: allow it with allow_pickle (--allow-pickle)",
+        ),
+        (("--motion-module", "v3_wide.safetensors"), "take a module that was made for it"),
+        (("--dreambooth", "nowhere"), "there is no file and no folder nowhere"),
+        (("--embedding", "none.pt"), "there is no embedding none.pt"),
+        (
+            ("--embedding", "wide.safetensors"),
+            "wide.safetensors is 24 numbers wide; this model's text_encoder reads 16",
+        ),
+        (("--control", "photo.png@0", "--controlnet", "nowhere"), "nowhere"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_files_that_do_not_fit(animate, picture, animatediff_parts, tmp_path, words, said):
+    torch.save({}, "v3_m.ckpt")
+    wide = animatediff_parts(block_out_channels=(64, 64))["unet"]
+    save_file(wide.motion_state_dict(), "v3_wide.safetensors")
+    save_file({"emb_params": torch.zeros(1, 24)}, "wide.safetensors")
+    animate("-o", "ball.mp4", *words).refused(said)
+    assert not Path("ball.mp4").exists()
 
 
 # Progress, interruption, resumption

@@ -72,7 +72,7 @@ def cases(*rows) -> list:
         (["--steps", "-4"], "steps must be at least 1, not -4"),
         *[(["--guidance", scale], "must lie between 0 and 100") for scale in ("-1", "nan", "inf", "101")],
         *[(["--fps", fps], "fps must lie between 0 and 240") for fps in ("0", "-24", "nan", "inf", "1000")],
-        *[(["--seed", seed], "seed must lie between 0 and 2^63 - 1") for seed in ("-1", str(2**63), "9" * 40)],
+        *[(["--seed", seed], "seed must lie between 0 and 2^64 - 1") for seed in ("-1", str(2**64), "9" * 40)],
         (["--seed", "seven"], "--seed", "integer"),
         *[
             (["--prompt-at", text], "--prompt-at CHUNK:TEXT")
@@ -411,7 +411,7 @@ def recipe(tiny_model, **changes) -> dict:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"system": "magi2"}, "must name its system; known is magi1"),
+        ({"system": "magi2"}, "must name its system; known are magi1, animatediff"),
         ({"system": None}, "must name its system"),
         ({"vae": None}, "lacks vae.model"),
         ({"transformer": None}, "lacks transformer.model"),

@@ -7,16 +7,13 @@ import torch
 from goldens import golden_path, relative_error
 from safetensors.torch import load_file
 
-from animagic.checkpoints import load_strictly
+from animagic.checkpoints import from_original
 from animagic.systems.animatediff.pipeline import AnimateDiffPipeline
-from animagic.systems.animatediff.sparse import SparseControlNet
-from animagic.systems.animatediff.unet import AnimateDiffUNet
 
 
 def part(tensors: dict, prefix: str) -> dict:
-    """The float weights under a prefix, without the table of positions that no code reads."""
-    names = [name for name in tensors if name.startswith(prefix) and "pos_encoder" not in name and "out_t" not in name]
-    return {name.removeprefix(prefix): tensors[name].float() for name in names}
+    """The weights under a prefix."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix) and k != "unet.out_t601"}
 
 
 @pytest.fixture(scope="module", params=["rgb", "scribble"])
@@ -24,16 +21,10 @@ def golden(request):
     """(manifest, tensors, UNet, network) of one kind."""
     entry = json.loads(golden_path("animatediff", "manifest.json").read_text())[f"sparsectrl_{request.param}"]
     tensors = load_file(golden_path("animatediff", f"sparsectrl_{request.param}.safetensors"))
-    motion = entry["motion_module_kwargs"]
-    shared = {
-        "motion_num_attention_heads": motion["num_attention_heads"],
-        "motion_max_length": motion["temporal_position_encoding_max_len"],
-    }
-    unet = AnimateDiffUNet(**entry["config"], **shared).eval()
-    load_strictly(unet, part(tensors, "unet."), "UNet")
-    config = {name: value for name, value in entry["config"].items() if name != "sample_size"}
-    network = SparseControlNet(**config, **shared, **entry["sparse"]["kw"]).eval()
-    load_strictly(network, part(tensors, "sparse_controlnet."), "SparseCtrl")
+    config = {**entry["config"], "motion_module_kwargs": entry["motion_module_kwargs"]}
+    unet = from_original("animatediff", "unet", part(tensors, "unet."), config | {"version": entry["version"]})
+    weights = part(tensors, "sparse_controlnet.")
+    network = from_original("animatediff", "sparse_controlnet", weights, config | entry["sparse"]["kw"])
     return entry, tensors, unet, network
 
 
@@ -48,8 +39,7 @@ def test_the_unet_alone(golden):
 def test_the_pipeline(golden):
     entry, tensors, unet, network = golden
     sparse = entry["sparse"]
-    pipe = AnimateDiffPipeline(unet=unet)
-    made = pipe(
+    made = AnimateDiffPipeline(unet=unet)(
         prompt_embeds=tensors["in.text_uncond_then_cond"][1:],
         negative_prompt_embeds=tensors["in.text_uncond_then_cond"][:1],
         latents=tensors["in.noise"],

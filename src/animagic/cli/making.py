@@ -239,6 +239,17 @@ def _from_stdin(prompt: str) -> Any:
     return live
 
 
+def use_threads(count: int | None) -> None:
+    """Raises InputError. None: as many as PyTorch takes by itself."""
+    if count is None:
+        return
+    import torch
+
+    if count < 1:
+        raise InputError(f"threads must be at least 1, not {count}.")
+    torch.set_num_threads(count)
+
+
 def make(
     request: Any,
     output: str,
@@ -260,12 +271,7 @@ def make(
     from .. import requests
     from .progress import reporter
 
-    if threads is not None:
-        import torch
-
-        if threads < 1:
-            raise InputError(f"threads must be at least 1, not {threads}.")
-        torch.set_num_threads(threads)
+    use_threads(threads)
     budget = None
     if memory is not None:
         from ..doctor import parse_memory

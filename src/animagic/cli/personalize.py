@@ -90,6 +90,10 @@ def personalize(
 ) -> None:
     """Let a model learn a thing or a look from a few pictures; the result drops into the animated model."""
     from ..requests import loading
+
+    loading.be_quiet()  # before the networks are imported, which warn of what is not needed here
+
+    from ..personalizing import personalize as run
     from ..systems.animatediff.personalize import Personalisation, sheet_file, work_folder
 
     settings = Personalisation(
@@ -112,10 +116,6 @@ def personalize(
         seed=seed,
         save_every=save_every,
     )
-    loading.be_quiet()
-
-    from ..personalizing import personalize as run
-
     began = time.monotonic()
     try:
         with bar(quiet) as on_progress:

@@ -14,10 +14,14 @@ from .. import zoo
 from ..errors import CheckpointError, InputError
 from ..lora_files import find_lora_file
 from ..media import read_image, read_video
+from ..systems.animatediff.files import with_files
 from ..systems.animatediff.noise import FreeInit
+from ..systems.animatediff.pipeline import AnimateDiffPipeline
 from ..systems.animatediff.sampling import AnimateDiffSampling
 from ..timeline import Plan, WholeClip, build_scheduler
+from ..zoo.fitting import Fit
 from .job import Job
+from .loading import be_quiet, default_device, refusing
 from .request import Request, foreign
 
 
@@ -48,11 +52,39 @@ class AnimateDiffJob(Job):
         return files
 
     @classmethod
+    def load(cls, request: Request, device: str | None, allow_pickle: bool, fitted: Fit | None) -> Any:
+        be_quiet()
+        device = device or default_device()
+        with refusing(device):
+            dtype = zoo.dtype_on(request.model, device)
+        files: dict[str, Any] = {
+            "motion_module": request.motion_module,
+            "dreambooth": request.dreambooth,
+            "sparse_controlnet": request.controlnet,
+            "embeddings": request.embeddings,
+        }
+        if request.motion_module is not None and zoo.makes_pictures(request.model):
+            folder = zoo.folder_of(request.model)
+            pipe = AnimateDiffPipeline.from_published(folder, **files, torch_dtype=dtype, allow_pickle=allow_pickle)
+        else:
+            pipe = zoo.load(request.model, dtype=dtype)
+            if any(files.values()):
+                pipe = with_files(pipe, **files, allow_pickle=allow_pickle)
+        pipe.set_progress_bar_config(disable=True)
+        with refusing(device):
+            return pipe.to(device)
+
+    @classmethod
+    def settings_of(cls, request: Request) -> AnimateDiffSampling:
+        """Those of the model, without its weights. Raises InputError, CheckpointError."""
+        return AnimateDiffSampling.from_config(zoo.settings(request.model))
+
+    @classmethod
     def drawn_plan(cls, request: Request, kind: str | None) -> tuple[Plan, int]:
         if kind not in (None, "whole"):
             raise InputError(f"AnimateDiff has no plan {kind!r}; choose whole, or leave it out for its own.")
         try:
-            settings = _changed(AnimateDiffSampling.from_config(zoo.settings(request.model)), request)
+            settings = _changed(cls.settings_of(request), request)
             plan = settings.plan(settings.num_inference_steps, **_windows(request))
         except (AttributeError, TypeError) as error:
             raise CheckpointError(f"the settings of {request.model} cannot be understood: {error}.") from error

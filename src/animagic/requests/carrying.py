@@ -113,7 +113,7 @@ def generate(
 
     Args:
         output: where; the suffix chooses the format.
-        pipe: a loaded pipeline of the request's model, to save loading it; else it is loaded on `device`.
+        pipe: what `pipeline_for` gave for this model and its files, to save loading it; else it is loaded on `device`.
         contact_sheet: a PNG of evenly spaced frames, to look at.
         preview: a PNG that shows what is being made, renewed about every second, removed at the end.
         resume: keep the run in `<output>.resume`, and continue from it if it is there.

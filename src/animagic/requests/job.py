@@ -85,9 +85,11 @@ class Job(ABC):
         """Pieces of the video (`Chunk`, output_type "np") as they become clean. The arguments are the pipeline's."""
 
 
-_JOBS = {"magi1": "Magi1Job", "animatediff": "AnimateDiffJob"}
+_JOBS = {"magi1": ("magi1", "Magi1Job"), "animatediff": ("animatediff", "AnimateDiffJob")}
+_ORIGINAL_JOBS = _JOBS | {"animatediff": ("animatediff_yaml", "YamlJob")}
 
 
 def job_class(request: Request) -> type[Job]:
     """How the system of the request's model carries it out. Raises InputError, CheckpointError."""
-    return getattr(importlib.import_module(f".{request.system}", __package__), _JOBS[request.system])
+    module, name = (_ORIGINAL_JOBS if request.is_original else _JOBS)[request.system]
+    return getattr(importlib.import_module(f".{module}", __package__), name)

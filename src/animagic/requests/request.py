@@ -12,7 +12,8 @@ from typing import Any
 from .. import zoo
 from ..errors import InputError
 
-MAX_SEED = 2**63 - 1
+MAX_SEED = 2**64 - 1
+_YAML = (".yaml", ".yml")
 
 
 _LEAST = {
@@ -25,6 +26,7 @@ _LEAST = {
     "overlap": 0,
     "free_init": 0,
     "clip_skip": 0,
+    "entry": 0,
 }
 
 
@@ -49,7 +51,8 @@ class Request:
     None means: as the model does by itself. `endless`: the plan has no end, and `frames` says where it was stopped
     (None: not yet). `image` and `video` are paths; `prompts_at` maps chunk (MAGI-1) or frame (AnimateDiff) -> prompt,
     and `hand_over` says over how many chunks such a prompt takes over.
-    `model` may be an original configuration file (.json), with `settings` ("SECTION.FIELD=VALUE") in place of its own.
+    `model` may be an original configuration file, with `settings` in place of its own: of MAGI-1 (.json,
+    "SECTION.FIELD=VALUE") or of AnimateDiff (.yaml, "FIELD=VALUE"), whose `entry` (from 0) is then the model.
     `special_tokens` and `negative_special_tokens` are names of tokens, `special_token_file` has their table.
     `tiling`: the autoencoder works tile by tile, which takes less memory and changes pixels a little.
     `video_part` "first" is the published code's way with a clip: its first frames are gone on from, and not shown
@@ -91,7 +94,7 @@ class Request:
     )
     negative_special_tokens: tuple[str, ...] = field(default=(), metadata=_of("magi1", "--negative-tokens"))
     special_token_file: str | None = field(default=None, metadata=_of("magi1", "--special-tokens"))
-    settings: tuple[str, ...] = field(default=(), metadata=_of("magi1", "--set"))
+    settings: tuple[str, ...] = ()
     video_part: str | None = field(default=None, metadata=_of("magi1", "video_part"))
     motion_prompt: str | None = field(default=None, metadata=_of("animatediff"))
     motion_module: str | None = field(default=None, metadata=_of("animatediff"))
@@ -110,6 +113,7 @@ class Request:
     control_scale: float | None = field(default=None, metadata=_of("animatediff"))
     strength: float | None = field(default=None, metadata=_of("animatediff"))
     clip_skip: int | None = field(default=None, metadata=_of("animatediff"))
+    entry: int = field(default=0, metadata=_of("animatediff"))
 
     def __post_init__(self):
         if not self.prompt.strip():
@@ -128,7 +132,7 @@ class Request:
         if self.fps is not None and not 0 < self.fps <= 240:
             raise InputError(f"fps must lie between 0 and 240, not {self.fps:g}.")
         if not 0 <= self.seed <= MAX_SEED:
-            raise InputError(f"the seed must lie between 0 and 2^63 - 1, not {self.seed}.")
+            raise InputError(f"the seed must lie between 0 and 2^64 - 1, not {self.seed}.")
         if self.fit not in ("crop", "pad", "stretch"):
             raise InputError(f"fit {self.fit!r} is unknown; choose crop, pad or stretch.")
         for name, weight in [*self.loras.items(), *self.motion_loras.items()]:
@@ -148,12 +152,14 @@ class Request:
     @property
     def is_original(self) -> bool:
         """Whether the model is an original configuration file."""
-        return self.model.endswith(".json")
+        return self.model.endswith((".json", *_YAML))
 
     @property
     def system(self) -> str:
         """The system of the model. Raises InputError, CheckpointError."""
-        return "magi1" if self.is_original else zoo.system_of(self.model)
+        if self.is_original:
+            return "animatediff" if self.model.endswith(_YAML) else "magi1"
+        return zoo.system_of(self.model)
 
     def refuse_foreign(self) -> None:
         """Raises InputError for what models of another system have, and this one has not."""

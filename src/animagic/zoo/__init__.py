@@ -140,19 +140,37 @@ def _system(model: str | Path, index: dict[str, Any]) -> str:
     raise InputError(f"the model {model} is a {name}; known are models of {', '.join(SYSTEMS.values())}.")
 
 
+def makes_pictures(model: str | Path) -> bool:
+    """Whether a model is a plain Stable Diffusion, which needs a motion module. Raises InputError, CheckpointError."""
+    return _makes_pictures(_index(model))
+
+
+def _makes_pictures(index: dict[str, Any]) -> bool:
+    return index["_class_name"].startswith("StableDiffusion")
+
+
+def folder_of(model: str | Path) -> Path:
+    """The folder of a model, fetched from the hub if it is not here. Raises InputError, CheckpointError."""
+    from huggingface_hub import snapshot_download
+
+    source = resolve(model)
+    try:
+        return Path(source) if Path(source).is_dir() else Path(snapshot_download(source))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"the model {model} cannot be read: {str(error).splitlines()[0]}") from error
+
+
 def dtype_on(model: str | Path, device: str) -> torch.dtype:
     """What a model's weights are loaded as: bfloat16 on a GPU that has it if they are stored so, else float32.
 
     Raises: InputError, CheckpointError.
     """
     import torch
-    from huggingface_hub import snapshot_download
     from safetensors import SafetensorError, safe_open
 
     if not device.startswith("cuda") or not torch.cuda.is_bf16_supported():
         return torch.float32
-    source = resolve(model)
-    folder = Path(source) if Path(source).is_dir() else Path(snapshot_download(source))
+    folder = folder_of(model)
     kinds: set[str] = set()
     try:
         for file in sorted(file for part in ("transformer", "unet") for file in (folder / part).glob("*.safetensors")):
@@ -178,7 +196,7 @@ def load(model: str | Path = DEFAULT, task: str = "text", **arguments: Any) -> D
     import animagic
 
     index = _index(model, **{name: arguments[name] for name in HUB if name in arguments})
-    if index["_class_name"].startswith("StableDiffusion"):
+    if _makes_pictures(index):
         raise InputError(
             f"the model {model} makes pictures; give it a --motion-module to make videos "
             "(in Python: AnimateDiffPipeline.from_published)."

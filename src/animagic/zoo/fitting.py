@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from . import dtype_on, load, names, resolve
+from . import dtype_on, folder_of, load, names, resolve
 
 if TYPE_CHECKING:
     from ..systems.magi1.memory import Prediction, Techniques
@@ -58,10 +57,8 @@ def fit(
 
     if model.endswith(".json"):
         raise InputError(f"a budget of memory needs a model folder; make one from {model} with animagic convert.")
-    if model not in names() and not Path(resolve(model)).is_dir():
-        from huggingface_hub import snapshot_download
-
-        model = snapshot_download(model)
+    if model not in names():
+        model = str(folder_of(model))
     kind = torch.device(device).type
     dtype = dtype_on(model, device)
     speed = measure_speed(device, dtype)

@@ -18,9 +18,9 @@ from animagic.training.data import to_unit
 def recipe():
     """A recipe of tiny networks that are trained for two steps."""
     data = {"batch_size": 2, "height": 16, "width": 16}
-    training = {"steps": 2, "workers": 0, "log_every": 1, "warmup": 0, "decay": 1, "save_every": 1}
+    training = {"steps": 2, "workers": 0, "log_every": 1, "warmup": 0, "decay": 1, "save_every": 2}
     return {
-        "tokenizer": {"vocab_size": 600, "model_max_length": 12},
+        "tokenizer": {"vocab_size": 600, "model_max_length": 12, "captions": 40},
         "vae": {
             "model": {
                 "block_out_channels": [4, 8],
@@ -62,9 +62,10 @@ def recipe():
     }
 
 
-@pytest.fixture
-def tokenizer(recipe, tmp_path):
-    return images.start_tokenizer(recipe["tokenizer"], tmp_path / "tokenizer")
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    section = {"vocab_size": 1000, "model_max_length": 12, "captions": 400}
+    return images.start_tokenizer(section, tmp_path_factory.mktemp("base") / "tokenizer")
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ class TestTokenizer:
     def test_any_text_can_be_written(self, tokenizer):
         text = "a red ball, zürich 漢 😀"
         ids = tokenizer(text, truncation=False).input_ids
-        assert len(tokenizer) <= 600
+        assert len(tokenizer) <= 1000
         assert tokenizer.convert_ids_to_tokens([ids[0], ids[-1]]) == ["<|startoftext|>", "<|endoftext|>"]
         assert ids.count(tokenizer.unk_token_id) == 1  # the end alone: nothing is unknown
         assert tokenizer.tokenize("A red ball") == ["a</w>", "red</w>", "ball</w>"]
@@ -128,7 +129,7 @@ class TestTokenizer:
         encoder = images.start_model(recipe, tokenizer).text_encoder.eval()
         ids = images.tokenize(tokenizer, ["a red ball"])
         output = encoder(ids)
-        torch.testing.assert_close(output.pooler_output, output.last_hidden_state[:, 4])
+        torch.testing.assert_close(output.pooler_output, output.last_hidden_state[:, 4])  # begin, a, red, ball
 
 
 def test_latents_are_standardised_without_changing_what_is_decoded(vae):

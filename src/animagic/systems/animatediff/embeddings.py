@@ -59,7 +59,7 @@ class AnimateDiffEmbeddingMixin(TextualInversionLoaderMixin):
     tokenizer: Any
     text_encoder: Any
 
-    def load_textual_inversion(  # type: ignore[override]
+    def load_textual_inversion(
         self, source: str | Path, token: str | None = None, *, allow_pickle: bool = False
     ) -> str:
         """Teach the text encoders the word of an embedding.

@@ -6,7 +6,9 @@ UNet, or as a folder of diffusers. Nothing is fetched.
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +25,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from ...errors import CheckpointError, InputError
 from ...shards import Weights, open_file, read_json
 from .checkpoint import motion_name, original_names
+from .motion import MotionModule
 from .published import SD15, SDXL, VERSIONS, published_sampling, recognise, table_length
 from .sparse import SparseControlNet
 from .unet import AnimateDiffUNet
@@ -204,7 +207,7 @@ def build(cls: Any, config: Mapping[str, Any]) -> Any:
 def fill(network: Any, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Any:
     """The network, ready for inference, with its tensors, which must have been checked."""
     network.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
-    return network.to(dtype).eval()  # buffers, too
+    return network.eval()
 
 
 # ---- motion modules
@@ -223,8 +226,9 @@ class MotionFile:
     def check_base(self, unet: Any) -> None:
         """Raises CheckpointError if it was made for another kind of base, or does not fit in another way."""
         widths = list(unet.config.block_out_channels)
-        levels = [self._width(level) for level in range(len(widths) + 2)]
-        own = [width for width in levels if width is not None]
+        names = re.compile(r"down_blocks\.(\d+)\..*\.temporal_transformer\.(norm|proj_in)\.weight")
+        levels = {int(m[1]): t.shape[-1] for name, t in self.tensors.items() if (m := names.fullmatch(name))}
+        own = [levels[level] for level in sorted(levels)]
         if own and own != widths:
             made_for = {4: "Stable Diffusion 1.5", 3: "SDXL"}.get(len(own), "another base")
             raise CheckpointError(
@@ -233,10 +237,6 @@ class MotionFile:
             )
         expected = {name: tensor for name, tensor in unet.state_dict().items() if unet.is_motion(name)}
         check(expected, self.tensors, self.source)
-
-    def _width(self, level: int) -> int | None:
-        norm = self.tensors.get(f"down_blocks.{level}.motion_modules.0.temporal_transformer.norm.weight")
-        return None if norm is None else len(norm)
 
 
 def read_motion_module(
@@ -312,8 +312,6 @@ def load_sparse_controlnet(
 
 
 def _sparse_config(tensors: Mapping[str, Tensor], unet: AnimateDiffUNet, path: Path) -> dict[str, Any]:
-    import inspect
-
     embedding = "controlnet_cond_embedding."
     simple = f"{embedding}weight" in tensors
     first = tensors.get(f"{embedding}weight" if simple else f"{embedding}conv_in.weight")
@@ -377,13 +375,18 @@ def load_published(
     Raises: InputError, CheckpointError: one sentence that names the file, and the tensor if one does not fit.
     """
     model = PictureModel(base, config, allow_pickle)
+    for part in ("vae", "text_encoder"):
+        if part not in model.parts:
+            raise CheckpointError(f"{base} has no {part}; take a whole picture model as base, this one as dreambooth.")
     motion = None
     if motion_module is not None:
         motion = read_motion_module(motion_module, version=version, config=motion_config, allow_pickle=allow_pickle)
     overlay = None
     if dreambooth is not None:
         overlay = PictureModel(dreambooth, allow_pickle=allow_pickle)
-    parts: dict[str, Any] = {}
+    encoders = [part for part in model.parts if part.startswith("text_encoder") and tokenizer is FIND]
+    names = [encoder.replace("text_encoder", "tokenizer") for encoder in encoders]
+    parts: dict[str, Any] = {name: model.tokenizer(name) for name in names}
     for part in model.parts:
         network = model.network(part)
         source = overlay if overlay and part in overlay.parts else model
@@ -392,12 +395,6 @@ def load_published(
             parts[part] = _unet(network, source, motion, arguments, torch_dtype)
         else:
             parts[part] = fill(network, source.read(part, network), torch_dtype)
-        if part.startswith("text_encoder") and tokenizer is FIND:
-            name = part.replace("text_encoder", "tokenizer")
-            parts[name] = model.tokenizer(name)
-    for part in ("vae", "text_encoder"):
-        if part not in parts:
-            raise CheckpointError(f"{base} has no {part}; take a whole picture model as base, this one as dreambooth.")
     sampling = published_sampling(motion.version if motion else version, Path(motion_module or ""))
     unit = 2 ** (len(parts["vae"].config.block_out_channels) - 1)
     side = parts["unet"].config.sample_size
@@ -443,11 +440,10 @@ def with_files(
     if motion or overlay:
         arguments = motion.config if motion else {}
         parts["unet"] = _unet(unet, overlay, motion, arguments, dtype)
-    for part in overlay.parts if overlay else ():
-        own = parts.get(part)
-        if part != "unet" and own is not None:
-            fields = own.config.to_dict() if part.startswith("text_encoder") else own.config
-            network = build(type(own), fields)
+    if overlay:
+        for part in set(overlay.parts) & {name for name, own in parts.items() if own is not None} - {"unet"}:
+            own = parts[part]
+            network = build(type(own), own.config.to_dict() if part.startswith("text_encoder") else own.config)
             parts[part] = fill(network, overlay.read(part, network), own.dtype)
     made = type(pipe)(**parts, config=pipe.config.config)
     if sparse_controlnet is not None:
@@ -469,10 +465,26 @@ def _unet(
     made = build(AnimateDiffUNet, {**config, **arguments})
     if motion is not None:
         motion.check_base(made)
-        tensors = dict(motion.tensors)
+    tensors = source.read("unet", made) if source is not None else like.base_state_dict()
+    if motion is not None:
+        tensors |= motion.tensors
     elif isinstance(like, AnimateDiffUNet):
-        tensors = like.motion_state_dict()
+        tensors |= like.motion_state_dict()
     else:
-        tensors = AnimateDiffUNet.from_config({**config, **arguments}).motion_state_dict()
-    tensors |= like.base_state_dict() if source is None else source.read("unet", made)
+        tensors |= _new_motion_modules(made)
     return fill(made, tensors, dtype)
+
+
+def _new_motion_modules(unet: AnimateDiffUNet) -> dict[str, Tensor]:
+    """Begins the motion modules of a UNet that is on the meta device; returns their tensors."""
+    for motion in unet.modules():
+        for module in motion.modules() if isinstance(motion, MotionModule) else ():
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                setattr(module, name, nn.Parameter(torch.zeros_like(parameter, device="cpu")))
+            start: Any = getattr(module, "reset_parameters", None)
+            if start is not None:
+                start()
+        if isinstance(motion, MotionModule):
+            nn.init.zeros_(motion.temporal_transformer.proj_out.weight)
+            nn.init.zeros_(motion.temporal_transformer.proj_out.bias)
+    return unet.motion_state_dict()

@@ -245,7 +245,8 @@ def start_tokenizer(section: dict, folder: Path) -> Any:
     """The tokenizer in `folder`, made now if there is none: from captions, and the words of another one."""
     if not folder.exists():
         rng = np.random.default_rng(section.get("seed", 0))
-        texts = [tell(draw_scene(rng), rng) for tell in (caption, picture_caption) for _ in range(10_000)]
+        tellers = (caption, picture_caption)
+        texts = [tell(draw_scene(rng), rng) for tell in tellers for _ in range(section.get("captions", 20_000) // 2)]
         if section.get("words_of"):
             texts += [word for word in AutoTokenizer.from_pretrained(section["words_of"]).get_vocab() if word.isalpha()]
         build_tokenizer(texts, section["vocab_size"], section["model_max_length"]).save_pretrained(folder)

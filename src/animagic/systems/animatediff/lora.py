@@ -36,7 +36,8 @@ _PREFIXES = {f"{part}.": part for part in PARTS} | {
     "lora_te2_": "text_encoder_2",
     "base_model.model.": "unet",
 }
-# kohya's tool trains SDXL under Stability AI's names; diffusers renames their blocks, not what is in them.
+# kohya's tool trains SDXL under Stability AI's names; diffusers numbers their blocks anew, and leaves the words.
+_SDXL_BLOCKS = {"input_blocks_": "down_blocks_", "middle_block_": "mid_block_", "output_blocks_": "up_blocks_"}
 _SDXL_NAMES = {
     "in_layers_2": "conv1",
     "out_layers_3": "conv2",
@@ -46,6 +47,7 @@ _SDXL_NAMES = {
     "input_blocks_0_0": "conv_in",
     "time_embed_0": "time_embedding_linear_1",
     "time_embed_2": "time_embedding_linear_2",
+    "out_2": "conv_out",
     "label_emb_0_0": "add_embedding_linear_1",
     "label_emb_0_2": "add_embedding_linear_2",
 }
@@ -102,6 +104,8 @@ def _layer_finder(network: nn.Module) -> Callable[[str], str | None]:
         if "." not in name:  # kohya writes underscores for dots
             for old, new in _SDXL_NAMES.items():
                 name = re.sub(f"(^|_){old}$", rf"\1{new}", name)
+            for old, new in _SDXL_BLOCKS.items():
+                name = re.sub(f"^{old}", new, name)
             return flat.get(name) or flat.get(name.removeprefix("text_model_"))
         name = motion_name(name.replace(".processor.", "."))
         name = f"{name}.0" if name.endswith(".to_out") else name
@@ -264,8 +268,8 @@ class AnimateDiffLoraMixin(StableDiffusionXLLoraLoaderMixin):
             yield
         finally:
             if before:
-                self.delete_adapters([name for name in self._names() if name not in before])
                 self._use(active)
+                self.delete_adapters([name for name in self._names() if name not in before])
                 if disabled:
                     self.disable_lora()
             else:
@@ -277,7 +281,7 @@ class AnimateDiffLoraMixin(StableDiffusionXLLoraLoaderMixin):
             raise InputError(
                 "LoRAs are loaded: before saving, call unload_lora_weights(), and fuse_lora() before that to keep them."
             )
-        super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     # ---- how
 
@@ -297,8 +301,9 @@ class AnimateDiffLoraMixin(StableDiffusionXLLoraLoaderMixin):
         """The adapters in use with their weight in each part."""
         weights: dict[str, dict[str, float]] = {}
         for part, network in self._networks().items():
-            for layer in network.modules():
-                for name in layer.active_adapters if isinstance(layer, lora.LoraLayer) else ():
+            layers: list[Any] = [layer for layer in network.modules() if isinstance(layer, lora.LoraLayer)]
+            for layer in layers:
+                for name in layer.active_adapters:
                     if name in layer.lora_A:
                         trained = layer.lora_alpha[name] / layer.r[name]
                         weights.setdefault(name, {})[part] = layer.scaling[name] / trained
@@ -317,7 +322,7 @@ class AnimateDiffLoraMixin(StableDiffusionXLLoraLoaderMixin):
     def _read_lora(self, source: Any, allow_pickle: bool, **where: Any) -> tuple[Pairs, str]:
         """The changes that a file makes to each part, all of which fit, and how to call it in a message."""
         if isinstance(source, Mapping):
-            tensors, settings, what = dict(source), {}, "the LoRA"
+            tensors, settings, what = dict(source), dict[str, Any](), "the LoRA"
         else:
             path = find_lora_file(source, **where)
             what = f"the LoRA {path}"
@@ -359,11 +364,14 @@ class AnimateDiffLoraMixin(StableDiffusionXLLoraLoaderMixin):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)  # of a second adapter
             for part, changes in pairs.items():
-                settings = {f"{part}.{key}": value for key, value in peft_settings(changes).items()}
+                settings: dict[str, Any] = {f"{part}.{key}": value for key, value in peft_settings(changes).items()}
                 shared = {"adapter_name": name, "_pipeline": self, "low_cpu_mem_usage": True, "metadata": settings}
                 tensors = pack(changes, f"{part}.")
                 if part == "unet":
                     self.load_lora_into_unet(tensors, None, self._networks()[part], **shared)
-                else:
-                    self.load_lora_into_text_encoder(tensors, None, self._networks()[part], prefix=part, **shared)
+                    continue
+                # Of text encoders, diffusers knows some layers by peft's names, and all by its own.
+                for peft, own in ((".lora_A.", ".lora_linear_layer.down."), (".lora_B.", ".lora_linear_layer.up.")):
+                    tensors = {key.replace(peft, own): tensor for key, tensor in tensors.items()}
+                self.load_lora_into_text_encoder(tensors, None, self._networks()[part], prefix=part, **shared)
         return name

@@ -383,6 +383,7 @@ def personalize(
     pictures = read_pictures(settings)
     report("loading", 0, 1, {})
     pipe = load_base(source).to(PartialState().device)
+    report("loading", 1, 1, {})
     size = pipe.unet.config.sample_size * pipe.vae_scale_factor
     pixels = [picture.fitted(size) for picture in pictures]
     work = work_folder(output)

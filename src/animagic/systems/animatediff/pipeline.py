@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.loaders import TextualInversionLoaderMixin
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
@@ -19,6 +18,7 @@ from ...media.outputs import Chunk, in_form, to_bytes
 from ...timeline import Plan, Progress, Sampler, SchedulerSolver, Timeline, build_scheduler
 from ...timeline.resume import RunFolder
 from ...timeline.streaming import Interrupted, StreamingPipeline, Watch, kept_clean
+from .embeddings import AnimateDiffEmbeddingMixin
 from .lora import AnimateDiffLoraMixin
 from .noise import FreeInit, free_noise
 from .prompts import PromptEmbeds, TextEmbeds, encode_texts, travel
@@ -30,7 +30,7 @@ DECODED_TOGETHER = 16  # frames; more take memory and save no time
 
 
 class AnimateDiffPipeline(
-    StreamingPipeline, StableDiffusionMixin, TextualInversionLoaderMixin, AnimateDiffLoraMixin, DiffusionPipeline
+    StreamingPipeline, StableDiffusionMixin, AnimateDiffEmbeddingMixin, AnimateDiffLoraMixin, DiffusionPipeline
 ):
     """Text, image or video to video with AnimateDiff (arXiv 2307.04725).
 

@@ -5,44 +5,16 @@ The library honours a file as it is: a field either has its effect, or has none 
 
 from __future__ import annotations
 
-import difflib
 import json
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
+from ...fields import Field, nearest
 
 if TYPE_CHECKING:
     from .pipeline import Magi1Pipeline
-
-_NEEDED = object()
-
-
-@dataclass(frozen=True)
-class Field:
-    """A field of an original configuration file.
-
-    kind: int, float, bool or str; list[int] or list[float].
-    does: what is done with it, for the documentation.
-    default: what holds where a file leaves it out; without one, the file must have it.
-    only: the values that are honoured. instead: why others are not.
-    least: the smallest value.
-    """
-
-    kind: Any
-    does: str
-    default: Any = field(default=_NEEDED, kw_only=True)
-    only: tuple = field(default=(), kw_only=True)
-    instead: str = field(default="", kw_only=True)
-    least: float = field(default=-math.inf, kw_only=True)
-
-    @property
-    def needed(self) -> bool:
-        return self.default is _NEEDED
-
 
 _ONE_DEVICE = "this build runs on one device"
 _AS_PUBLISHED = "no published model has another value"
@@ -200,19 +172,19 @@ def check_config(given: Mapping[str, Any], source: str = "the configuration") ->
     """The configuration with the default of every field that it leaves out; raises InputError for what cannot be."""
     for section in given:
         if section not in FIELDS:
-            raise InputError(f"{source} has an unknown section {section!r}{_near(section, FIELDS)}")
+            raise InputError(f"{source} has an unknown section {section!r}{nearest(section, FIELDS)}")
     config: dict[str, dict[str, Any]] = {}
     for section, known in FIELDS.items():
         fields = given.get(section, {})
         for name in fields:
             if name not in known:
-                raise InputError(f"{source} has an unknown field {name!r} in {section}{_near(name, known)}")
+                raise InputError(f"{source} has an unknown field {name!r} in {section}{nearest(name, known)}")
         config[section] = {}
         for name, about in known.items():
             if name not in fields and about.needed:
                 raise InputError(f"{source} lacks {section}.{name}; add it to the file.")
             value = fields.get(name, about.default)
-            _check(value, about, f"{section}.{name}")
+            about.check(value, f"{section}.{name}")
             config[section][name] = list(value) if isinstance(value, list) else value
     runtime = config["runtime_config"]
     tables = {name: len(runtime[name]) for name in ("cfg_t_range", "prev_chunk_scales", "text_scales")}
@@ -315,52 +287,6 @@ def _tile_frames(fps: int, chunk_width: int) -> int:
     return 4 * (chunk_width if chunk_width % latent_frames == 1 else latent_frames)
 
 
-def _check(value: Any, about: Field, name: str) -> None:
-    """Raises InputError if a field cannot have this value."""
-    if not _is(value, about.kind):
-        raise InputError(f"{name} is {_spell(value)}; {_KINDS[about.kind]} is needed.")
-    if about.only and value not in about.only:
-        allowed = " or ".join(_spell(one) for one in about.only)
-        raise InputError(
-            f"{name} is {_spell(value)}, but {about.instead}; it can be {allowed} "
-            f"(--set {name}={_spell(about.only[0])})."
-        )
-    for one in value if isinstance(value, list) else [value]:
-        if isinstance(one, (int, float)) and not one >= about.least:
-            raise InputError(f"{name} is {_spell(value)}; {_spell(about.least)} is the least that it can be.")
-
-
-_KINDS: dict[Any, str] = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a text",
-    list[int]: "a list of whole numbers",
-    list[float]: "a list of numbers",
-}
-
-
-def _is(value: Any, kind: Any) -> bool:
-    if kind in (list[int], list[float]):
-        return isinstance(value, list) and all(_is(one, int if kind == list[int] else float) for one in value)
-    if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return type(value) is kind  # a bool is no int
-
-
-def _spell(value: Any) -> str:
-    """As it stands in a JSON file, shortened."""
-    text = value if isinstance(value, str) and value else json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}."
-
-
 def _parse(setting: str) -> tuple[str, str, Any]:
     """ "SECTION.FIELD=VALUE" to its three parts; the value is JSON, or a bare text where the field is one."""
     path, equals, text = setting.partition("=")
@@ -368,12 +294,12 @@ def _parse(setting: str) -> tuple[str, str, Any]:
     if not equals or not dot:
         raise InputError(f"{setting!r} is not understood; write SECTION.FIELD=VALUE, as in engine_config.cp_size=1.")
     if section not in FIELDS:
-        raise InputError(f"{setting!r} names an unknown section{_near(section, FIELDS)}")
+        raise InputError(f"{setting!r} names an unknown section{nearest(section, FIELDS)}")
     if name not in FIELDS[section]:
-        raise InputError(f"{setting!r} names an unknown field of {section}{_near(name, FIELDS[section])}")
+        raise InputError(f"{setting!r} names an unknown field of {section}{nearest(name, FIELDS[section])}")
     if FIELDS[section][name].kind is str:
         return section, name, text.strip().strip("\"'")
     try:
         return section, name, json.loads(text)
     except ValueError:
-        raise InputError(f"{setting!r} is not understood; {_KINDS[FIELDS[section][name].kind]} is needed.") from None
+        raise InputError(f"{setting!r} is not understood; {FIELDS[section][name].needs} is needed.") from None
