@@ -139,7 +139,7 @@ def help_of(command: str, capsys, monkeypatch) -> set[str]:
     capsys.readouterr()
     assert run_command([command, "--help"]) == 0
     text = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
-    return set(re.findall(r"(?<![\w-])--[a-z][a-z_-]*", text)) - {"--help"}
+    return set(re.findall(r"(?<![\w-])--[A-Za-z][a-z_-]*", text)) - {"--help"}
 
 
 @pytest.mark.parametrize(

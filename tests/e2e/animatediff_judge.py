@@ -5,19 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
-from judge import judge, thing_pixels
+from judge import thing_pixels
 from scipy import ndimage
 
-from animagic.synthetic import MOTIONS, Scene, render, sample_scene
+from animagic.synthetic import render, sample_scene
 from animagic.synthetic.looks import LOOKS, apply_look
 
 STYLES = ("plain", *LOOKS, "noise")
 MARGIN = 5  # pixels of bare paper around a watercolour
 SHEET_RED, SHEET_BLUE, INK_RED, INK_BLUE = 22.0, 132.0, 226.0, 255.0  # of a blueprint
-KINDS = tuple(dict.fromkeys(name.replace("slides", "moves").replace("rolls", "moves") for name in MOTIONS))
-"""Of motion, as far as it can be seen in every look: what rolls is not told from what slides."""
 
 
 # ---- look ------------------------------------------------------------------------------------------------
@@ -38,11 +37,12 @@ def style_features(frames: np.ndarray) -> np.ndarray:
 
 
 def nothing(rng: np.random.Generator) -> np.ndarray:
-    """A frame that shows nothing: noise of any colour, contrast and coarseness, (1, 64, 64, 3)."""
+    """A frame that shows nothing: noise of any colour, contrast and coarseness, or one flat colour, (64, 64, 3)."""
     noise = rng.standard_normal((64, 64, 3))
     noise = ndimage.gaussian_filter(noise, (*[rng.choice((0.0, 0.7, 1.5, 4.0))] * 2, 0))
-    frame = rng.uniform(60, 200, 3) + noise / noise.std() * rng.uniform(15, 60)
-    return np.rint(frame.clip(0, 255)).astype(np.uint8)[None]
+    contrast = rng.choice((0.0, 15.0, 30.0, 60.0))
+    frame = rng.uniform(0, 255) + rng.uniform(-40, 40, 3) + noise / noise.std() * contrast
+    return np.rint(frame.clip(0, 255)).astype(np.uint8)
 
 
 def drawn_frames(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +51,7 @@ def drawn_frames(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     frames, styles = [], np.arange(count) % len(STYLES)
     for style in styles:
         if STYLES[style] == "noise":
-            frames.append(nothing(rng)[0])
+            frames.append(nothing(rng))
             continue
         frame = render(sample_scene(rng), 1, start=int(rng.integers(48)))
         if STYLES[style] in LOOKS:
@@ -118,7 +118,7 @@ PLAIN_AGAIN: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def kind_of(motion: str) -> str:
-    """One of KINDS for a motion of the studio."""
+    """A motion of the studio as far as it can be seen in every look: what rolls is not told from what slides."""
     return motion.replace("slides", "moves").replace("rolls", "moves")
 
 
@@ -162,7 +162,7 @@ def _warp(picture: np.ndarray, motion: np.ndarray) -> np.ndarray:
     right, down, growth, turn = motion
     middle = (np.array(picture.shape) - 1) / 2
     inverse = np.array([[1 - growth, -turn], [turn, 1 - growth]])  # rows: y, x
-    offset = middle - inverse @ (middle + (down, right))
+    offset = middle - inverse @ (middle + np.array([down, right]))
     return ndimage.affine_transform(picture, inverse, offset, order=1, mode="nearest")
 
 
@@ -190,7 +190,7 @@ def _step(before: np.ndarray, after: np.ndarray, rounds: int = 9) -> np.ndarray:
 def camera_motion(frames: np.ndarray) -> np.ndarray:
     """Median motion of the whole picture from frame to frame: (right, down in pixels, growth, turn clockwise)."""
     grey = frames.astype(np.float64).mean(-1)
-    return np.median([_step(a, b) for a, b in zip(grey[:-1], grey[1:], strict=True)], axis=0)
+    return np.median([_step(a, b) for a, b in pairwise(grey)], axis=0)
 
 
 def camera_move(frames: np.ndarray, slowest: float = 0.25) -> str:

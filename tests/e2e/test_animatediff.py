@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from animagic import requests
-from animagic.media import VideoWriter, probe, read_image, resize, write_image
+from animagic.media import VideoWriter, probe, read_image, read_metadata, resize, write_image
 from animagic.requests import Request
 
 FRAMES = 8
@@ -149,6 +149,10 @@ def test_the_less_strength_the_more_is_left_of_what_was_given(pixels, picture, c
     made = {strength: pixels(f"--{given}", file, "--strength", strength, "--steps", 10) for strength in (0.1, 1)}
     assert len(made[1]) == (FRAMES if given == "image" else 6)
     original = resize(read_image(picture)[None] if given == "image" else frames_of(clip), 32, 32, "crop").astype(int)
+    usual = pixels(f"--{given}", file, "--steps", 10)
+    stored = read_metadata("pixels/")
+    assert (stored["request"]["strength"], stored["plan"]["num_steps"]) == (0.8, 8)
+    assert np.array_equal(usual, pixels(f"--{given}", file, "--steps", 10, "--strength", 0.8))
     assert np.abs(made[0.1] - original).mean() < np.abs(made[1] - original).mean()
 
 

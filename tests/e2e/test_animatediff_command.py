@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,7 +19,14 @@ from animagic.requests.animatediff_yaml import requests_of
 sys.path.append(str(Path(__file__).parents[1] / "systems" / "animatediff"))
 from published_files import UNET, VAE, motion_module, original, picture_model, save, with_positions, write_folder
 
-SIDE = 64
+SIDE = 32
+# As much smaller as that of Stable Diffusion: scribbles are made smaller by the network itself, to that size.
+VAE_8X = {
+    **VAE,
+    "block_out_channels": (32,) * 4,
+    "down_block_types": VAE["down_block_types"] * 2,
+    "up_block_types": VAE["up_block_types"] * 2,
+}
 MODULE = {
     "num_attention_heads": 8,
     "num_transformer_block": 1,
@@ -112,12 +120,10 @@ def repository(tmp_path_factory, make_moving_clip) -> Path:
 
     root = tmp_path_factory.mktemp("AnimateDiff")
     models = root / "models"
-    four = {"block_out_channels": (32,) * 4, "down_block_types": VAE["down_block_types"] * 2,
-            "up_block_types": VAE["up_block_types"] * 2}  # fmt: skip
     for seed, where in ((0, "base"), (1, "dreambooth")):
         parts = picture_model(seed)
         torch.manual_seed(seed)
-        parts["vae"] = AutoencoderKL(**{**VAE, **four}).eval()
+        parts["vae"] = AutoencoderKL(**VAE_8X).eval()
         if where == "base":
             write_folder(models / "StableDiffusion" / "stable-diffusion-v1-5", parts)
         else:
@@ -131,7 +137,9 @@ def repository(tmp_path_factory, make_moving_clip) -> Path:
     spatial = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
     save(attention_lora([spatial]), root / ADAPTER["adapter_lora_path"])
     kohya = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_v"
-    lora = {"lora_down.weight": torch.ones(1, 32), "lora_up.weight": torch.ones(32, 1), "alpha": torch.tensor(0.25)}
+    draw = torch.Generator().manual_seed(9)
+    down, up = torch.randn(1, 32, generator=draw), torch.randn(32, 1, generator=draw)
+    lora = {"lora_down.weight": down, "lora_up.weight": up, "alpha": torch.tensor(0.25)}
     save({f"{kohya}.{name}": tensor for name, tensor in lora.items()}, models / "DreamBooth_LoRA" / "lora.safetensors")
     unet = AnimateDiffUNet(**UNET, motion_num_attention_heads=8)
     for kind in ("rgb", "scribble"):
@@ -198,26 +206,40 @@ def test_a_file_becomes_videos(animate, frames_of, name):
     assert ran.code == 0, ran
     told = json.loads(ran.out)
     assert [video["seed"] for video in told["videos"]] == [3, 2**63 + 5]
-    assert sorted(path.name for path in Path("out").iterdir()) == ["0-a-red-ball.mp4", "1-a-ball-rolls.mp4", "sheet.png"]
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        "0-a-red-ball.mp4",
+        "1-a-ball-rolls.mp4",
+        "sheet.png",
+    ]
     for video in told["videos"]:
         assert (video["frames"], video["width"], video["height"], video["fps"]) == (2, SIDE, SIDE, 8)
         assert frames_of(video["output"]).shape == (2, SIDE, SIDE, 3)
-    assert probe(told["contact_sheet"])["width"] > 2 * SIDE
+    assert probe(told["contact_sheet"])["width"] >= 2 * SIDE
 
 
 # The numbers
 
 
+@pytest.fixture(scope="module")
+def made() -> dict[str, np.ndarray]:
+    """What `first_frames` has made without settings."""
+    return {}
+
+
 @pytest.fixture
-def first_frames(write, monkeypatch, tmp_path):
+def first_frames(write, made, tmp_path):
     """The frames of the first video that an entry makes, without the losses of a film."""
 
     def first_frames(fields: dict, *settings: str) -> np.ndarray:
-        monkeypatch.chdir(tmp_path)
+        name = repr(fields)
+        if not settings and name in made:
+            return made[name]
         sizes = ["--L=2", f"--W={SIDE}", f"--H={SIDE}"]
         request = requests_of(write(fields), [*sizes, *settings])[0]
-        requests.generate(request, tmp_path / "frames", device="cpu", allow_pickle=True)
-        return np.stack(list(iter_video(tmp_path / "frames")))
+        requests.generate(request, f"{tmp_path}/frames/", device="cpu", allow_pickle=True)
+        frames = np.stack(list(iter_video(f"{tmp_path}/frames/")))
+        shutil.rmtree(tmp_path / "frames")
+        return frames if settings else made.setdefault(name, frames)
 
     return first_frames
 
@@ -228,7 +250,7 @@ def changed(a: np.ndarray, b: np.ndarray) -> bool:
 
 def test_the_weights_are_those_that_the_original_puts_together(first_frames, repository):
     """Motion module, DreamBooth, and every LoRA as weight += scale * up @ down, whatever alpha its file has."""
-    from diffusers import DDIMScheduler
+    from diffusers import AutoencoderKL, DDIMScheduler
     from safetensors.torch import load_file
     from transformers import CLIPTokenizer
 
@@ -256,11 +278,7 @@ def test_the_weights_are_those_that_the_original_puts_together(first_frames, rep
     change = 0.6 * tensors[f"{kohya}.lora_up.weight"] @ tensors[f"{kohya}.lora_down.weight"]
     weights["down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_v.weight"] += change
     torch.manual_seed(1)
-    four = {"block_out_channels": (32,) * 4, "down_block_types": VAE["down_block_types"] * 2,
-            "up_block_types": VAE["up_block_types"] * 2}  # fmt: skip
-    from diffusers import AutoencoderKL
-
-    vae = AutoencoderKL(**{**VAE, **four}).eval()
+    vae = AutoencoderKL(**VAE_8X).eval()
     tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer")
     pipe = AnimateDiffPipeline(unet.eval(), vae, parts["text_encoder"], tokenizer, DDIMScheduler(**NOISE))
     expected = pipe(
@@ -313,7 +331,9 @@ def test_every_field_counts(first_frames, setting):
 )
 def test_the_inference_config_counts(first_frames, repository, field, value):
     config = inference("v3")
-    section = next(s for s in (*config.values(), config["unet_additional_kwargs"]["motion_module_kwargs"]) if field in s)
+    section = next(
+        s for s in (*config.values(), config["unet_additional_kwargs"]["motion_module_kwargs"]) if field in s
+    )
     section[field] = value
     (repository / "configs" / "inference" / "other.yaml").write_text(yaml.safe_dump(config))
     other = "inference_config=configs/inference/other.yaml"
@@ -330,6 +350,14 @@ def test_the_pictures_count(first_frames, kind, setting):
     assert changed(first_frames(fields), first_frames(fields, setting))
 
 
+def test_half_precision(write):
+    from animagic.systems.animatediff.original import read_entries
+
+    pipe = read_entries(write(entry("v3", sparse("rgb"))))[0].load(torch.float16, allow_pickle=True)
+    for part in ("unet", "vae", "text_encoder", "sparse_controlnet"):
+        assert {tensor.dtype for tensor in getattr(pipe, part).parameters()} == {torch.float16}, part
+
+
 # What comes out
 
 
@@ -341,7 +369,20 @@ def test_entries_and_options(animate, write, run, repository, monkeypatch):
     words = ("--set", "1.inference_config=configs/inference/inference-v2.yaml", "--format", "gif", "--without-xformers")
     base = ("--pretrained-model-path", "models/StableDiffusion/stable-diffusion-v1-5", "--fp32", "--device", "cpu")
     ran = run(
-        "animatediff", "--config", config, "--L", 4, "--H", 32, "--W", SIDE, "--allow-pickle", *words, *base, "--threads", 1
+        "animatediff",
+        "--config",
+        config,
+        "--L",
+        4,
+        "--H",
+        16,
+        "--W",
+        SIDE,
+        "--allow-pickle",
+        *words,
+        *base,
+        "--threads",
+        1,
     )
     assert ran.code == 0, ran
     folder = next(Path("samples").iterdir())
@@ -352,7 +393,7 @@ def test_entries_and_options(animate, write, run, repository, monkeypatch):
     assert "seed 5\n" in ran.err
     stored = read_metadata(folder / "1-a-red-ball.gif")["request"]
     assert f"seed {stored['seed']}\n" in ran.err
-    assert (stored["model"], stored["entry"], stored["frames"], stored["height"]) == (str(config), 1, 4, 32)
+    assert (stored["model"], stored["entry"], stored["frames"], stored["height"]) == (str(config), 1, 4, 16)
 
 
 def test_it_can_be_made_again(animate, run, repository):
@@ -424,7 +465,10 @@ def test_a_prompt_of_ones_own(run, write):
     [
         ({"motion_module": "models/none.ckpt"}, ["entry 1 of", "motion_module is models/none.ckpt", "no such file"]),
         ({"dreambooth_path": "x.safetensors"}, ["entry 1 of", "dreambooth_path"]),
-        ({"motion_module_lora_configs": [{"path": "x.ckpt", "alpha": 1}]}, ["motion_module_lora_configs[0].path is x.ckpt"]),
+        (
+            {"motion_module_lora_configs": [{"path": "x.ckpt", "alpha": 1}]},
+            ["motion_module_lora_configs[0].path is x.ckpt"],
+        ),
         ({**sparse("rgb"), "controlnet_images": ["a.png", "b.png"]}, ["controlnet_images[0] is a.png"]),
         ({"n_prompt": ["a", "b", "c"]}, ["entry 1 of", "n_prompt has 3", "prompt has 2"]),
         ({"guidance": 3}, ["entry 1 of", "unknown field 'guidance'", "did you mean guidance_scale?"]),
@@ -453,7 +497,9 @@ def test_pickles_need_leave(run, write):
 
 
 def test_the_picture_model_must_be_there(animate):
-    animate(entry("v3"), words=["--pretrained-model-path", "models/none/sd"]).refused("models/none/sd", "no picture model")
+    animate(entry("v3"), words=["--pretrained-model-path", "models/none/sd"]).refused(
+        "models/none/sd", "no picture model"
+    )
     ran = animate(entry("v3"), words=["--pretrained-model-path", "runwayml/none"])
     ran.refused("runwayml/none is not here, and it cannot be fetched", "--pretrained-model-path")
 
@@ -469,7 +515,7 @@ def test_the_picture_model_must_be_there(animate):
         (["--set", "steps"], ["FIELD=VALUE"]),
         (["--device", "toaster"], ["toaster cannot be used here"]),
         (["--L", 0], ["--L is 0", "1 is the least"]),
-        (["--W", 30], ["30x64 is not possible", "multiples of 8"]),
+        (["--W", 30], ["30x32 is not possible", "multiples of 8"]),
     ],
 )
 def test_what_the_command_refuses(animate, words, says):

@@ -110,9 +110,8 @@ def test_interrupted_and_resumed(learn, start, pictures, tiny_picture_model, tmp
         "personalize", "pictures", "--model", tiny_picture_model, "--steps", 4000, "-o", "x.safetensors", *words
     )
     kept = tmp_path / "x.safetensors.unfinished"
-    for _ in range(600):
-        if (kept / "state.pt").exists():
-            break
+    until = time.monotonic() + 600  # a busy machine takes minutes to import PyTorch
+    while not (kept / "state.pt").exists() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)

@@ -3,6 +3,7 @@ for v1 (norms over all frames together), v2 (a motion module in the middle) and 
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,10 +21,9 @@ SINGLE, TRAJECTORY = 1e-4, 1e-3
 VERSIONS_TESTED = ("v1", "v2", "v3")
 
 
-@pytest.fixture(scope="module", params=VERSIONS_TESTED)
-def golden(request):
+def read_golden(version):
     """Configuration, everything but weights, and the UNet, of a version."""
-    name = f"animatediff_{request.param}"
+    name = f"animatediff_{version}"
     entry = json.loads(golden_path("animatediff", "manifest.json").read_text())[name]
     tensors = load_file(golden_path("animatediff", f"{name}.safetensors"))
     prefix, output = "unet.", "unet.out_t601"
@@ -34,6 +34,11 @@ def golden(request):
         "motion_module_kwargs": entry["motion_module_kwargs"],
     }
     return entry, tensors, from_original("animatediff", "unet", weights, config)
+
+
+@pytest.fixture(scope="module", params=VERSIONS_TESTED)
+def golden(request):
+    return read_golden(request.param)
 
 
 def test_one_forward(golden):
@@ -99,3 +104,22 @@ def test_names_and_shapes_at_full_size(version):
     shapes = {name: list(tensor.shape) for name, tensor in unet.motion_state_dict().items()}
     assert shapes == published[f"motion_module_{version}"]
     assert {n: list(t.shape) for n, t in unet.base_state_dict().items()} == published["sd15_unet_inflated"]
+
+
+@pytest.mark.parametrize("version", ["v2", "v3"])
+def test_diffusers_on_the_same_weights(version, monkeypatch):
+    """Its motion modules take their norms over all frames together; with that mended it has the same numbers. (With
+    these small networks it also has another number of groups there.)"""
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
+    from diffusers_unet import diffusers_unet
+
+    entry, tensors, unet = read_golden(version)
+    noise, text = tensors["in.noise"].repeat(2, 1, 1, 1, 1), tensors["in.text_uncond_then_cond"]
+    per_frame = text.repeat_interleave(entry["frames"], dim=0)
+    errors = {}
+    for as_original in (False, True):
+        with torch.no_grad():
+            predicted = diffusers_unet(unet, as_original)(noise, 601, per_frame).sample
+        errors[as_original] = relative_error(predicted, tensors["unet.out_t601"])
+    assert errors[True] <= SINGLE
+    assert errors[False] > 0.1  # if not: diffusers has changed, and docs/animatediff-weights.md with it

@@ -1,5 +1,7 @@
 """The camera moves: a cross that is drawn moves the way the camera's name says."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -95,7 +97,7 @@ def test_things_keep_their_shape_whatever_the_size(move, height, width):
 def test_every_frame_is_of_its_own_time_and_the_clip_is_left_alone(cross, move):
     before = cross.copy()
     seen = move_camera(cross, move, OUT, OUT)
-    assert all((a != b).any() for a, b in zip(seen, seen[1:], strict=False))
+    assert all((a != b).any() for a, b in itertools.pairwise(seen))
     # Things move on while the camera does.
     cross[3] = 0
     assert not move_camera(cross, move, OUT, OUT)[3].any()

@@ -8,7 +8,7 @@ import torch
 
 from animagic import InputError
 from animagic.media.outputs import Chunk, VideoOutput
-from animagic.timeline import Progress, Sampler, SigmaSolver, Timeline, WholeClip
+from animagic.timeline import FlowEuler, Progress, Sampler, Timeline, WholeClip
 from animagic.timeline.resume import RunFolder
 from animagic.timeline.streaming import Interrupted, StreamingPipeline, Watch, kept_clean
 
@@ -89,7 +89,7 @@ class TestCall:
 
 def make(pipe=None, **watch) -> Sampler:
     """A run of a clip whose noise is 1 everywhere; the network says how large it finds the latents."""
-    solver = SigmaSolver(torch.linspace(0, 1, STEPS + 1))
+    solver = FlowEuler(torch.linspace(0, 1, STEPS + 1))
     timeline = Timeline(lambda frames: torch.ones(1, 1, len(frames), 2, 2))
     sampler = Sampler(WholeClip(FRAMES, STEPS), lambda latents, window: 0.5 * latents + 0.1, solver, timeline)
     sampler.on_step = Watch(

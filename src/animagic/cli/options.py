@@ -87,7 +87,8 @@ Control = Annotated[
 ControlNet = Annotated[str | None, _of_animatediff("The network that reads --control: a folder or file.")]
 ControlScale = Annotated[float | None, _of_animatediff("How strongly --control is followed; default: 1.")]
 Strength = Annotated[
-    float | None, _of_animatediff("How far --image or --video is left behind, above 0 and at most 1: anew.")
+    float | None,
+    _of_animatediff("How far --image or --video is left behind, above 0 and at most 1 (anew); default: 0.8."),
 ]
 ClipSkip = Annotated[int | None, _of_animatediff("Last layers of the text encoder to leave out.")]
 

@@ -27,34 +27,75 @@ def bytes_written() -> Iterator[Callable[[Any], None]]:
 
 @app.command()
 def convert(
-    source: Annotated[str, typer.Argument(help="Folder of a published MAGI-1 transformer, or its configuration.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="MAGI-1: folder of a published transformer, or its configuration. AnimateDiff: motion module."
+        ),
+    ],
     output: Annotated[str, typer.Option("--output", "-o", help="The pipeline folder to write.")],
     config: Annotated[
-        str | None, typer.Option(help="The original configuration (JSON); default: recognised from the weights.")
+        str | None,
+        typer.Option(
+            help="MAGI-1: the original configuration (JSON); AnimateDiff: folder of what a single file lacks."
+        ),
     ] = None,
-    vae: Annotated[str | None, typer.Option(help="Folder of the autoencoder, or none; default: looked for.")] = None,
-    t5: Annotated[str | None, typer.Option(help="Folder of the text encoder, or none; default: looked for.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="AnimateDiff: the picture model, a folder of diffusers or a single file.")
+    ] = None,
+    dreambooth: Annotated[
+        str | None, typer.Option(help="AnimateDiff: a personalised picture model in place of the base's parts.")
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="AnimateDiff: v1, v2, v3 or sdxl; default: recognised from the motion module.")
+    ] = None,
+    vae: Annotated[
+        str | None, typer.Option(help="MAGI-1: folder of the autoencoder, or none; default: looked for.")
+    ] = None,
+    t5: Annotated[
+        str | None, typer.Option(help="MAGI-1: folder of the text encoder, or none; default: looked for.")
+    ] = None,
     special_tokens: Annotated[
-        str | None, typer.Option(help="special_tokens.npz, or none; default: looked for.")
+        str | None, typer.Option(help="MAGI-1: special_tokens.npz, or none; default: looked for.")
     ] = None,
     allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Read the text encoder from pickles, tensors only.")
+        bool, typer.Option("--allow-pickle", help="Read pickles (.ckpt, .bin), tensors only.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Turn the published files of MAGI-1 into a folder that every command can load."""
+    """Turn published files into a folder that every command can load."""
     from dataclasses import asdict
-
-    from ..systems.magi1.conversion import convert as run
+    from pathlib import Path
 
     places = {"vae": vae, "t5": t5, "special_tokens": special_tokens}
-    given: dict[str, Any] = {k: None if v == "none" else v for k, v in places.items() if v is not None}
-    with bytes_written() as on_written:
-        result = run(source, output, config=config, allow_pickle=allow_pickle, on_written=on_written, **given)
+    own: dict[str, Any] = {"base": base, "dreambooth": dreambooth, "version": version}
+    is_motion_module = Path(source).suffix in (".ckpt", ".safetensors", ".pt", ".pth", ".bin")
+    if is_motion_module and base is None:
+        raise InputError(
+            f"{source} is taken for a motion module; give the picture model that it is to animate as --base."
+        )
+    for name, value in (places if is_motion_module else own).items():
+        if value is not None:
+            other = "AnimateDiff" if is_motion_module else "MAGI-1"
+            raise InputError(f"--{name.replace('_', '-')} has no meaning for {other}; leave it out.")
+    result: Any
+    if is_motion_module:
+        from ..requests.loading import be_quiet
+        from ..systems.animatediff.conversion import convert as join
+
+        be_quiet()
+        result = join(source, output, config=config, allow_pickle=allow_pickle, **own)
+    else:
+        from ..systems.magi1.conversion import convert as run
+
+        given: dict[str, Any] = {k: None if v == "none" else v for k, v in places.items() if v is not None}
+        with bytes_written() as on_written:
+            result = run(source, output, config=config, allow_pickle=allow_pickle, on_written=on_written, **given)
     if as_json:
         print_json(asdict(result))
         return
-    kind = "" if result.model is None else f"{result.model}: "
+    model = getattr(result, "model", None)
+    kind = "" if model is None else f"{model}: "
     say(f"{kind}{', '.join(result.parts)}; {result.bytes / 1e9:.2f} GB in {result.seconds:.1f} s")
     print(result.output)
 

@@ -33,10 +33,11 @@ class VideoOutput(BaseOutput):
         """Write the first video to a file; the suffix chooses the format. Raises MediaError."""
         from .writing import VideoWriter
 
-        if isinstance(self.frames, torch.Tensor) and self.frames.shape[2] != 3:
-            raise InputError("latents cannot be saved as a video; ask for output_type pil, np or pt.")
         if not len(self.frames) or not len(self.frames[0]):
             raise InputError("there are no frames to save: the run was interrupted before any was final.")
+        # Three latent frames look like colours, but pixels are never negative.
+        if isinstance(self.frames, torch.Tensor) and (self.frames.shape[2] != 3 or self.frames.min() < 0):
+            raise InputError("latents cannot be saved as a video; ask for output_type pil, np or pt.")
         frames = to_bytes(self.frames[0])
         with VideoWriter(path, fps=self.fps, metadata=metadata) as writer:
             writer.write(frames)

@@ -24,6 +24,9 @@ from .job import Job
 from .loading import be_quiet, default_device, refusing
 from .request import Request, foreign
 
+STRENGTH = 0.8
+"""How far a picture or clip is left behind if the request does not say it."""
+
 
 class AnimateDiffJob(Job):
     """A request for words, a picture or a clip to video with AnimateDiff."""
@@ -98,7 +101,8 @@ class AnimateDiffJob(Job):
         if request.video is not None:
             self.clip = read_video(request.video, fps=self.fps, max_frames=request.frames).frames
         frames = request.frames or (pipe.sampling.num_frames if self.clip is None else len(self.clip))
-        self.request = replace(request, frames=frames)
+        begun = self.image is not None or self.clip is not None
+        self.request = replace(request, frames=frames, strength=request.strength or (STRENGTH if begun else None))
         self.height = request.height or pipe.sampling.height
         self.width = request.width or pipe.sampling.width
         pipe.check_size(self.height, self.width)
@@ -107,9 +111,7 @@ class AnimateDiffJob(Job):
             raise InputError(f"the model {request.model} has no network that reads --control; give a --controlnet.")
 
     def plan(self) -> Plan:
-        strength = {} if self.request.strength is None else {"strength": self.request.strength}
-        sizes = _sizes(self.request)
-        return self.pipe.plan(sizes.pop("num_frames"), **sizes, **_windows(self.request), **strength)
+        return self.pipe.plan(**_sizes(self.request), **_windows(self.request), strength=self.request.strength or 1.0)
 
     @contextlib.contextmanager
     def adapted(self, allow_pickle: bool) -> Iterator[None]:
@@ -135,8 +137,6 @@ class AnimateDiffJob(Job):
             controls = {"control_images": list(self.pictures.values()), "control_indexes": list(self.pictures)}
             if request.control_scale is not None:
                 controls["control_scale"] = request.control_scale
-        if request.strength is not None:
-            controls["strength"] = request.strength
         return self.pipe.stream(
             request.prompt,
             motion_prompt=request.motion_prompt,
@@ -144,6 +144,7 @@ class AnimateDiffJob(Job):
             prompts_at=request.prompts_at,
             image=self.image,
             video=self.clip,
+            strength=request.strength or 1.0,
             height=self.height,
             width=self.width,
             **_sizes(request),

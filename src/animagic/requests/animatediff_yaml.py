@@ -14,7 +14,6 @@ import torch
 
 from ..errors import InputError, MediaError
 from ..media import contact_sheet, iter_video, probe, read_metadata, resize, write_image
-from ..media.files import check_writable
 from ..systems.animatediff.original import Entry, normalised, read_entries
 from ..systems.animatediff.sampling import AnimateDiffSampling
 from .animatediff import AnimateDiffJob
@@ -150,21 +149,24 @@ def generate_all(
             f"{there[0]} is there already; choose another folder, or --resume to make only what is missing."
         )
     open_seeds = [video.seed is None for entry in read_entries(file, settings) for video in entry.videos]
+    finished = {
+        path: _finished(request, path, is_open)
+        for request, path, is_open in zip(asked, paths, open_seeds, strict=True)
+        if path in there
+    }
     pipe, loaded = None, None
     for number, (request, path) in enumerate(zip(asked, paths, strict=True)):
-        done = _finished(request, path, open_seeds[number]) if path in there else None
-        if done is not None:
-            yield done
+        if path in finished:
+            yield finished[path]
             continue
         if resume and open_seeds[number]:
             request = replace(request, seed=kept_seed(path))
         weights = _entry_of(request).weights
-        folder.mkdir(parents=True, exist_ok=True)
-        check_writable(path)
         with reporting(number, len(asked), request) if reporting else nullcontext() as on_report:
             if weights != loaded:
                 pipe = None  # before the next is read
                 pipe, loaded = pipeline_for(request, device, allow_pickle=allow_pickle), weights
+            folder.mkdir(parents=True, exist_ok=True)
             yield generate(
                 request, path, pipe=pipe, device=device, resume=resume, allow_pickle=allow_pickle, on_report=on_report
             )

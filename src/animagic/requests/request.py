@@ -6,6 +6,7 @@ import math
 import re
 import secrets
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ class Request:
         """Whether the model is an original configuration file."""
         return self.model.endswith((".json", *_YAML))
 
-    @property
+    @cached_property
     def system(self) -> str:
         """The system of the model. Raises InputError, CheckpointError."""
         if self.is_original:

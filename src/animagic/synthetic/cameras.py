@@ -54,10 +54,10 @@ def move_camera(frames: np.ndarray, move: str, height: int, width: int) -> np.nd
     seen = np.empty((len(frames), height, width, 3), np.uint8)
     for i, frame in enumerate(frames):
         x, y, share, angle = _view(move, i / last)
-        across, down = share * side / width, share * side / height  # source pixels for one that comes out
-        cos, sin = math.cos(angle), math.sin(angle)
+        scale = share * side / max(height, width)  # source pixels for one that comes out
+        cos, sin = scale * math.cos(angle), scale * math.sin(angle)
         # The affine map from pixels that come out to pixels of the clip, about both centres.
-        a, b, d, e = cos * across, -sin * down, sin * across, cos * down
+        a, b, d, e = cos, -sin, sin, cos
         c, f = x * side - a * width / 2 - b * height / 2, y * side - d * width / 2 - e * height / 2
         picture = Image.fromarray(frame).transform(
             (width, height), Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BICUBIC

@@ -131,13 +131,18 @@ def kept_clean(
     resume: RunFolder | None,
     device: torch.device,
     state: Callable[[], dict[str, torch.Tensor]] | None = None,
+    loaded: tuple[dict[str, torch.Tensor] | None, list[Clean]] | None = None,
 ) -> Iterator[Clean]:
-    """Clean frames of a run, those of an earlier part of it first, each kept (with `state`) before it is handed out."""
-    if resume is not None:
-        kept, done = resume.load(device)
-        if kept is not None:
-            sampler.load_state_dict(kept)
-        yield from done
+    """Clean frames of a run, those of an earlier part of it first, each kept (with `state`) before it is handed out.
+
+    loaded: what `resume.load` gave, where it is not to be asked now.
+    """
+    if loaded is None and resume is not None:
+        loaded = resume.load(device)
+    kept, done = loaded or (None, [])
+    if kept is not None:
+        sampler.load_state_dict(kept)
+    yield from done
     for clean in sampler.run():
         if resume is not None:
             resume.save_clean(clean, (state or sampler.state_dict)())

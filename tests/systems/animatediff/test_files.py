@@ -1,6 +1,7 @@
 """Published files come in whatever layout they have, with the same numbers; what does not fit is named."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -449,3 +450,34 @@ def test_everything_at_once(folder, tmp_path):
     )
     assert isinstance(pipe.unet, AnimateDiffUNet)
     assert call(pipe).isfinite().all()
+
+
+# ---- the command
+
+
+def test_converted_folders_can_be_loaded(run, folder, module, tmp_path):
+    import animagic
+
+    motion = save({"state_dict": with_positions(module, 32)}, tmp_path / "mm_sd_v15_v2.ckpt")
+    dreambooth = save(original(picture_model(9)), tmp_path / "toon.safetensors")
+    words = ("convert", motion, "--base", folder, "--dreambooth", dreambooth, "--allow-pickle", "-o", "out")
+    ran = run(*words, "--json")
+    assert ran.code == 0
+    told = json.loads(ran.out)
+    assert told["output"] == "out"
+    assert told["parts"] == ["scheduler", "text_encoder", "tokenizer", "unet", "vae"]
+    assert told["bytes"] > 1e6
+    expected = AnimateDiffPipeline.from_published(folder, motion, dreambooth=dreambooth, allow_pickle=True)
+    pipe = animagic.load(tmp_path / "out")
+    assert torch.equal(call(pipe), call(expected))
+    assert pipe.sampling == expected.sampling
+    run(*words).refused("out exists already and is not an empty folder")
+
+
+def test_what_the_command_refuses(run, folder, motion_file, tmp_path):
+    run("convert", motion_file, "-o", "out").refused("mm_sd_v15_v2.safetensors", "--base")
+    run("convert", motion_file, "--base", folder, "--t5", "none", "-o", "out").refused("--t5 has no meaning")
+    run("convert", folder, "--base", folder, "-o", "out").refused("--base has no meaning for MAGI-1")
+    run("convert", motion_file, "--base", folder, "--version", "v9", "-o", "out").refused("'v9' is unknown")
+    run("convert", tmp_path / "mm.ckpt", "--base", folder, "-o", "out").refused("there is no file", "mm.ckpt")
+    assert not (tmp_path / "out").exists()

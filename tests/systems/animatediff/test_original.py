@@ -61,7 +61,10 @@ def test_what_a_file_leaves_out(read, tmp_path):
     assert entry.size == (16, 512, 512)
     assert [(v.prompt, v.negative_prompt, v.seed) for v in entry.videos] == [("a", "c", None), ("b", "c", None)]
     assert entry.controls == {}
-    found = {"motion_module": tmp_path / "mm.ckpt", "inference_config": tmp_path / "configs/inference/inference-v1.yaml"}
+    found = {
+        "motion_module": tmp_path / "mm.ckpt",
+        "inference_config": tmp_path / "configs/inference/inference-v1.yaml",
+    }
     assert entry.files == {name: str(path) for name, path in found.items()}
     assert (entry.fields["lora_alpha"], entry.fields["adapter_lora_scale"]) == (0.8, 1.0)
     noise = entry.scheduler.config
@@ -240,7 +243,10 @@ def test_a_file_that_cannot_be_read(tmp_path):
         ({"unet": {**UNET, "motion_module_resolutions": "all"}}, "a list of whole numbers is needed"),
         ({"noise": {"beta_schedule": "sqrt"}}, r"beta_schedule is sqrt, but DDIM .* squaredcos_cap_v2\.$"),
         ({"noise": {"beta": 1}}, "unknown field 'beta'; did you mean beta_end"),
-        ({"sparse": {"conditioning_channels": "rgb"}}, "sparse.yaml, controlnet_additional_kwargs: conditioning_channels"),
+        (
+            {"sparse": {"conditioning_channels": "rgb"}},
+            "sparse.yaml, controlnet_additional_kwargs: conditioning_channels",
+        ),
         ({"sparse": {"use_motion": True}}, "unknown field 'use_motion'"),
     ],
 )

@@ -24,7 +24,7 @@ def test_what_is_given_wins_over_the_models_own():
 
 
 def test_an_unknown_setting_is_named():
-    with pytest.raises(InputError, match="'frames' is unknown; known are context_frames, .*, num_frames"):
+    with pytest.raises(InputError, match=r"'frames' is unknown; known are context_frames, .*, num_frames"):
         AnimateDiffSampling.from_config({"frames": 8})
 
 
@@ -56,9 +56,15 @@ def test_a_clip_that_fits_is_whole_and_others_have_windows():
         long.plan(STEPS, context_weights="round")
 
 
-def test_small_windows_overlap_by_what_they_can():
+def test_an_overlap_that_leaves_no_window_is_refused():
     settings = AnimateDiffSampling(num_frames=9, context_frames=3, context_overlap=4)
-    assert settings.plan(STEPS).overlap == 2
+    with pytest.raises(InputError, match="overlap must be 0 to 2"):
+        settings.plan(STEPS)
+
+
+def test_windows_that_share_all_their_frames_are_refused():
+    with pytest.raises(InputError, match="overlap"):
+        AnimateDiffSampling(num_frames=9, context_frames=3, context_overlap=3).plan(STEPS)
 
 
 # The denoiser

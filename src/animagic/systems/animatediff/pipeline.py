@@ -29,6 +29,18 @@ from .unet import AnimateDiffUNet
 DECODED_TOGETHER = 16  # frames; more take memory and save no time
 
 
+def _one_each(name: str, embeds: torch.Tensor, count: int) -> torch.Tensor:
+    """Embeds of `count` texts, also from one for all. Raises InputError."""
+    if embeds.ndim != 3 or len(embeds) not in (1, count):
+        raise InputError(f"{name} must have the shape ({count}, length, channels), not {tuple(embeds.shape)}.")
+    return embeds.expand(count, -1, -1)
+
+
+def _picture(picture: Any) -> np.ndarray:
+    """A PIL image or pixels as pixels."""
+    return np.asarray(picture.convert("RGB") if isinstance(picture, Image.Image) else picture)
+
+
 class AnimateDiffPipeline(
     StreamingPipeline, StableDiffusionMixin, AnimateDiffEmbeddingMixin, AnimateDiffLoraMixin, DiffusionPipeline
 ):
@@ -128,28 +140,31 @@ class AnimateDiffPipeline(
                 raise InputError("give either prompt or prompt_embeds, not both.")
             if self.unet.config.addition_embed_type is not None:
                 raise InputError("an SDXL model needs a prompt; prompt_embeds are for Stable Diffusion.")
-            first = TextEmbeds(prompt_embeds)
-        elif prompt is not None:
+            first = TextEmbeds(_one_each("prompt_embeds", prompt_embeds, len(prompt_embeds)))
+        elif isinstance(prompt, str) or prompt:
             first = self.encode([prompt] if isinstance(prompt, str) else prompt, clip_skip)
         else:
             raise InputError("give a prompt: say what the video should show.")
+        if num_videos_per_prompt < 1:
+            raise InputError(f"num_videos_per_prompt must be at least 1, not {num_videos_per_prompt}.")
         count, repeats = len(first.sequence), num_videos_per_prompt
 
         def one_each(texts: str | Sequence[str], skip: int | None = None) -> TextEmbeds:
             if not isinstance(texts, str) and len(texts) != count:
-                raise InputError(f"there are {count} prompts but {len(texts)} motion prompts; give one, or one each.")
+                raise InputError(f"there are {count} prompts but {len(texts)} texts for them; give one, or one each.")
             return self.encode([texts] * count if isinstance(texts, str) else texts, skip)
 
         if negative_prompt_embeds is not None:
-            negative = TextEmbeds(negative_prompt_embeds.expand(count, -1, -1))
-        elif prompt_embeds is not None and negative_prompt is None:
-            negative = first.zeros()
-        elif negative_prompt is None and len(self._encoders) == 2:
-            negative = first.zeros()  # SDXL was trained so
+            negative = TextEmbeds(_one_each("negative_prompt_embeds", negative_prompt_embeds, count))
+        elif negative_prompt is None and len(self._encoders) != 1:
+            negative = first.zeros()  # SDXL was trained so; and without an encoder there is no other
         else:
             negative = one_each(negative_prompt or "", clip_skip)
-        motion = motion_prompt_embeds if motion_prompt_embeds is not None else first.sequence
-        unmoved = negative_motion_prompt_embeds if negative_motion_prompt_embeds is not None else negative.sequence
+        motion, unmoved = first.sequence, negative.sequence
+        if motion_prompt_embeds is not None:
+            motion = _one_each("motion_prompt_embeds", motion_prompt_embeds, count)
+        if negative_motion_prompt_embeds is not None:
+            unmoved = _one_each("negative_motion_prompt_embeds", negative_motion_prompt_embeds, count)
         if (motion_prompt or negative_motion_prompt) and not self.reads_motion:
             raise InputError("this motion module reads no text of its own; say how things move in the prompt.")
         if motion_prompt:
@@ -193,11 +208,12 @@ class AnimateDiffPipeline(
         if image is not None and video is not None:
             raise InputError("give an image or a video, not both.")
         if image is not None:
-            picture = np.asarray(image.convert("RGB")) if isinstance(image, Image.Image) else np.asarray(image)
-            return resize(picture[None], *size, fit)
+            return resize(_picture(image)[None], *size, fit)
         if video is None:
             return None
-        clip = video if isinstance(video, np.ndarray) else np.stack([np.asarray(f.convert("RGB")) for f in video])
+        if not len(video):
+            raise InputError("the video has no frames.")
+        clip = video if isinstance(video, np.ndarray) else np.stack([_picture(frame) for frame in video])
         if num_frames is not None and num_frames > len(clip):
             raise InputError(f"the video has {len(clip)} frames; {num_frames} cannot be made of it.")
         return resize(clip[:num_frames], *size, fit)
@@ -215,6 +231,19 @@ class AnimateDiffPipeline(
                 f"{width}x{height} is not possible: width and height must be multiples of {unit}; "
                 f"the nearest size is {near[0]}x{near[1]}."
             )
+
+    def configure(self, **values: Any) -> AnimateDiffSampling:
+        """The settings of a call: the model's own, with every value that is given (not None) in place of its own.
+
+        Where neither says how many frames a window has, a clip that the motion module can tell apart is one window.
+        Raises: InputError.
+        """
+        settings = self.sampling.changed(**values)
+        open_size = values.get("context_frames") is None and "context_frames" not in (self.config.config or {})
+        most = self.unet.config.motion_max_length
+        if open_size and (not most or settings.num_frames <= most):
+            settings = settings.changed(context_frames=max(settings.num_frames, settings.context_frames))
+        return settings
 
     # ---------------------------------------------------------------- the work
 
@@ -296,6 +325,10 @@ class AnimateDiffPipeline(
         self.check_call(output_type, callback_on_step_end_tensor_inputs)
         ratio, device = self._pixel_ratio, self._execution_device
         if latents is not None:
+            channels = self.unet.config.in_channels
+            if latents.ndim != 5 or latents.shape[1] != channels:
+                needed = f"(videos, {channels}, frames, height, width)"
+                raise InputError(f"latents must have the shape {needed}, not {tuple(latents.shape)}.")
             num_frames, height, width = latents.shape[2], latents.shape[3] * ratio, latents.shape[4] * ratio
         settings = self.sampling.changed(height=height, width=width)
         height, width = settings.height, settings.width
@@ -303,7 +336,9 @@ class AnimateDiffPipeline(
         given = self._start_pixels(image, video, num_frames, (height, width), fit)
         if video is not None and num_frames is None:
             num_frames = len(given)
-        settings = settings.changed(
+        settings = self.configure(
+            height=height,
+            width=width,
             num_frames=num_frames,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
@@ -326,9 +361,15 @@ class AnimateDiffPipeline(
             num_videos_per_prompt=num_videos_per_prompt,
             closed_loop=closed_loop,
         )
-        generator = generator if generator is not None else torch.Generator().manual_seed(torch.seed() % 2**63)
+        if generator is None:
+            generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+        videos = len(prompts.motion)
+        if isinstance(generator, list) and len(generator) != videos:
+            raise InputError(f"there are {len(generator)} generators, but {videos} videos; give one, or one each.")
+        if latents is not None and len(latents) != videos:
+            raise InputError(f"there are latents of {len(latents)} videos, but {videos} are asked for.")
         shape = (
-            len(prompts.motion),
+            videos,
             self.unet.config.in_channels,
             settings.num_frames,
             height // ratio,
@@ -385,7 +426,8 @@ class AnimateDiffPipeline(
     ) -> Iterator[Any]:
         """Run the engine, several times with FreeInit; yields what is clean at the end of the last time."""
         rounds = 1 if free_init is None else free_init.iterations
-        kept, _ = (None, []) if resume is None else resume.load(noise.device)
+        loaded: Any = (None, []) if resume is None else resume.load(noise.device)
+        kept = loaded[0]
         first, begin = noise, 0
         if kept is not None and "round" in kept:
             begin, first = int(kept["round"]), kept["first_noise"].to(noise.device)
@@ -429,7 +471,8 @@ class AnimateDiffPipeline(
             fresh = randn_tensor(noise.shape, generator, noise.device, torch.float32)
             noise = free_init.mix(result, first, fresh, float(self.scheduler.alphas_cumprod[-1]))
         sampler, state = prepare(rounds - 1, noise)
-        yield from kept_clean(sampler, resume, noise.device, state)
+        # What an earlier round of this very run has kept is not to be loaded.
+        yield from kept_clean(sampler, resume, noise.device, state, loaded if begin == rounds - 1 else (None, []))
 
     def _emit(self, clean: Any, output_type: str) -> Iterator[Chunk]:
         if output_type == "latent":
@@ -458,7 +501,7 @@ class AnimateDiffPipeline(
         **windows: Any,
     ) -> Plan:
         """The plan that such a call would follow. windows: closed_loop, context_stride, context_weights."""
-        settings = self.sampling.changed(
+        settings = self.configure(
             num_frames=num_frames,
             num_inference_steps=num_inference_steps,
             context_frames=context_frames,

@@ -3,6 +3,7 @@ MotionLoRAs; then the folder that a pipeline loads."""
 
 from __future__ import annotations
 
+import inspect
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from ...training.videos import VideoBatches
 from .images import train_images
 from .lora import motion_lora_state_dict
 from .pipeline import AnimateDiffPipeline
+from .sampling import AnimateDiffSampling
 from .training import MOTION_TARGETS, SPATIAL_TARGETS, NoiseObjective, SceneClips, add_lora, fingerprint
 from .unet import AnimateDiffUNet
 
@@ -53,11 +55,13 @@ def train(
     sections: list[tuple[str, Any]] = [(name, recipe[name]) for name in ("adapter", "motion") if name in recipe]
     sections += [(f"motion_loras.{name}", section) for name, section in (recipe.get("motion_loras") or {}).items()]
     missing = [f"{name}.{key}" for name, section in sections for key in _LEARNT if key not in section]
+    missing += [f"{name}.rank" for name, section in sections if name != "motion" and "rank" not in section]
     missing += ["motion.model"] if "motion" in recipe and "model" not in recipe["motion"] else []
     missing += ["sampling"] if "sampling" not in recipe else []
     missing += ["motion"] if "motion_loras" in recipe and "motion" not in recipe else []
     if missing:
         raise InputError(f"the recipe lacks {missing[0]}.")
+    AnimateDiffSampling.from_config(recipe["sampling"])  # refused now, not after hours
     if "pictures" in parts:
         train_images(recipe, folder, on_log)
     base = load_base(recipe.get("base") or folder / "base")
@@ -77,8 +81,8 @@ def load_base(folder: str | Path) -> dict[str, Any]:
     if not (folder / "unet").is_dir():
         raise InputError(f"{folder} has no picture model; train the recipe's pictures first, or name a `base`.")
     loaded = {
-        "unet": UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32),
-        "vae": AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32),
+        "unet": _picture_unet(folder / "unet"),
+        "vae": AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32),
         "text_encoder": CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32),
     }
     for part in loaded.values():
@@ -87,6 +91,17 @@ def load_base(folder: str | Path) -> dict[str, Any]:
     scheduler = DDIMScheduler.from_pretrained(folder / "scheduler", beta_schedule="linear")
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
     return {**loaded, "scheduler": scheduler, "tokenizer": tokenizer, "folder": folder}
+
+
+def _picture_unet(folder: Path) -> UNet2DConditionModel:
+    """A 2-D UNet, also from the folder of one that has motion modules, which stay behind."""
+    if UNet2DConditionModel.load_config(folder)["_class_name"] != "AnimateDiffUNet":
+        return UNet2DConditionModel.from_pretrained(folder, dtype=torch.float32)
+    moving = AnimateDiffUNet.from_pretrained(folder, dtype=torch.float32)
+    known = inspect.signature(UNet2DConditionModel).parameters
+    unet = UNet2DConditionModel(**{name: value for name, value in moving.config.items() if name in known})
+    unet.load_state_dict(moving.base_state_dict())
+    return unet
 
 
 def batches(data: dict[str, Any], config: TrainingConfig) -> Dataset:

@@ -64,7 +64,7 @@ class AnimateDiffSampling:
             self.num_frames,
             num_steps,
             size=self.context_frames,
-            overlap=min(self.context_overlap, self.context_frames - 1),
+            overlap=self.context_overlap,
             stride=context_stride,
             closed_loop=closed_loop,
             weights=context_weights,  # type: ignore[arg-type]  # it refuses what it does not know

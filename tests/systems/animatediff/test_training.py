@@ -1,0 +1,278 @@
+"""What the motion module learns from: clips, the loss, and what is kept from learning."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from torch import nn
+
+from animagic import AnimateDiffUNet, InputError
+from animagic.synthetic.captions import MOTION_WORDS
+from animagic.systems.animatediff.recipe import load_base
+from animagic.systems.animatediff.training import (
+    CAMERA_MOVES,
+    MOTION_TARGETS,
+    SPATIAL_TARGETS,
+    NoiseObjective,
+    SceneClips,
+    add_lora,
+    fingerprint,
+)
+
+SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "linear", "clip_sample": False}
+MOTION = {"motion_num_attention_heads": 2, "motion_max_length": 4}
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# Clips
+
+CLIPS = SceneClips(seed=3, steps=5, batch_size=3, num_frames=4, height=24, width=32)
+
+
+def tells_motion(text: str) -> bool:
+    return any(word in text for forms in MOTION_WORDS.values() for form in forms for word in form)
+
+
+def test_a_batch_is_a_function_of_seed_and_step():
+    batch = CLIPS[2]
+    assert (batch["video"].shape, batch["video"].dtype) == ((3, 3, 4, 24, 32), torch.uint8)
+    assert (len(CLIPS), batch["index"], len(batch["captions"]), len(batch["motions"])) == (5, 2, 3, 3)
+    again = SceneClips(seed=3, steps=50, batch_size=3, num_frames=4, height=24, width=32)[2]
+    assert torch.equal(again["video"], batch["video"])
+    assert (again["captions"], again["motions"]) == (batch["captions"], batch["motions"])
+    for other in (CLIPS[3], replace(CLIPS, seed=4)[2]):
+        assert not torch.equal(other["video"], batch["video"])
+
+
+def test_captions_tell_the_motion_as_often_as_they_should():
+    small = {"batch_size": 12, "num_frames": 1, "height": 8, "width": 8}
+    silent = replace(CLIPS, **small, motion_share=0.0, alone_share=1.0)[0]
+    assert not any(tells_motion(text) for text in silent["captions"])
+    assert all(tells_motion(text) for text in silent["motions"])
+    told = replace(CLIPS, **small, motion_share=1.0, alone_share=0.0)[0]
+    assert all(tells_motion(text) for text in told["captions"] + told["motions"])
+    longer = sum(len(text.split()) for text in told["motions"]) > sum(len(text.split()) for text in silent["motions"])
+    assert longer
+
+
+def test_a_camera_may_look():
+    still = CLIPS[0]["video"]
+    moves = [replace(CLIPS, camera=move)[0]["video"] for move in CAMERA_MOVES]
+    assert {tuple(video.shape) for video in moves} == {tuple(still.shape)}
+    assert all(not torch.equal(video, still) for video in moves)
+    with pytest.raises(InputError, match="'sideways' is unknown"):
+        replace(CLIPS, camera="sideways")[0]
+
+
+# The loss
+
+
+class Eye(nn.Module):
+    """An autoencoder that keeps every fourth pixel of red."""
+
+    config = SimpleNamespace(scaling_factor=2.0)
+
+    def encode(self, pixels):
+        return SimpleNamespace(latent_dist=SimpleNamespace(sample=lambda generator: pixels[:, :1, ::4, ::4]))
+
+
+class Reader(nn.Module):
+    """A text encoder, and its tokenizer, that keep what they have read."""
+
+    model_max_length = 3
+
+    def __init__(self):
+        super().__init__()
+        self.texts: list[list[str]] = []
+
+    def tokens(self, texts, **_):
+        self.texts.append(texts)
+        return SimpleNamespace(input_ids=torch.tensor([[len(text)] for text in texts]))
+
+    def forward(self, ids):
+        return (ids[..., None].float(),)
+
+
+class Silent(nn.Module):
+    """A network that predicts nothing, and keeps what it was given."""
+
+    def forward(self, sample, timestep, text, motion, use_motion):
+        self.given = SimpleNamespace(sample=sample, timestep=timestep, text=text, motion=motion, use_motion=use_motion)
+        return SimpleNamespace(sample=torch.zeros_like(sample))
+
+
+@pytest.fixture
+def batch() -> dict:
+    video = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 3, 2, 8, 12), dtype=np.uint8))
+    return {"video": video, "captions": ["a", "bb", "ccc", "dddd"], "motions": ["e" * i for i in range(5, 9)]}
+
+
+def objective(**settings):
+    reader = Reader()
+    tokenizer = reader.tokens
+    made = NoiseObjective(Eye(), reader, tokenizer, {**SCHEDULE, **settings.pop("schedule", {})}, **settings)
+    tokenizer = lambda texts, **_: reader.tokens(texts)  # noqa: E731
+    tokenizer.model_max_length = 3
+    made.tokenizer = tokenizer
+    return made
+
+
+@pytest.mark.parametrize("predicts", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("most_weight", [1.0, 3.0])
+def test_the_loss_is_the_error_of_the_noise(batch, predicts, most_weight):
+    model = Silent()
+    made = objective(schedule={"prediction_type": predicts}, most_weight=most_weight, drop_text=0.0)
+    loss, figures = made(model, batch, seeded())
+    given = model.given
+    clean = 2 * (batch["video"][:, :1, :, ::4, ::4].float() / 127.5 - 1)
+    alpha = DDIMScheduler(**SCHEDULE).alphas_cumprod[given.timestep][:, None, None, None, None]
+    noise = (given.sample - alpha.sqrt() * clean) / (1 - alpha).sqrt()
+    assert noise.std() == pytest.approx(1, abs=0.3)
+    target = noise if predicts == "epsilon" else alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
+    error = target.square().mean((1, 2, 3, 4))
+    weight = ((1 - alpha) / alpha).sqrt().flatten().clamp(max=most_weight) if most_weight > 1 else 1.0
+    assert float(loss) == pytest.approx(float((weight * error).mean()), rel=1e-3)
+    assert figures["error"] == pytest.approx(float(error.mean()), rel=1e-3)
+    assert figures["late_error"] == pytest.approx(float(error[given.timestep >= 500].mean()), rel=1e-3)
+
+
+def test_every_batch_sees_the_whole_schedule(batch):
+    model = Silent()
+    objective(noises=3)(model, batch, seeded())
+    assert model.given.sample.shape == (12, 1, 2, 2, 3)
+    assert sorted((model.given.timestep * 12 // 1000).tolist()) == list(range(12))
+
+
+def test_a_clip_is_used_with_other_noise_and_its_own_text(batch):
+    model, made = Silent(), objective(noises=2, drop_text=0.0)
+    made(model, batch, seeded())
+    assert made.text_encoder.texts == [batch["captions"], batch["motions"]]
+    assert model.given.text.flatten().tolist() == [1, 2, 3, 4] * 2
+    assert model.given.motion.flatten().tolist() == [5, 6, 7, 8] * 2
+    first, second = model.given.sample.chunk(2)
+    assert not torch.equal(first, second)
+
+
+def test_texts_are_left_out_together(batch):
+    model, made = Silent(), objective(drop_text=0.5)
+    made(model, batch, seeded(1))
+    words, motions = made.text_encoder.texts
+    assert [not text for text in words] == [not text for text in motions]
+    assert 0 < sum(not text for text in words) < 4
+    objective(drop_text=1.0)(model, batch, seeded())
+    assert not model.given.text.any()
+
+
+def test_without_texts_of_motion_the_captions_stand_for_them(batch):
+    model = Silent()
+    objective(drop_text=0.0)(model, {name: batch[name] for name in ("video", "captions")}, seeded())
+    assert torch.equal(model.given.motion, model.given.text)
+
+
+def test_the_image_stage_leaves_motion_out(batch):
+    model = Silent()
+    for use_motion in (True, False):
+        objective(use_motion=use_motion)(model, batch, seeded())
+        assert model.given.use_motion is use_motion
+
+
+def test_the_generator_decides(batch):
+    losses = [float(objective()(Silent(), batch, seeded(seed))[0]) for seed in (1, 1, 2)]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_other_predictions_are_refused():
+    with pytest.raises(InputError, match="predict sample cannot be trained here; epsilon or v_prediction can"):
+        objective(schedule={"prediction_type": "sample"})
+
+
+# What learns, and what does not
+
+
+@pytest.fixture(scope="module")
+def parts(tiny_picture_model) -> dict:
+    return load_base(tiny_picture_model)
+
+
+def unet_of(parts: dict) -> AnimateDiffUNet:
+    torch.manual_seed(0)
+    return AnimateDiffUNet.from_unet2d(parts["unet"], **MOTION)
+
+
+def learns(unet: nn.Module) -> set[str]:
+    return {name for name, parameter in unet.named_parameters() if parameter.requires_grad}
+
+
+def test_a_motion_lora_lies_over_the_attention_of_motion_modules_only(parts):
+    unet = unet_of(parts)
+    add_lora(unet, MOTION_TARGETS, 2, "zoom")
+    names = learns(unet)
+    layers = {name.split(".lora_")[0] for name in names}
+    expected = {name for name, layer in unet.named_modules() if name.endswith(("to_q", "to_k", "to_v", "to_out.0"))}
+    assert layers == {name for name in expected if ".motion_modules." in name}
+    assert len(layers) == 2 * 4 * sum(len(b.motion_modules) for b in (*unet.down_blocks, *unet.up_blocks))
+    assert all(".lora_" in name and ".zoom." in name for name in names)
+
+
+def test_a_domain_adapter_lies_over_the_spatial_attention_only(parts):
+    unet = unet_of(parts)
+    add_lora(unet, SPATIAL_TARGETS, 2, "adapter")
+    layers = {name.split(".lora_")[0] for name in learns(unet)}
+    expected = {name for name, layer in unet.named_modules() if name.endswith(("to_q", "to_k", "to_v", "to_out.0"))}
+    assert layers == {name for name in expected if ".attentions." in name and ".motion_modules." not in name}
+    assert any(".mid_block." in f".{name}" for name in layers)
+    assert any(".attn2." in name for name in layers)
+
+
+def test_a_fingerprint_sees_every_bit_of_what_is_frozen(parts):
+    unet = unet_of(parts)
+    before = fingerprint(unet, "motion_modules.")
+    with torch.no_grad():
+        for name, parameter in unet.named_parameters():
+            if "motion_modules." in name:
+                parameter += 1
+    assert fingerprint(unet, "motion_modules.") == before
+    bias = unet.conv_out.bias
+    with torch.no_grad():
+        bias[0] = torch.nextafter(bias[0], torch.tensor(9.0))
+    assert fingerprint(unet, "motion_modules.") != before
+
+
+def test_the_loss_of_a_clip_falls_and_only_motion_modules_change(parts):
+    unet = unet_of(parts)
+    unet.freeze_base()
+    frozen = fingerprint(unet, "motion_modules.")
+    kept = {name: part.state_dict() for name, part in parts.items() if isinstance(part, UNet2DConditionModel)}
+    clip = SceneClips(seed=1, steps=1, batch_size=1, num_frames=4, height=32, width=32)[0]
+    made = NoiseObjective(
+        parts["vae"],
+        parts["text_encoder"],
+        parts["tokenizer"],
+        dict(parts["scheduler"].config),
+        drop_text=0.0,
+        noises=4,
+    )
+
+    def error() -> float:
+        with torch.no_grad():
+            return sum(made(unet, clip, seeded(seed))[1]["error"] for seed in range(900, 904)) / 4
+
+    before = error()
+    optimiser = torch.optim.AdamW([p for p in unet.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.0)
+    for step in range(60):
+        loss, _ = made(unet, clip, seeded(step))
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    assert error() < 0.9 * before
+    assert fingerprint(unet, "motion_modules.") == frozen
+    assert all(torch.equal(tensor, unet.state_dict()[name]) for name, tensor in kept["unet"].items())
+    # All of every module has learnt.
+    fresh = unet_of(parts).motion_state_dict()
+    assert all(not torch.equal(tensor, fresh[name]) for name, tensor in unet.motion_state_dict().items())
