@@ -118,6 +118,13 @@ def measure_look(
     return rows, videos
 
 
+def drawn(pipe: Any, case: Case, look: str) -> np.ndarray:
+    """What the model is to make of a case, through its autoencoder: no model can be better than this."""
+    clip = render(case.scene, FRAMES, fps=8)
+    clip = apply_look(look, clip, case.seed) if look in LOOKS else clip
+    return to_bytes(pipe.decode_frames(pipe.encode_frames(clip)))
+
+
 def chance(rows: Sequence[dict[str, Any]], name: str) -> float:
     """In percent, how often what was seen would fit if the prompts were dealt out at random."""
     truths, said = ([row[key][name] for row in rows] for key in ("truth", "said"))

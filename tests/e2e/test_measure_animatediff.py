@@ -100,7 +100,7 @@ def test_what_was_drawn_is_right(folder, monkeypatch):
     assert type(pipe.sampling) is AnimateDiffSampling
     assert sheet.shape[0] > 8 * 80
     assert "| blueprint | 100 % |" in table(report)
-    assert table(report).count("\n| ") == 3
+    assert table(report).count("\n| ") == 2
 
 
 def test_what_ignores_the_prompt_is_found_out(folder, monkeypatch):

@@ -80,6 +80,9 @@ def personalize(
         float | None, typer.Option(help="Default: dreambooth 5e-6, lora 1e-4, textual inversion 5e-3.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures a step.")] = 1,
+    most_weight: Annotated[
+        float, typer.Option(help="Errors of noisy levels count up to this many times; small models learn sooner so.")
+    ] = 1.0,
     half: Annotated[bool, typer.Option("--half", help="Store the result in float16.")] = False,
     seed: Annotated[int, typer.Option(help="The same seed gives the same result.")] = 0,
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 100,
@@ -112,6 +115,7 @@ def personalize(
         steps=steps,
         learning_rate=learning_rate,
         batch_size=batch_size,
+        most_weight=most_weight,
         half=half,
         seed=seed,
         save_every=save_every,

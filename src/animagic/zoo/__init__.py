@@ -54,6 +54,7 @@ _ENTRIES = {
     for entry in (
         Entry("magi1-tiny", "magi1", "text, image and video to video of drawn scenes, 64x64, 24 frames/s"),
         Entry("magi1-tiny-distilled", "magi1", "magi1-tiny in 8 steps of one pass each", base="magi1-tiny"),
+        Entry("animatediff-tiny", "animatediff", "drawn scenes that move in three looks, 64x64, 8 frames/s"),
     )
 }
 

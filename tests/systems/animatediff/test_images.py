@@ -248,6 +248,12 @@ def test_recipe_that_lacks_a_section(recipe, tmp_path):
         images.train_images(recipe, tmp_path)
 
 
+def test_words_of_a_tokenizer_that_is_not_there(recipe, tmp_path):
+    recipe["tokenizer"]["words_of"] = str(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"tokenizer\.words_of is .*nowhere; give the folder"):
+        images.train_images(recipe, tmp_path)
+
+
 def test_export_before_training(recipe, tmp_path):
     with pytest.raises(CheckpointError, match="train this part first"):
         images.export_images(recipe, tmp_path)

@@ -378,29 +378,20 @@ def test_the_plan_is_what_a_call_does(pipe, rows):
     assert pipe.plan(num_inference_steps=10, strength=0.3).total_steps == 3
 
 
-def test_a_loop_has_no_first_frame(make):
-    """Begun at another frame, it is the same loop, up to where the windows lie."""
-    assert make(num_frames=6, closed_loop=True).shape[2] == 6
-    assert make(num_frames=11, closed_loop=True).shape[2] == 11
+@pytest.mark.parametrize("frames", [1, 6, 11])
+def test_a_loop_of_any_length(make, frames):
+    loop = make(num_frames=frames, closed_loop=True)
+    assert loop.shape[2] == frames
+    assert torch.isfinite(loop).all()
 
 
-def test_frames_beyond_the_first_window_share_its_noise(pipe):
-    begun = []
-    for shared in (True, False):
-        pipe(
-            PROMPT, num_frames=20, generator=seeded(), output_type="latent", num_inference_steps=1,
-            shared_noise=shared, use_motion=False, guidance_scale=1.0,
-            callback_on_step_end=lambda *_: {},
-        )  # fmt: skip
-        # Frames are alone, so that equal noise is an equal frame.
-        frames = pipe(
-            PROMPT, num_frames=20, generator=seeded(), output_type="latent", num_inference_steps=1,
-            shared_noise=shared, use_motion=False, guidance_scale=1.0, context_frames=8,
-        ).frames[0]  # fmt: skip
-        close_to = [(frames[:, i : i + 1] - frames[:, :8]).abs().amax((0, 2, 3)).min() < 1e-4 for i in range(8, 20)]
-        begun.append(close_to)
-    assert all(begun[0])
-    assert not any(begun[1])
+@pytest.mark.parametrize("shared", [True, False])
+def test_frames_beyond_the_first_window_share_its_noise(make, shared):
+    # Frames are alone, so that equal noise is an equal frame.
+    options = {"use_motion": False, "guidance_scale": 1.0, "num_inference_steps": 1, "context_frames": 8}
+    frames = make(num_frames=20, shared_noise=shared, **options)[0]
+    seen_before = [(frames[:, i : i + 1] - frames[:, :8]).abs().amax((0, 2, 3)).min() < 1e-4 for i in range(8, 20)]
+    assert all(seen_before) if shared else not any(seen_before)
 
 
 def test_a_clip_longer_than_a_window_begins_like_a_shorter_one_with_shared_noise(make):
@@ -616,11 +607,7 @@ def test_a_run_of_a_picture_goes_on(pipe, tmp_path, make_moving_clip):
 # The picture models that others have
 
 
-PICTURES = pytest.mark.parametrize(
-    "options",
-    [{}, {"negative_prompt": OTHER, "guidance_scale": 3.0}, {"clip_skip": 1, "guidance_scale": 1.0}],
-    ids=["plain", "negative", "skip"],
-)
+PLAIN, NEGATIVE = {}, {"negative_prompt": OTHER, "guidance_scale": 3.0}
 
 
 def stable_diffusion(pipe, cls, **more):
@@ -648,7 +635,7 @@ def check_frame_by_frame(pipe, theirs, **options):
     assert different(moved, pictures)
 
 
-@PICTURES
+@pytest.mark.parametrize("options", [PLAIN, NEGATIVE], ids=["plain", "negative"])
 def test_without_motion_it_is_stable_diffusion(pipe, options):
     theirs = stable_diffusion(
         pipe, StableDiffusionPipeline, safety_checker=None, feature_extractor=None, requires_safety_checker=False
@@ -678,7 +665,9 @@ def sdxl(animatediff_parts) -> AnimateDiffPipeline:
     return pipe
 
 
-@PICTURES
+@pytest.mark.parametrize(
+    "options", [PLAIN, NEGATIVE, {"clip_skip": 1, "guidance_scale": 1.0}], ids=["plain", "negative", "skip"]
+)
 def test_without_motion_it_is_sdxl(sdxl, options):
     theirs = stable_diffusion(sdxl, StableDiffusionXLPipeline, add_watermarker=False)
     check_frame_by_frame(sdxl, theirs, **options)

@@ -248,6 +248,8 @@ def start_tokenizer(section: dict, folder: Path) -> Any:
         tellers = (caption, picture_caption)
         texts = [tell(draw_scene(rng), rng) for tell in tellers for _ in range(section.get("captions", 20_000) // 2)]
         if section.get("words_of"):
+            if not Path(section["words_of"]).is_dir():
+                raise InputError(f"tokenizer.words_of is {section['words_of']}; give the folder of a tokenizer.")
             texts += [word for word in AutoTokenizer.from_pretrained(section["words_of"]).get_vocab() if word.isalpha()]
         build_tokenizer(texts, section["vocab_size"], section["model_max_length"]).save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder)
