@@ -152,7 +152,7 @@ def compiled(unet: Any, backend: str) -> Any:
         if name.endswith(".attn1"):
             module.fuse_projections()
             module.set_processor(FusedAttnProcessor2_0())
-    return torch.compile(unet.to(memory_format=torch.channels_last), backend=backend)
+    return torch.compile(unet.to(memory_format=torch.channels_last), backend=backend, fullgraph=True)
 
 
 def measure(args: argparse.Namespace, way: str) -> dict[str, Any]:

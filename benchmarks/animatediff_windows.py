@@ -151,8 +151,8 @@ def report(results: dict[Job, list[dict[str, Any]]], rounds: int, load: float, p
         "",
         f"{Path(jobs[0].model).name}, {first['picture']}, {jobs[0].steps} steps, windows of {first['size']} frames "
         f"that share {first['overlap']} at least and move from step to step; from text to pixels, streamed. "
-        f"{processor()}, {os.cpu_count()} cores, of which {first['threads']} used; PyTorch {first['torch']}, float32; a large matrix "
-        f"product runs at {max(mid(job, 'rate') for job in jobs) / 1e9:.0f} GFLOP/s; "
+        f"{processor()}, {os.cpu_count()} cores, of which {first['threads']} used; PyTorch {first['torch']}, float32; "
+        f"a large matrix product runs at {max(mid(job, 'rate') for job in jobs) / 1e9:.0f} GFLOP/s; "
         f"{datetime.date.today().isoformat()}; medians of {rounds} rounds in which the lengths take turns.",
         "",
     ]

@@ -13,13 +13,13 @@ from animagic.synthetic.looks import apply_look
 from animagic.systems.animatediff.personalize import Personalisation
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--steps", type=int, default=600, help="training steps")
+parser.add_argument("--steps", type=int, default=400, help="training steps")
 steps, pictures, rng = parser.parse_args().steps, Path("out/blueprints"), np.random.default_rng(0)
 pictures.mkdir(parents=True)
 for i, scene in enumerate(sample_scene(rng) for _ in range(10)):
     write_image(pictures / f"{i}.png", apply_look("blueprint", render(scene, 1, 64, 64))[0])
     (pictures / f"{i}.txt").write_text(f"a blueprint of {picture_caption(scene, rng)}")
-settings = Personalisation(pictures, steps=steps, batch_size=4, learning_rate=1e-3)
+settings = Personalisation(pictures, steps=steps, batch_size=4, learning_rate=2e-3, most_weight=5)
 pipe = animagic.load("animatediff-tiny")
 pipe.load_lora_weights(personalize(settings, "out/blueprint.safetensors"))
 pipe(prompt="a blueprint of a red ball").save("out/personalize.mp4")

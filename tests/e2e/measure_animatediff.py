@@ -3,9 +3,9 @@
     python tests/e2e/measure_animatediff.py --model animatediff-tiny --cases 60 -o report.json --sheet sheet.png
 
 For the base and every look in the model's `loras/`: the same held-out scenes (combinations of shape, colour and motion
-that training never shows), the same noise. Some of them are also made frame by frame, without the motion module: what
-flickers more. Then long videos in windows, and the camera moves in `motion_loras/`. All cases count. Prints the table
-of the model's card.
+that training never shows), the same noise. Some of them are also made frame by frame, without the motion module, which
+flickers more; and drawn and sent through the autoencoder, which is as good as it can get. Then long videos in windows,
+and the camera moves in `motion_loras/`. All cases count. Prints the table of the model's card.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from measure import share, to_bytes
 from PIL import Image, ImageDraw
 
 from animagic.media import write_image
-from animagic.synthetic import Scene, caption, facts, motion_caption, picture_caption, sample_scene
+from animagic.synthetic import Scene, caption, facts, motion_caption, picture_caption, render, sample_scene
 from animagic.synthetic.cameras import CAMERA_MOVES
+from animagic.synthetic.looks import LOOKS, apply_look
 from animagic.systems.animatediff.sampling import AnimateDiffSampling
 from animagic.timeline import OverlappingWindows
 
@@ -122,7 +123,9 @@ def drawn(pipe: Any, case: Case, look: str) -> np.ndarray:
     """What the model is to make of a case, through its autoencoder: no model can be better than this."""
     clip = render(case.scene, FRAMES, fps=8)
     clip = apply_look(look, clip, case.seed) if look in LOOKS else clip
-    return to_bytes(pipe.decode_frames(pipe.encode_frames(clip)))
+    with torch.no_grad():
+        pixels = pipe._decode(pipe.encode_frames(clip))[0]
+    return to_bytes(pixels.permute(0, 2, 3, 1).cpu().numpy())
 
 
 def chance(rows: Sequence[dict[str, Any]], name: str) -> float:
@@ -211,14 +214,17 @@ def table(report: Mapping[str, Any]) -> str:
         "| version | look kept | motion as prompted (by chance) | colour | shape | background | flicker |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
-    for look, figures in report["looks"].items():
+    names = {look: "base" if look == "plain" else look for look in report["looks"]}
+    versions = [(names[look], figures) for look, figures in report["looks"].items()]
+    versions += [(f"{names[look]}: drawn scenes, through the autoencoder", f) for look, f in report["drawn"].items()]
+    for name, figures in versions:
         calm = figures.get("flicker")
         cells = [
             cell(figures["look"]), f"{cell(figures['motion'])} ({figures['motion']['chance']:.0f} %)",
             *(cell(figures.get(name)) for name in ("colour", "shape", "background")),
             "" if calm is None else f"{calm['mean']:.2f} of {calm['frame by frame']:.2f}: {calm['ratio']:.2f}",
         ]  # fmt: skip
-        lines.append(f"| {'base' if look == 'plain' else look} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [
         "",
         f"{report['cases']} held-out scenes each, {report['steps']} steps, guidance {report['guidance']}. "
@@ -282,6 +288,11 @@ def measure(pipe: Any, model: str, asked: argparse.Namespace) -> tuple[dict[str,
         "steps": chosen.num_inference_steps,
         "guidance": chosen.guidance_scale,
         "looks": {look: summarise(rows) for look, (rows, _) in results.items()},
+        "drawn": {
+            look: summarise([judge_video(case, drawn(pipe, case, look), look) for case in cases[: asked.alone]])
+            for look in results
+            if asked.alone
+        },
         "rows": {look: rows for look, (rows, _) in results.items()},
     }
     if asked.long:
@@ -297,7 +308,8 @@ def parse(words: Iterable[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="animatediff-tiny", help="a zoo name or a folder")
     parser.add_argument("--cases", type=int, default=60, help="scenes, for every look")
-    parser.add_argument("--alone", type=int, default=12, help="of these, how many are also made frame by frame")
+    parser.add_argument("--alone", type=int, default=12, help="of these, how many are also made frame by frame, and "
+                        "drawn, to see what the judge makes of them")  # fmt: skip
     parser.add_argument("--long", type=int, default=2, help=f"videos of {LONG} frames; 0: none")
     parser.add_argument("--camera-cases", type=int, default=6, help="scenes for every MotionLoRA; 0: none")
     parser.add_argument("--texts", choices=("whole", "apart"), default="whole", help="the motion prompt is the prompt, "

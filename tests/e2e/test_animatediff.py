@@ -512,6 +512,15 @@ def test_what_is_refused(animate, picture, clip, tmp_path, monkeypatch, words, s
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_wrong_input_is_one_line_on_stderr(start, animatediff_model):
+    """In a process of its own: libraries warn when they are imported."""
+    process = start("generate", "a red ball", "--model", animatediff_model, "--size", "33x32", "-o", "ball.mp4")
+    out, err = process.communicate(timeout=300)
+    assert (process.returncode, out) == (2, "")
+    assert err.startswith("animagic: 33x32 is not possible")
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "option"),
     [

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import measure_animatediff as measuring
 import numpy as np
 import pytest
+import torch
 from measure_animatediff import contact_sheet, make_cases, measure, parse, table
 
 from animagic import zoo
@@ -34,6 +35,12 @@ class Perfect:
         )
         yield
         self.look = self.move = None
+
+    def encode_frames(self, frames: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(frames).permute(3, 0, 1, 2)[None] / 255
+
+    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return latents.transpose(1, 2)
 
     def clip(self, scene, seed: int, frames: int, use_motion: bool) -> np.ndarray:
         if self.move:
@@ -99,8 +106,10 @@ def test_what_was_drawn_is_right(folder, monkeypatch):
     assert {name: figure["percent"] for name, figure in report["cameras"].items()} == {"still": 100, "pan-left": 100}
     assert type(pipe.sampling) is AnimateDiffSampling
     assert sheet.shape[0] > 8 * 80
+    assert all(figures["motion"]["percent"] >= 75 for figures in report["drawn"].values())
+    assert report["drawn"]["blueprint"]["look"] == {"percent": 100, "interval": [94.3, 100.0], "count": 64}
     assert "| blueprint | 100 % |" in table(report)
-    assert table(report).count("\n| ") == 2
+    assert table(report).count("\n| ") == 4
 
 
 def test_what_ignores_the_prompt_is_found_out(folder, monkeypatch):

@@ -21,7 +21,7 @@ from ..systems.animatediff.sampling import AnimateDiffSampling
 from ..timeline import Plan, WholeClip, build_scheduler
 from ..zoo.fitting import Fit
 from .job import Job
-from .loading import be_quiet, default_device, refusing
+from .loading import default_device, refusing
 from .request import Request, foreign
 
 STRENGTH = 0.8
@@ -56,7 +56,6 @@ class AnimateDiffJob(Job):
 
     @classmethod
     def load(cls, request: Request, device: str | None, allow_pickle: bool, fitted: Fit | None) -> Any:
-        be_quiet()
         device = device or default_device()
         with refusing(device):
             dtype = zoo.dtype_on(request.model, device)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from .loading import load_pipeline
+from .loading import be_quiet, load_pipeline
 from .request import Request, foreign
 
 if TYPE_CHECKING:
@@ -91,5 +91,6 @@ _ORIGINAL_JOBS = _JOBS | {"animatediff": ("animatediff_yaml", "YamlJob")}
 
 def job_class(request: Request) -> type[Job]:
     """How the system of the request's model carries it out. Raises InputError, CheckpointError."""
+    be_quiet()  # before the systems' modules are imported: with them come libraries that warn
     module, name = (_ORIGINAL_JOBS if request.is_original else _JOBS)[request.system]
     return getattr(importlib.import_module(f".{module}", __package__), name)

@@ -20,7 +20,7 @@ from ..systems.magi1.sampling import Magi1Sampling
 from ..timeline import Plan, WholeClip
 from ..zoo.fitting import Fit, fit, load_fitting
 from .job import Job
-from .loading import be_quiet, default_device, load_pipeline, refusing
+from .loading import default_device, load_pipeline, refusing
 from .request import Request
 
 
@@ -40,7 +40,6 @@ class Magi1Job(Job):
 
     @classmethod
     def fit(cls, request: Request, memory: int, device: str | None, live: bool) -> Fit:
-        be_quiet()
         device = device or default_device()
         with refusing(device):
             return fit(
@@ -63,7 +62,6 @@ class Magi1Job(Job):
             with refusing(device):
                 pipe = load_fitting(fitted, device, texts)
         elif request.is_original:
-            be_quiet()
             with refusing(device):
                 torch.ones(1, device=device).item()  # before gigabytes are read
             pipe = original.load_pipeline(request.model, request.settings, device=device, allow_pickle=allow_pickle)

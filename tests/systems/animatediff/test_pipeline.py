@@ -685,7 +685,6 @@ def test_a_pipeline_of_sdxl_is_saved_and_makes_batches(sdxl, tmp_path):
     two = run(sdxl, [PROMPT, OTHER], generator=generators, prompts_at={3: "a green square"})
     for i, prompt in enumerate((PROMPT, OTHER)):
         close(two[i], run(sdxl, prompt, generator=seeded(i), prompts_at={3: "a green square"})[0])
-    assert different(run(sdxl), run(sdxl, height=16))
     with pytest.raises(InputError, match="an SDXL model needs a prompt"):
         run(sdxl, None, prompt_embeds=torch.zeros(1, 16, 24))
     half = {name: part for name, part in sdxl.components.items() if not name.endswith("_2")}
