@@ -277,6 +277,9 @@ def report(model: str, ways: dict[str, Way], results: dict[str, Any], rounds: in
         cells += [f"{ratio(seconds[name], seconds[OURS]):.2f}", f"{flop / 1e9:.0f}", f"{flop / rate:.2f}"]
         lines.append(f"| {' | '.join([*cells, f'{middle * rate / flop:.1f}'])} |")
     faster, own = ratio(seconds[MENDED], seconds[OURS]), median(seconds[OWN])
+    # In fewer steps than the model's own the target means nothing.
+    full = settings["num_inference_steps"] >= ways[OWN].pipe.sampling.num_inference_steps
+    target = f"; target: under 10 s on 2 cores: {verdict(own < 10)}" if full else ""
     lines += [
         "",
         "*Floor* is how long the arithmetic (matrix products, convolutions, attention) takes at the rate of a large "
@@ -286,8 +289,7 @@ def report(model: str, ways: dict[str, Way], results: dict[str, Any], rounds: in
         f"- diffusers (mended) takes {faster:.2f} x our time "
         f"({ratio(results['cpu_seconds'][MENDED], results['cpu_seconds'][OURS]):.2f} x the processor's); target: at "
         f"least 1: {verdict(faster >= 1)}.",
-        f"- {FRAMES} frames as a user makes them, with the model's own motion modules: {own:.2f} s; target: under 10 s "
-        f"on 2 cores: {verdict(own < 10)}.",
+        f"- {FRAMES} frames with the model's own motion modules and motion text: {own:.2f} s{target}.",
         f"- Numbers, ours and diffusers mended: one forward differs by {difference['forward']:.1e}, all frames by "
         f"{difference['mended']:.1e} (relative), the largest pixel by {difference['largest']:.2g} of 255. diffusers as "
         f"it is differs by {difference['as it is']:.1e}.",

@@ -1,5 +1,6 @@
 """AnimateDiff's pipeline as others call it: diffusers' ways, every input, every form of output, runs that go on."""
 
+import inspect
 import itertools
 import json
 
@@ -611,9 +612,8 @@ PLAIN, NEGATIVE = {}, {"negative_prompt": OTHER, "guidance_scale": 3.0}
 
 
 def stable_diffusion(pipe, cls, **more):
-    unet = UNet2DConditionModel.from_config(
-        {name: pipe.unet.config[name] for name in UNet2DConditionModel().config if not name.startswith("_")}
-    )
+    known = inspect.signature(UNet2DConditionModel).parameters
+    unet = UNet2DConditionModel(**{name: value for name, value in pipe.unet.config.items() if name in known})
     unet.load_state_dict(pipe.unet.base_state_dict())
     parts = {name: part for name, part in pipe.components.items() if name != "sparse_controlnet" and part is not None}
     made = cls(**parts | {"unet": unet.eval()} | more)
