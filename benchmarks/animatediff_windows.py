@@ -51,23 +51,20 @@ def work(job: Job) -> dict[str, Any]:
     pipe.set_progress_bar_config(disable=True)
     for part in (pipe.unet, pipe.vae, pipe.text_encoder):
         part.float().requires_grad_(False)
-    held: list[int] = []
-
-    def on_progress(progress: Any) -> None:
-        held.append(len(progress.plan_step.span))
+    size = pipe.sampling.context_frames  # said at every call: else what the motion module just bears is made whole
 
     def make(frames: int, steps: int) -> None:
         generator = torch.Generator().manual_seed(0)
-        settings = {"num_frames": frames, "num_inference_steps": steps, "output_type": "np"}
-        for _ in pipe.stream(PROMPT, generator=generator, on_progress=on_progress, **settings):
+        settings = {"num_frames": frames, "num_inference_steps": steps, "output_type": "np", "context_frames": size}
+        for _ in pipe.stream(PROMPT, generator=generator, **settings):
             pass
 
-    make(pipe.sampling.context_frames, 1)  # kernels are chosen and buffers made at the first call
+    make(size, 1)  # kernels are chosen and buffers made at the first call
     loaded, rate = peak_mib(), matmul_rate()
     began, began_cpu = time.perf_counter(), time.process_time()
     make(job.frames, job.steps)
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
-    steps = list(pipe.plan(job.frames, job.steps).steps())
+    steps = list(pipe.plan(job.frames, job.steps, context_frames=size).steps())
     sampling, ratio = pipe.sampling, pipe._pixel_ratio
     return {
         "seconds": seconds,
@@ -76,11 +73,10 @@ def work(job: Job) -> dict[str, Any]:
         "loaded": loaded,
         "rate": max(rate, matmul_rate()),
         "calls": sum(len(step.windows) for step in steps),
-        "held": max(held),
         "latents": 4 * pipe.unet.config.in_channels * (sampling.height // ratio) * (sampling.width // ratio) / 2**20,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "size": sampling.context_frames,
+        "size": size,
         "overlap": sampling.context_overlap,
         "picture": f"{sampling.width}x{sampling.height}",
     }

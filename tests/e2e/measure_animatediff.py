@@ -36,6 +36,7 @@ from animagic.systems.animatediff.sampling import AnimateDiffSampling
 from animagic.timeline import OverlappingWindows
 
 FRAMES, LONG = 16, 160
+FOLLOWED = 0.4  # of the frames in a row, in which the thing is wholly in view and does not jump
 JUDGED = {"plain": ("motion", "colour", "shape", "background"), "watercolour": ("motion", "colour", "shape"),
           "blueprint": ("motion",)}  # fmt: skip
 """What can be seen in each look."""
@@ -86,7 +87,9 @@ def make_videos(pipe: Any, cases: Sequence[Case], settings: dict[str, Any]) -> l
 def judge_video(case: Case, video: np.ndarray, look: str) -> dict[str, Any]:
     """What is right about a video in a look."""
     truth, said = facts(case.scene), judge(PLAIN_AGAIN[look](video), fps=8)
-    seen = {name: getattr(said, name) for name in JUDGED[look]} | {"motion": kind_of(said.motion)}
+    seen = {name: getattr(said, name) for name in JUDGED[look]}
+    # What appears here and there does not move, whatever path lies nearest.
+    seen["motion"] = kind_of(said.motion) if said.share >= FOLLOWED else "cannot be followed"
     truth["motion"] = kind_of(truth["motion"])
     return {
         "seed": case.seed,

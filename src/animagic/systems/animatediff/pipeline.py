@@ -108,12 +108,12 @@ class AnimateDiffPipeline(
     @property
     def _encoders(self) -> list[tuple[Any, Any]]:
         pairs = ((self.tokenizer, self.text_encoder), (self.tokenizer_2, self.text_encoder_2))
-        return [(tokenizer, encoder) for tokenizer, encoder in pairs if encoder is not None]
+        return [(tokenizer, encoder) for tokenizer, encoder in pairs if tokenizer is not None and encoder is not None]
 
     def encode(self, texts: Sequence[str], clip_skip: int | None = None) -> TextEmbeds:
         """Texts as the UNet reads them. Raises InputError."""
         if not self._encoders:
-            raise InputError("this pipeline has no text encoder; pass prompt_embeds.")
+            raise InputError("this pipeline has no text encoder with a tokenizer; pass prompt_embeds.")
         return encode_texts(texts, self._encoders, clip_skip=clip_skip, convert=self.maybe_convert_prompt)
 
     def encode_prompt(
