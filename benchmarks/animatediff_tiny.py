@@ -262,7 +262,7 @@ def report(model: str, ways: dict[str, Way], results: dict[str, Any], rounds: in
     if load > 0.3:
         lines += [
             f"**The machine was busy with other work** (load {load:.1f} a core before the run): its times are too "
-            "long; ratios and processor time hold.",
+            "long; processor time holds.",
             "",
         ]
     lines += [
@@ -277,6 +277,8 @@ def report(model: str, ways: dict[str, Way], results: dict[str, Any], rounds: in
         cells += [f"{ratio(seconds[name], seconds[OURS]):.2f}", f"{flop / 1e9:.0f}", f"{flop / rate:.2f}"]
         lines.append(f"| {' | '.join([*cells, f'{middle * rate / flop:.1f}'])} |")
     faster, own = ratio(seconds[MENDED], seconds[OURS]), median(seconds[OWN])
+    faster_cpu = ratio(results["cpu_seconds"][MENDED], results["cpu_seconds"][OURS])
+    at_least = faster_cpu if load > 0.3 else faster  # other work on the machine falls on the ways by chance
     # In fewer steps than the model's own the target means nothing.
     full = settings["num_inference_steps"] >= ways[OWN].pipe.sampling.num_inference_steps
     target = f"; target: under 10 s on 2 cores: {verdict(own < 10)}" if full else ""
@@ -287,8 +289,7 @@ def report(model: str, ways: dict[str, Way], results: dict[str, Any], rounds: in
         "random motion modules of two attentions over frames at every level, as diffusers has them.",
         "",
         f"- diffusers (mended) takes {faster:.2f} x our time "
-        f"({ratio(results['cpu_seconds'][MENDED], results['cpu_seconds'][OURS]):.2f} x the processor's); target: at "
-        f"least 1: {verdict(faster >= 1)}.",
+        f"({faster_cpu:.2f} x the processor's); target: at least 1: {verdict(at_least >= 1)}.",
         f"- {FRAMES} frames with the model's own motion modules and motion text: {own:.2f} s{target}.",
         f"- Numbers, ours and diffusers mended: one forward differs by {difference['forward']:.1e}, all frames by "
         f"{difference['mended']:.1e} (relative), the largest pixel by {difference['largest']:.2g} of 255. diffusers as "

@@ -36,7 +36,7 @@ from animagic.systems.animatediff.sampling import AnimateDiffSampling
 from animagic.timeline import OverlappingWindows
 
 FRAMES, LONG = 16, 160
-FOLLOWED = 0.4  # of the frames in a row, in which the thing is wholly in view and does not jump
+FOLLOWED = 0.35  # of the frames in a row, in which the thing is wholly in view and does not jump
 JUDGED = {"plain": ("motion", "colour", "shape", "background"), "watercolour": ("motion", "colour", "shape"),
           "blueprint": ("motion",)}  # fmt: skip
 """What can be seen in each look."""

@@ -68,8 +68,8 @@ class Personalisation:
         initial_word: a word of one token with which it begins; None: the mean of all words.
         vectors: how many it stands for.
         steps, learning_rate, batch_size: of the training (the rate is constant).
-        most_weight: errors of noisy levels count more, SNR^-1/2 up to this; 1: all alike, as published. A look is decided
-            where noise prevails, and a small model learns it sooner so.
+        most_weight: errors of noisy levels count more, SNR^-1/2 up to this; 1: all alike, as published. A look is
+            decided where noise prevails, and a small model learns it sooner so.
         half: the result is stored in float16.
         seed: of everything that is random.
         save_every: steps between checkpoints.
