@@ -476,7 +476,7 @@ def test_a_pipeline_without_the_parts_that_it_does_not_need(pipe, make):
     assert same(bare(**given, latents=randn(1, 4, FRAMES, 8, 8, seed=7)).frames, make())
     with pytest.raises(InputError, match="no autoencoder; ask for output_type='latent'"):
         bare(**given | {"output_type": "np"})
-    with pytest.raises(InputError, match="no text encoder; pass prompt_embeds"):
+    with pytest.raises(InputError, match="no text encoder with a tokenizer; pass prompt_embeds"):
         bare(PROMPT, output_type="latent")
     with pytest.raises(InputError, match="no autoencoder; it cannot read pictures"):
         bare(**given, image=np.zeros((64, 64, 3), np.uint8))
