@@ -14,6 +14,7 @@ from animagic.systems.magi1.sampling import Magi1Denoiser, Magi1Sampling
 from animagic.systems.magi1.training import AutoencoderObjective, TransformerObjective, initialise
 from animagic.timeline import Window, flow_levels
 from animagic.training import SceneBatches, Trainer, TrainingConfig
+from animagic.training.data import draw_scene
 
 WIDTH = 2  # latent frames of a chunk; four times as many pixels
 
@@ -306,10 +307,9 @@ def test_the_autoencoder_s_objective_is_a_loss(autoencoder):
 
 
 def test_simple_scenes_show_one_thing_before_a_drawn_background():
-    batches = SceneBatches(seed=0, steps=1, simple_share=1.0)
     rng = np.random.default_rng(0)
     for _ in range(200):
-        scene = batches._scene(rng)
+        scene = draw_scene(rng, simple_share=1.0)
         assert len(scene.things) == 1
         assert scene.camera == "still"
         assert scene.background.kind != "photo"
