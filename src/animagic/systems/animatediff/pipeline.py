@@ -165,7 +165,9 @@ class AnimateDiffPipeline(
             motion = _one_each("motion_prompt_embeds", motion_prompt_embeds, count)
         if negative_motion_prompt_embeds is not None:
             unmoved = _one_each("negative_motion_prompt_embeds", negative_motion_prompt_embeds, count)
-        if (motion_prompt or negative_motion_prompt) and not self.reads_motion:
+        given = (motion_prompt_embeds, negative_motion_prompt_embeds)
+        spoken = motion_prompt or negative_motion_prompt or any(embeds is not None for embeds in given)
+        if spoken and not self.reads_motion:
             raise InputError("this motion module reads no text of its own; say how things move in the prompt.")
         if motion_prompt:
             motion = one_each(motion_prompt).sequence
