@@ -10,25 +10,16 @@ import animagic
 from animagic.media import contact_sheet, write_image
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--prompt", default="a red ball on a green floor")
-parser.add_argument("--motion", default="slides to the right")
 parser.add_argument("--steps", type=int, help="denoising steps (default: the model's)")
-parser.add_argument("--seed", type=int, default=7)
-args = parser.parse_args()
-
-pipe = animagic.load("animatediff-tiny")
+steps = parser.parse_args().steps
 Path("out").mkdir(exist_ok=True)
-rows = []
+pipe, rows = animagic.load("animatediff-tiny"), []
+files = animagic.zoo.loras("animatediff-tiny")
 for look in ("plain", "blueprint", "watercolour"):
-    loras = {} if look == "plain" else {str(animagic.zoo.loras("animatediff-tiny")[look]): 1.0}
-    with pipe.using_loras(loras):
-        video = pipe(
-            args.prompt,
-            motion_prompt=args.motion,
-            num_inference_steps=args.steps,
-            generator=torch.Generator().manual_seed(args.seed),
-        )
+    generator = torch.Generator().manual_seed(5)
+    with pipe.using_loras({str(files[look]): 1.0} if look in files else {}):
+        words = {"prompt": "a red ball on a green floor", "motion_prompt": "slides to the right"}
+        video = pipe(**words, num_inference_steps=steps, generator=generator)
     video.save(f"out/{look}.mp4")
     rows += [np.asarray(frame) for frame in video.frames[0][::4]]
 write_image("out/looks.png", contact_sheet(np.stack(rows), columns=4))
-print("out/looks.png")

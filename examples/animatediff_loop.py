@@ -8,20 +8,18 @@ import torch
 import animagic
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--prompt", default="a blue ring on a beige background")
 parser.add_argument("--frames", type=int, default=24)
 parser.add_argument("--steps", type=int, help="denoising steps (default: the model's)")
-parser.add_argument("--seed", type=int, default=7)
 args = parser.parse_args()
 
+Path("out").mkdir(exist_ok=True)
 pipe = animagic.load("animatediff-tiny")
 video = pipe(
-    args.prompt,
+    "a blue ring on a beige background",
     motion_prompt="moves in a circle",
     closed_loop=True,
     num_frames=args.frames,
     num_inference_steps=args.steps,
-    generator=torch.Generator().manual_seed(args.seed),
+    generator=torch.Generator().manual_seed(7),
 )
-Path("out").mkdir(exist_ok=True)
 print(video.save("out/loop.gif"))

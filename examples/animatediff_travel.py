@@ -10,9 +10,9 @@ import animagic
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--frames", type=int, default=32)
 parser.add_argument("--steps", type=int, help="denoising steps (default: the model's)")
-parser.add_argument("--seed", type=int, default=7)
 args = parser.parse_args()
 
+Path("out").mkdir(exist_ok=True)
 pipe = animagic.load("animatediff-tiny")
 video = pipe(
     "a red ball on a green floor",
@@ -20,7 +20,6 @@ video = pipe(
     motion_prompt="stays still",
     num_frames=args.frames,
     num_inference_steps=args.steps,
-    generator=torch.Generator().manual_seed(args.seed),
+    generator=torch.Generator().manual_seed(7),
 )
-Path("out").mkdir(exist_ok=True)
 print(video.save("out/travel.mp4"))
