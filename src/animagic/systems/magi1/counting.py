@@ -28,12 +28,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from ...errors import CheckpointError
+from ...layers.cache import KeyValueCache
 from ...quantization import fp8
 from .autoencoder import AutoencoderKLMagi1
-from .cache import KeyValueCache
 from .checkpoint import autoencoder_from_config, transformer_from_config
+from .denoiser import Magi1Denoiser, Magi1Sampling
 from .prompts import ChunkPrompts, TextEmbedding
-from .sampling import Magi1Denoiser, Magi1Sampling
 from .transformer import Magi1Transformer3DModel
 
 T5_XXL_PARAMETERS = 4_762_310_656
