@@ -92,9 +92,9 @@ def personalize(
     quiet: Quiet = False,
 ) -> None:
     """Let a model learn a thing or a look from a few pictures; the result drops into the animated model."""
-    from ..requests import loading
+    from ..pipelines.devices import be_quiet
 
-    loading.be_quiet()  # before the networks are imported, which warn of what is not needed here
+    be_quiet()  # before the networks are imported, which warn of what is not needed here
 
     from ..personalizing import personalize as run
     from ..systems.animatediff.personalize import Personalisation, sheet_file, work_folder

@@ -80,7 +80,7 @@ def convert(
             raise InputError(f"--{name.replace('_', '-')} has no meaning for {other}; leave it out.")
     result: Any
     if is_motion_module:
-        from ..requests.loading import be_quiet
+        from ..pipelines.devices import be_quiet
         from ..systems.animatediff.conversion import convert as join
 
         be_quiet()
@@ -128,9 +128,9 @@ def quantize(
 
     texts = read_prompts(prompt or [], prompts)
     for text in texts or [""]:  # now, not after the model is loaded
-        requests.Request(text or "default", frames=frames, steps=steps, seed=seed)
+        request = requests.build_request(text or "default", model, frames=frames, steps=steps, seed=seed)
     check_writable(Path(output), folder=True)
-    pipe = requests.load_pipeline(model, device)
+    pipe = requests.pipeline_for(request, device)
 
     from ..systems.magi1 import quantize as magi1
 
