@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from animagic.requests.animatediff_yaml import requests_of
 
 from animagic import requests
 from animagic.media import VideoWriter, iter_video, probe, read_metadata, write_image
-from animagic.requests.animatediff_yaml import requests_of
 
 sys.path.append(str(Path(__file__).parents[1] / "systems" / "animatediff"))
 from published_files import UNET, VAE, motion_module, original, picture_model, save, with_positions, write_folder

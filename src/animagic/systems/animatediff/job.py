@@ -10,10 +10,10 @@ from ...errors import InputError
 from ...media import read_image
 from ...pipelines.job import Job
 from ...timeline import Plan, WholeClip, build_scheduler
+from .denoiser import AnimateDiffSampling
 from .files import with_files
 from .noise import FreeInit
 from .pipeline import AnimateDiffPipeline
-from .denoiser import AnimateDiffSampling
 
 STRENGTH = 0.8
 """How far a picture or clip is left behind if the request does not say it."""
@@ -90,7 +90,8 @@ class AnimateDiffJob(Job):
             yield
 
     def arguments(self) -> dict[str, Any]:
-        request, more = self.request, {}
+        request = self.request
+        more: dict[str, Any] = {}
         if self.pictures:
             more = {"control_images": list(self.pictures.values()), "control_indexes": list(self.pictures)}
             more |= {} if request.control_scale is None else {"control_scale": request.control_scale}

@@ -13,10 +13,10 @@ from ...errors import InputError
 from ...media import resize
 from ...pipelines.devices import default_device, refusing
 from ...pipelines.options import default_of, flag_of
+from .denoiser import AnimateDiffSampling
 from .job import AnimateDiffJob
 from .options import AnimateDiffOptions
 from .original import Entry, normalised, read_entries
-from .denoiser import AnimateDiffSampling
 
 # What the file itself says.
 _FIXED = ("motion_module", "dreambooth", "embeddings", "controlnet", "loras", "motion_loras")

@@ -14,8 +14,8 @@ from ...pipelines.devices import default_device, refusing
 from ...pipelines.job import Job
 from ...timeline import Plan, WholeClip
 from . import original
-from .files import read_special_tokens
 from .denoiser import Magi1Sampling
+from .files import read_special_tokens
 
 CLIP_FRAMES = 32
 """Frames of a given clip that are continued, as in the published code."""
