@@ -26,9 +26,9 @@ from torch import nn
 from ...errors import AnimagicError, CheckpointError, InputError
 from ...shards import Weights, find_weights, read_json
 from .checkpoint import autoencoder_from_config, transformer_from_config
-from .original import FIELDS
 from .prompts import Magi1SpecialTokens
 from .published import config_of
+from .schema import SECTIONS
 
 PathLike = str | os.PathLike
 FIND: Any = object()
@@ -178,12 +178,13 @@ def _read_config(config: PathLike | Mapping[str, Any]) -> tuple[dict[str, Any], 
     else:
         fields, label, bases = read_json(Path(config)), str(config), [Path(), Path(config).parent]
     for section, values in fields.items():
-        if section not in FIELDS or not isinstance(values, Mapping):
+        if section not in SECTIONS or not isinstance(values, Mapping):
             raise CheckpointError(
-                f"{label} has the field {section!r}; the sections {', '.join(FIELDS)} are known, each with its fields."
+                f"{label} has the field {section!r}; the sections {', '.join(SECTIONS)} are known, each with its "
+                "fields."
             )
         for name in values:
-            if name not in FIELDS[section]:
+            if name not in SECTIONS[section].known():
                 raise CheckpointError(f"{label} has an unknown field {name!r} in {section}.")
     return fields, bases
 
