@@ -14,10 +14,10 @@ from .. import zoo
 from ..errors import CheckpointError, InputError
 from ..lora_files import find_lora_file
 from ..media import read_image, read_video
-from ..systems.animatediff.files import with_files
 from ..systems.animatediff.noise import FreeInit
 from ..systems.animatediff.pipeline import AnimateDiffPipeline
 from ..systems.animatediff.sampling import AnimateDiffSampling
+from ..systems.animatediff.weights import with_files
 from ..timeline import Plan, WholeClip, build_scheduler
 from ..zoo.fitting import Fit
 from .job import Job

@@ -15,8 +15,8 @@ from ..errors import CheckpointError, InputError
 from ..lora_files import find_lora_file
 from ..media import read_video
 from ..systems.magi1 import original
-from ..systems.magi1.files import read_special_tokens
 from ..systems.magi1.sampling import Magi1Sampling
+from ..systems.magi1.weights import read_special_tokens
 from ..timeline import Plan, WholeClip
 from ..zoo.fitting import Fit, fit, load_fitting
 from .job import Job
