@@ -77,7 +77,7 @@ def make_parts(args: argparse.Namespace, dtype: Any) -> dict[str, Any]:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     from animagic.systems.animatediff.images import build_tokenizer
-    from animagic.systems.animatediff.published import SD15, SDXL
+    from animagic.weights.stable_diffusion import SD15, SDXL
 
     torch.manual_seed(0)
     shapes = SDXL if args.base == "sdxl" else SD15

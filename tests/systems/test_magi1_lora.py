@@ -248,7 +248,7 @@ def test_in_the_dtype_of_each_layer(pipe, make_lora):
 
 
 def test_beside_layers_in_fp8(pipe, make_lora):
-    from animagic.quantization.fp8 import Fp8Linear
+    from animagic.layers.fp8 import Fp8Linear
 
     for name, layer in linear_layers(pipe.transformer).items():
         if name.endswith(("linear_qkv.q", "linear_proj", "linear_fc1")):
@@ -441,8 +441,8 @@ def test_a_faulty_lora_is_refused_with_file_and_tensor_named(fault, pipe, make_l
 
 
 def test_a_lora_of_the_24b_model_on_the_4_5b_model(tmp_path):
-    from animagic.systems.magi1.checkpoint import transformer_from_config
     from animagic.systems.magi1.published import config_of
+    from animagic.systems.magi1.weights import transformer_from_config
 
     def network(name):
         config = config_of(name)

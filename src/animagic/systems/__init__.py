@@ -104,7 +104,7 @@ register(
         prefixes=("Magi1",),
         original_job="job:Magi1OriginalJob",
         original_suffixes=(".json",),
-        components={"transformer": "checkpoint:transformer_from_config", "vae": "checkpoint:autoencoder_from_config"},
+        components={"transformer": "weights:transformer_from_config", "vae": "checkpoint:autoencoder_from_config"},
     )
 )
 register(
@@ -127,9 +127,9 @@ register(
         original_job="original_job:AnimateDiffOriginalJob",
         original_suffixes=(".yaml", ".yml"),
         components={
-            "unet": "checkpoint:unet_from_config",
-            "sparse_controlnet": "checkpoint:sparse_controlnet_from_config",
+            "unet": "weights:unet_from_config",
+            "sparse_controlnet": "weights:sparse_controlnet_from_config",
         },
-        original_names="checkpoint:original_names",
+        original_names="weights:original_names",
     )
 )

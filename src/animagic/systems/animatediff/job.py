@@ -11,7 +11,7 @@ from ...media import read_image
 from ...pipelines.job import Job
 from ...timeline import Plan, WholeClip, build_scheduler
 from .denoiser import AnimateDiffSampling
-from .files import with_files
+from .weights import with_files
 from .noise import FreeInit
 from .pipeline import AnimateDiffPipeline
 

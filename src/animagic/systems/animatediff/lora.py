@@ -23,7 +23,7 @@ from torch import nn
 
 from ...errors import CheckpointError, InputError
 from ...weights.lora import Pair, check_fit, find_lora_file, lora_pairs, pack, peft_settings, read_lora_file
-from .checkpoint import motion_name
+from .published import motion_name
 from .unet import AnimateDiffUNet
 
 PARTS = ("unet", "text_encoder", "text_encoder_2")

@@ -28,13 +28,13 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from ...errors import CheckpointError
+from ...layers import fp8
 from ...layers.cache import KeyValueCache
-from ...quantization import fp8
 from .autoencoder import AutoencoderKLMagi1
-from .checkpoint import autoencoder_from_config, transformer_from_config
 from .denoiser import Magi1Denoiser, Magi1Sampling
 from .prompts import ChunkPrompts, TextEmbedding
 from .transformer import Magi1Transformer3DModel
+from .weights import autoencoder_from_config, transformer_from_config
 
 T5_XXL_PARAMETERS = 4_762_310_656
 """Of the encoder of T5 v1.1 XXL, which the published models read text with."""

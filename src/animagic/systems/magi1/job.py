@@ -15,7 +15,7 @@ from ...pipelines.job import Job
 from ...timeline import Plan, WholeClip
 from . import original
 from .denoiser import Magi1Sampling
-from .files import read_special_tokens
+from .weights import read_special_tokens
 
 CLIP_FRAMES = 32
 """Frames of a given clip that are continued, as in the published code."""

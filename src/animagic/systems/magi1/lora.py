@@ -19,7 +19,7 @@ from peft.tuners import lora
 from torch import nn
 
 from ...errors import CheckpointError, InputError
-from ...quantization.fp8 import Fp8Linear
+from ...layers.fp8 import Fp8Linear
 from ...weights.lora import Pair, check_fit, find_lora_file, lora_pairs, pack, peft_settings, read_lora_file
 
 # What stands before a layer's name in the files of diffusers, of peft, and of tools that kept the original names.

@@ -118,7 +118,7 @@ class Magi1Pipeline(StreamingPipeline, Magi1OffloadMixin, Magi1LoraLoaderMixin, 
             allow_pickle: read the text encoder from pickles; no code in them is run.
         Raises: InputError, CheckpointError: one sentence that names the file, and the tensor if one does not fit.
         """
-        from .files import load_original
+        from .weights import load_original
 
         return load_original(cls, source, **arguments)
 

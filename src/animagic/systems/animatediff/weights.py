@@ -1,213 +1,105 @@
-"""The files that people put together for AnimateDiff: a picture model, a motion module, and what goes around them.
-
-Picture models come as one file in Stability AI's layout (how DreamBooth models are shared), as one file with diffusers'
-UNet, or as a folder of diffusers. Nothing is fetched.
+"""AnimateDiff's pipelines from the files that people put together: a text-to-image model, a motion module, and what
+goes around them; and its networks from the original configurations. Nothing is fetched.
 """
 
 from __future__ import annotations
 
 import inspect
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
-from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
-from diffusers.loaders import single_file_utils as single_file
+from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from ...errors import CheckpointError, InputError
-from ...shards import Weights, open_file, read_json
-from .checkpoint import motion_name, original_names
+from ...weights.files import PathLike, Weights, open_file, read_json, read_tensors
+from ...weights.fit import build, check, fill
+from ...weights.stable_diffusion import StableDiffusion, network_of
 from .motion import MotionModule
-from .published import SD15, SDXL, VERSIONS, published_sampling, recognise, table_length
+from .published import (
+    FIXED,
+    FLAGS,
+    VERSIONS,
+    motion_config,
+    motion_name,
+    original_names,
+    published_sampling,
+    recognise,
+    table_length,
+)
 from .sparse import SparseControlNet
 from .unet import AnimateDiffUNet
 
-PathLike = str | os.PathLike
 FIND: Any = object()
 """Of the tokenizer: look for it in the folders given."""
 
-_CLASSES: dict[str, Any] = {
-    "unet": UNet2DConditionModel,
-    "vae": AutoencoderKL,
-    "text_encoder": CLIPTextModel,
-    "text_encoder_2": CLIPTextModelWithProjection,
-}
-# In Stability AI's layout.
-_PREFIXES = {
-    "unet": ("model.diffusion_model.",),
-    "vae": ("first_stage_model.",),
-    "text_encoder": ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer."),
-    "text_encoder_2": ("conditioner.embedders.1.model.",),
-}
-# The attention of autoencoders written by old versions of diffusers.
-_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_SPARSE = (
+    "conditioning_channels",
+    "use_simplified_condition_embedding",
+    "concate_conditioning_mask",
+    "set_noisy_sample_input_to_zero",
+    "conditioning_embedding_out_channels",
+)
 
 
-# ---- picture models
+# ---- networks of the original configurations
 
 
-class PictureModel:
-    """The weights of a picture model in one of its layouts.
+def unet_from_config(config: Mapping[str, Any]) -> AnimateDiffUNet:
+    """The UNet of an original configuration: fields of Stable Diffusion's UNet joined with `version` and
+    `motion_module_kwargs`, and with `unet_additional_kwargs` fields that differ from the version's.
 
-    Args:
-        source: a file or folder.
-        config: a folder of diffusers, whose configurations (and tokenizer) are taken where the source has none.
-        allow_pickle: read pickles; no code in them is run.
-
-    parts: which of unet, vae, text_encoder, text_encoder_2 it has.
-    Raises: InputError, CheckpointError, which name the file.
+    Raises: InputError for a field or value that is not known.
     """
-
-    def __init__(self, source: PathLike, config: PathLike | None = None, allow_pickle: bool = False):
-        self.source, self.allow_pickle = Path(source), allow_pickle
-        self._folders = [Path(config)] if config is not None else []
-        self._tensors: dict[str, Tensor] = {}
-        if config is not None and not Path(config).is_dir():
-            raise CheckpointError(f"there is no folder {config}.")
-        if self.source.is_dir():
-            self._folders.insert(0, self.source)
-            self.parts = [part for part in _CLASSES if (self.source / part / "config.json").is_file()]
-            if "unet" not in self.parts:
-                raise CheckpointError(f"{source} is no picture model of diffusers: it lacks unet/config.json.")
-            return
-        if not self.source.is_file():
-            raise CheckpointError(f"there is no file and no folder {source}.")
-        self._tensors = read_tensors(self.source, allow_pickle)
-        if any(name.startswith("cond_stage_model.model.") for name in self._tensors):
-            raise CheckpointError(f"{source} is Stable Diffusion 2, for which there are no motion modules.")
-        self._is_diffusers = "conv_in.weight" in self._tensors
-        if self._is_diffusers:
-            self.parts = ["unet"]
-            return
-        self.parts = [part for part in _CLASSES if any(name.startswith(_PREFIXES[part]) for name in self._tensors)]
-        if "unet" not in self.parts:
-            raise CheckpointError(
-                f"{source} is no picture model: it has neither model.diffusion_model.* nor conv_in.weight."
-            )
-
-    @cached_property
-    def _is_xl(self) -> bool:
-        return any(name.startswith(("conditioner.", "add_embedding.")) for name in self._tensors)
-
-    def config(self, part: str) -> dict[str, Any]:
-        """The configuration of a part: of the folders, or that of the published model of this kind."""
-        for folder in self._folders:
-            if (folder / part / "config.json").is_file():
-                fields = read_json(folder / part / "config.json")
-                return {name: value for name, value in fields.items() if not name.startswith("_")}
-        return dict((SDXL if self._is_xl else SD15)[part])
-
-    def network(self, part: str) -> Any:
-        """A part without its weights. Raises CheckpointError for a configuration that describes none."""
-        try:
-            return build(_CLASSES[part], self.config(part))
-        except (ArithmeticError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-            raise CheckpointError(f"{self.source} has a {part} whose configuration is wrong: {reason}.") from error
-
-    def tokenizer(self, part: str) -> Any:
-        """Raises CheckpointError if there is none."""
-        for folder in self._folders:
-            if (folder / part).is_dir():
-                try:
-                    return CLIPTokenizer.from_pretrained(folder / part, local_files_only=True)
-                except Exception as error:  # on a damaged file, transformers raises almost anything
-                    reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-                    raise CheckpointError(f"the tokenizer {folder / part} cannot be read: {reason}.") from error
-        raise CheckpointError(
-            f"{self.source} has no {part}; give as config a folder of diffusers that has one, or tokenizer=None to do "
-            "without."
-        )
-
-    def read(self, part: str, network: nn.Module) -> dict[str, Tensor]:
-        """The tensors of a part under the names of its network, all of which fit; it may be an AnimateDiffUNet."""
-        if self._tensors:
-            tensors = self._tensors if self._is_diffusers else self._converted(part, network)
-        else:
-            stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
-            tensors = dict(Weights.open(self.source / part, stem, self.allow_pickle).read())
-        if part == "vae":
-            tensors = {_without_old_attention(name): tensor for name, tensor in tensors.items()}
-        if part.startswith("text_encoder"):
-            tensors = {name: t for name, t in tensors.items() if not name.endswith("position_ids")}
-            if not hasattr(network, "text_model"):
-                tensors = {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
-        if part == "unet":
-            tensors = {name: tensor for name, tensor in tensors.items() if "motion_modules." not in name}
-        expected = {n: t for n, t in network.state_dict().items() if "motion_modules." not in n}
-        given = {id(tensor): name for name, tensor in self._tensors.items()}  # converting renames, mostly
-        check(expected, tensors, self.source, {name: given.get(id(t), name) for name, t in tensors.items()})
-        return tensors
-
-    def _converted(self, part: str, network: Any) -> dict[str, Tensor]:
-        try:
-            if part == "unet":
-                return single_file.convert_ldm_unet_checkpoint(self._tensors, network.config)
-            if part == "vae":
-                return single_file.convert_ldm_vae_checkpoint(self._tensors, network.config)
-            if part == "text_encoder":
-                return single_file.convert_ldm_clip_checkpoint(self._tensors)
-            return single_file.convert_open_clip_checkpoint(network, self._tensors, prefix=_PREFIXES[part][0])
-        except KeyError as error:
-            raise CheckpointError(f"{self.source}: the tensor {error.args[0]} is missing.") from error
+    base, motion = _split(config)
+    return AnimateDiffUNet(**base, **motion)
 
 
-def _without_old_attention(name: str) -> str:
-    if ".attentions." not in name:
-        return name
-    for old, new in _OLD_ATTENTION.items():
-        name = name.replace(f".{old}.", f".{new}.")
-    return name
+def sparse_controlnet_from_config(config: Mapping[str, Any]) -> SparseControlNet:
+    """The SparseCtrl network of an original configuration: fields of the UNet that it steers, joined with those of its
+    own and with `motion_module_kwargs`.
 
-
-def read_tensors(file: Path, allow_pickle: bool = False) -> dict[str, Tensor]:
-    """Every tensor of a file of weights."""
-    opened = open_file(file, allow_pickle)
-    return dict(opened.read(opened.entries))
-
-
-def check(
-    expected: Mapping[str, Tensor], given: Mapping[str, Tensor], source: Path, names: Mapping[str, str] | None = None
-) -> None:
-    """Raises CheckpointError, which names file and tensor, unless names and shapes are those expected.
-
-    names: what tensors are called in the file, where it is something else.
+    Raises: InputError for a field or value that is not known.
     """
-    names = names or {}
-    for name, ours in expected.items():
-        if name not in given:
-            raise CheckpointError(f"{source}: the tensor {name} is missing.")
-        has, needs = list(given[name].shape), list(ours.shape)
-        if has != needs:
-            raise CheckpointError(
-                f"{source}: the tensor {names.get(name, name)} has the shape {has}, not {needs}: is it for another "
-                "base model?"
-            )
-    for name in given:
-        if name not in expected:
-            raise CheckpointError(f"{source}: the tensor {names.get(name, name)} is unexpected.")
+    # It has one attention a module whatever the UNet has, none in the middle, and norms of single frames.
+    ignored = {"version", "motion_module_mid_block", "use_inflated_groupnorm"}
+    fields = {name: value for name, value in config.items() if name not in ignored}
+    own = {name: fields.pop(name) for name in _SPARSE if name in fields}
+    base, motion = _split(fields)
+    motion.pop("motion_attention_block_types", None)
+    encoder = set(inspect.signature(ControlNetModel).parameters)
+    return SparseControlNet(**{name: value for name, value in base.items() if name in encoder}, **own, **motion)
 
 
-def build(cls: Any, config: Mapping[str, Any]) -> Any:
-    """A network on the meta device but for its constant buffers."""
-    with init_empty_weights(include_buffers=False):
-        if issubclass(cls, (CLIPTextModel, CLIPTextModelWithProjection)):
-            return cls(CLIPTextConfig.from_dict(dict(config)))
-        return cls.from_config(dict(config))
+def _split(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The base model's and the motion modules' arguments."""
+    fields = {name: value for name, value in config.items() if not name.startswith("_")}
+    version, module = fields.pop("version", None), fields.pop("motion_module_kwargs", {})
+    flags = {name: fields.pop(name) for name in [*FLAGS, *FIXED, "use_inflated_groupnorm"] if name in fields}
+    known = set(inspect.signature(UNet2DConditionModel).parameters)
+    unknown = sorted(set(fields) - known)
+    if unknown:
+        raise InputError(f"the configuration has an unknown field {unknown[0]!r}.")
+    # Blocks are called 3D in the original, and do what the 2-D ones do to every frame.
+    flat = {name: _flat(value) if name.endswith(("_types", "_type")) else value for name, value in fields.items()}
+    return flat, motion_config(version, module, flags)
 
 
-def fill(network: Any, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Any:
-    """The network, ready for inference, with its tensors, which must have been checked."""
-    network.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
-    return network.eval()
+def _flat(blocks: Any) -> Any:
+    if isinstance(blocks, (list, tuple)):
+        return tuple(_flat(block) for block in blocks)
+    return blocks.replace("3D", "2D") if isinstance(blocks, str) else blocks
+
+
+COMPONENTS: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
+    "unet": unet_from_config,
+    "sparse_controlnet": sparse_controlnet_from_config,
+}
+"""What `animagic.checkpoints.from_original` can build; tensors go by `original_names`."""
 
 
 # ---- motion modules
@@ -236,7 +128,7 @@ class MotionFile:
                 f"has {', '.join(map(str, widths))}: take a module that was made for it."
             )
         expected = {name: tensor for name, tensor in unet.state_dict().items() if unet.is_motion(name)}
-        check(expected, self.tensors, self.source)
+        check(expected, self.tensors, self.source, hint=": is it for another base model?")
 
 
 def read_motion_module(
@@ -301,13 +193,13 @@ def load_sparse_controlnet(
     """
     path, dtype = Path(source), dtype or unet.dtype
     if path.is_dir():
-        network = build(SparseControlNet, read_json(path / "config.json"))
+        network = network_of(SparseControlNet, read_json(path / "config.json"), path / "config.json")
         tensors = dict(Weights.open(path, "diffusion_pytorch_model", allow_pickle).read())
     else:
         tensors = original_names(read_tensors(path, allow_pickle))
-        with init_empty_weights(include_buffers=False):
-            network = SparseControlNet(**_sparse_config(tensors, unet, path))
-    check(network.state_dict(), tensors, path)
+        config = _sparse_config(tensors, unet, path)
+        network = build(lambda: SparseControlNet(**config), path)
+    check(network.state_dict(), tensors, path, hint=": is it for another base model?")
     return fill(network, tensors, dtype)
 
 
@@ -358,10 +250,10 @@ def load_published(
     """A pipeline of class `cls` from published files; what `AnimateDiffPipeline.from_published` does.
 
     Args:
-        base: a picture model: a file in Stability AI's layout, or a folder of diffusers.
+        base: a text-to-image model: a file in Stability AI's layout, or a folder of diffusers.
         motion_module: its file; None: a new one, which does nothing until it is trained.
-        dreambooth: a personalised picture model, file or folder: whatever it has of UNet, autoencoder and text encoders
-            takes the place of the base's.
+        dreambooth: a personalised text-to-image model, file or folder: whatever it has of UNet, autoencoder and text
+            encoders takes the place of the base's.
         config: a folder of diffusers for what a single file lacks: tokenizers, and configurations that are not those of
             Stable Diffusion 1.5 or XL.
         tokenizer: None: do without.
@@ -374,16 +266,18 @@ def load_published(
     Its scheduler, steps and guidance are those that the motion module was made for (`published_sampling`).
     Raises: InputError, CheckpointError: one sentence that names the file, and the tensor if one does not fit.
     """
-    model = PictureModel(base, config, allow_pickle)
+    model = StableDiffusion(base, config, allow_pickle)
     for part in ("vae", "text_encoder"):
         if part not in model.parts:
-            raise CheckpointError(f"{base} has no {part}; take a whole picture model as base, this one as dreambooth.")
+            raise CheckpointError(
+                f"{base} has no {part}; take a whole text-to-image model as base, this one as dreambooth."
+            )
     motion = None
     if motion_module is not None:
         motion = read_motion_module(motion_module, version=version, config=motion_config, allow_pickle=allow_pickle)
     overlay = None
     if dreambooth is not None:
-        overlay = PictureModel(dreambooth, allow_pickle=allow_pickle)
+        overlay = StableDiffusion(dreambooth, allow_pickle=allow_pickle)
     encoders = [part for part in model.parts if part.startswith("text_encoder") and tokenizer is FIND]
     names = [encoder.replace("text_encoder", "tokenizer") for encoder in encoders]
     parts: dict[str, Any] = {name: model.tokenizer(name) for name in names}
@@ -436,14 +330,15 @@ def with_files(
     if motion_module is not None:
         kept = {name: unet.config[name] for name in ("motion_num_attention_heads", "motion_attention_block_types")}
         motion = read_motion_module(motion_module, version=version, config=kept, allow_pickle=allow_pickle)
-    overlay = None if dreambooth is None else PictureModel(dreambooth, allow_pickle=allow_pickle)
+    overlay = None if dreambooth is None else StableDiffusion(dreambooth, allow_pickle=allow_pickle)
     if motion or overlay:
         arguments = motion.config if motion else {}
         parts["unet"] = _unet(unet, overlay, motion, arguments, dtype)
     if overlay:
         for part in set(overlay.parts) & {name for name, own in parts.items() if own is not None} - {"unet"}:
             own = parts[part]
-            network = build(type(own), own.config.to_dict() if part.startswith("text_encoder") else own.config)
+            config = own.config.to_dict() if part.startswith("text_encoder") else own.config
+            network = network_of(type(own), config, f"the {part} of this pipeline")
             parts[part] = fill(network, overlay.read(part, network), own.dtype)
     made = type(pipe)(**parts, config=pipe.config.config)
     if sparse_controlnet is not None:
@@ -455,17 +350,21 @@ def with_files(
 
 
 def _unet(
-    like: Any, source: PictureModel | None, motion: MotionFile | None, arguments: Mapping[str, Any], dtype: torch.dtype
+    like: Any,
+    source: StableDiffusion | None,
+    motion: MotionFile | None,
+    arguments: Mapping[str, Any],
+    dtype: torch.dtype,
 ) -> AnimateDiffUNet:
     """A UNet of the configuration of `like` and these motion arguments.
 
     source, motion: where its weights come from; None: from `like`, or, of motion modules that it has not, new ones.
     """
     config = {name: value for name, value in like.config.items() if not name.startswith("_")}
-    made = build(AnimateDiffUNet, {**config, **arguments})
+    made = network_of(AnimateDiffUNet, {**config, **arguments}, "the configuration of the UNet")
     if motion is not None:
         motion.check_base(made)
-    tensors = source.read("unet", made) if source is not None else like.base_state_dict()
+    tensors = source.read("unet", made, without="motion_modules.") if source is not None else like.base_state_dict()
     if motion is not None:
         tensors |= motion.tensors
     elif isinstance(like, AnimateDiffUNet):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from animagic.quantization import fp8
-from animagic.quantization.fp8 import FP8, Fp8Linear, Fp8Parameter, to_fp8
+from animagic.layers import fp8
+from animagic.layers.fp8 import FP8, Fp8Linear, Fp8Parameter, to_fp8
 
 KINDS = pytest.mark.parametrize("smoothed", [False, True], ids=["per-tensor", "smoothed"])
 
@@ -243,7 +243,7 @@ def test_the_gemm_is_called_with_the_right_operands(smoothed, monkeypatch):
         )  # fmt: skip
     except (NotImplementedError, RuntimeError):
         pytest.skip("this PyTorch has no FP8 product on the processor")
-    monkeypatch.setattr("animagic.quantization.fp8._has_fp8_gemm", lambda device: True)
+    monkeypatch.setattr("animagic.layers.fp8._has_fp8_gemm", lambda device: True)
     with torch.no_grad():
         ours = layer(x)
     assert ours.shape == (2, 33, 48)

@@ -1,4 +1,4 @@
-"""Textual inversion: new words for the text encoders, from files (arXiv 2208.01618)."""
+"""Textual inversion: new words for CLIP text encoders, from files (arXiv 2208.01618)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers.loaders import TextualInversionLoaderMixin
 from torch import Tensor
 
-from ...errors import CheckpointError, InputError
-from ...shards import SafetensorsFile, check_allowed
+from ..errors import CheckpointError, InputError
+from .files import PathLike, check_allowed, read_pickle, read_tensors
 
 # Which encoder of SDXL an embedding is for.
 _ENCODERS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
@@ -27,15 +26,10 @@ def read_embedding(file: Path, allow_pickle: bool = False) -> tuple[str, dict[st
     if not file.is_file():
         raise CheckpointError(f"there is no embedding {file}.")
     if file.suffix == ".safetensors":
-        opened = SafetensorsFile(file)
-        content: Any = dict(opened.read(opened.entries))
+        content: Any = read_tensors(file)
     else:
         check_allowed(file, allow_pickle)
-        try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises almost anything for a damaged or hostile file
-            reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-            raise CheckpointError(f"the embedding {file} cannot be read: {reason}.") from error
+        content = read_pickle(file)
     word, vectors = file.stem, content
     if isinstance(content, Mapping):
         if isinstance(content.get("string_to_param"), Mapping):
@@ -53,15 +47,13 @@ def read_embedding(file: Path, allow_pickle: bool = False) -> tuple[str, dict[st
     return str(word), parts
 
 
-class AnimateDiffEmbeddingMixin(TextualInversionLoaderMixin):
-    """Textual inversion in AnimateDiff's pipelines, with the methods of diffusers."""
+class TextualInversionMixin(TextualInversionLoaderMixin):
+    """Textual inversion in a pipeline with one or two CLIP text encoders, with the methods of diffusers."""
 
     tokenizer: Any
     text_encoder: Any
 
-    def load_textual_inversion(
-        self, source: str | Path, token: str | None = None, *, allow_pickle: bool = False
-    ) -> str:
+    def load_textual_inversion(self, source: PathLike, token: str | None = None, *, allow_pickle: bool = False) -> str:
         """Teach the text encoders the word of an embedding.
 
         Args:

@@ -9,64 +9,39 @@ special_tokens.npz
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
-from ...errors import AnimagicError, CheckpointError, InputError
-from ...shards import Weights, find_weights, read_json
-from .checkpoint import autoencoder_from_config, transformer_from_config
+from ...errors import AnimagicError, CheckpointError, InputError, first_line
+from ...weights.files import PathLike, Weights, find_weights, read_json
+from ...weights.fit import Part, build
+from .autoencoder import AutoencoderKLMagi1
 from .prompts import Magi1SpecialTokens
 from .published import config_of
 from .schema import SECTIONS
+from .transformer import Magi1Transformer3DModel
 
-PathLike = str | os.PathLike
 FIND: Any = object()
 """Of a part: look for it where the configuration says, and beside the transformer."""
 
 _SUFFIXES = ("", ".distill", ".fp8", ".fp8.distill")
 _NEAR = {"vae": ("vae",), "t5": ("t5_pretrained", "t5", "t5-v1_1-xxl")}
 _CALLED = {"vae": "autoencoder", "t5": "text encoder"}
+# Fields that say nothing about the shape of the network, and what they must be.
+_FIXED = {"model_name": ("videodit_ardf",), "apply_layernorm_1p": (True,)}
+_IGNORED = {"params_dtype"}
 _TOKENS_NEAR = ("special_tokens.npz", "assets/special_tokens.npz", "example/assets/special_tokens.npz")
-
-
-@dataclass(frozen=True)
-class Part:
-    """A network of the pipeline: on the meta device, with the weights that fit it."""
-
-    network: Any
-    weights: Weights
-
-    def load(self, dtype: torch.dtype | None = None) -> Any:
-        """The network with its weights, ready for inference. dtype: see `loading_dtype`."""
-        network = self.network
-        kept = getattr(network, "_keep_in_fp32_modules", None) or ()
-        if dtype == torch.bfloat16 and not isinstance(network, ModelMixin):
-            kept = ()  # of transformers, it is for float16 only
-        self.weights.fill(network, None if dtype is None else lambda n, d: loading_dtype(n, d, dtype, kept))
-        if hasattr(network, "tie_weights"):
-            network.tie_weights()
-        return network.eval()
-
-
-def loading_dtype(name: str, stored: torch.dtype, wanted: torch.dtype, kept: Any) -> torch.dtype:
-    """The dtype that a tensor gets in a network of dtype `wanted`, as the published files have it: FP8 stays, and
-    what is in `kept` stays in float32 where the rest gets less."""
-    if stored.itemsize == 1:
-        return stored
-    if wanted.itemsize < 4 and any(part in kept for part in name.split(".")):
-        return torch.float32
-    return wanted
 
 
 @dataclass(frozen=True)
@@ -81,10 +56,6 @@ class OriginalFiles:
     tokenizer: Any
     special_tokens: Magi1SpecialTokens | None
     name: str | None
-
-    @property
-    def nbytes(self) -> int:
-        return sum(part.weights.nbytes for part in self.parts.values())
 
     def pipeline(self, cls: type, **networks: nn.Module) -> Any:
         """The pipeline with these networks in place of the parts; without any, the parts themselves, on meta."""
@@ -141,9 +112,8 @@ def open_original(
     if fields is None:
         name = _recognise(weights, place)
         fields = config_of(name)
-    network = _build(lambda: transformer_from_config(fields), label)
-    weights.check(network.state_dict(), _mixed_up(weights, fields))
-    parts = {"transformer": Part(network, weights)}
+    network: Any = build(lambda: transformer_from_config(fields), label)
+    parts = {"transformer": Part.checked(network, weights, hint=_mixed_up(weights, fields))}
 
     near = [folder, *Path(os.path.abspath(folder)).parents[:3]]  # ckpt/magi/4.5B_base/inference_weight: up to ckpt
     if (found := _part_folder("vae", vae, runtime, bases, near, label)) is not None:
@@ -152,9 +122,7 @@ def open_original(
     if (found := _part_folder("t5", t5, runtime, bases, near, label)) is not None:
         parts["text_encoder"] = _open_text_encoder(found, network.config.caption_channels, allow_pickle)
         tokenizer = _read_tokenizer(found)
-    table = special_tokens
-    if table is FIND:
-        table = next((p / n for p in [*near, *bases] for n in _TOKENS_NEAR if (p / n).is_file()), None)
+    table = find_special_tokens([*near, *bases]) if special_tokens is FIND else special_tokens
     tokens = None if table is None else read_special_tokens(Path(table), network.config.caption_channels)
     return OriginalFiles(fields, parts, tokenizer, tokens, name)
 
@@ -189,16 +157,39 @@ def _read_config(config: PathLike | Mapping[str, Any]) -> tuple[dict[str, Any], 
     return fields, bases
 
 
-def _build(build: Callable[[], nn.Module], label: str) -> Any:
-    """A network on the meta device; raises CheckpointError that names the file whose fields it was to be made from."""
-    try:
-        with torch.device("meta"):
-            return build().eval()
-    except InputError as error:
-        raise CheckpointError(f"{label} cannot be used: {error}") from error
-    except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        raise CheckpointError(f"{label} describes no network that can be built: {reason}.") from error
+def transformer_from_config(config: Mapping[str, Any]) -> Magi1Transformer3DModel:
+    """The transformer of an original JSON; raises InputError for a field that is not known or not supported."""
+    if "model_config" not in config:
+        raise InputError("the MAGI-1 configuration lacks model_config.")
+    fields = dict(config["model_config"])
+    for name, allowed in _FIXED.items():
+        value = fields.pop(name, allowed[0])
+        if value not in allowed:
+            raise InputError(f"{name} is {value!r}; only {allowed[0]!r} is known.")
+    for name in _IGNORED:
+        fields.pop(name, None)
+    fields["chunk_width"] = config.get("runtime_config", {}).get("chunk_width", 6)
+    fields["fp8"] = config.get("engine_config", {}).get("fp8_quant", False)
+    return _network(Magi1Transformer3DModel, fields)
+
+
+def autoencoder_from_config(config: Mapping[str, Any]) -> AutoencoderKLMagi1:
+    """The autoencoder of an original `ddconfig`."""
+    return _network(AutoencoderKLMagi1, dict(config.get("ddconfig", config)))
+
+
+def _network(network: Any, fields: dict[str, Any]) -> Any:
+    unknown = set(fields) - set(inspect.signature(network.__init__).parameters)
+    if unknown:
+        raise InputError(f"the configuration has an unknown field {sorted(unknown)[0]!r}.")
+    return network(**fields)
+
+
+COMPONENTS: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
+    "transformer": transformer_from_config,
+    "vae": autoencoder_from_config,
+}
+"""What `animagic.checkpoints.from_original` can build."""
 
 
 # ---- the transformer
@@ -332,10 +323,8 @@ def _open_autoencoder(folder: Path) -> Part:
     for name in fields:
         if not name.startswith("_") and name not in ("ddconfig", "model_type"):
             raise CheckpointError(f"{file} has an unknown field {name!r}.")
-    network = _build(lambda: autoencoder_from_config(fields["ddconfig"]), str(file))
-    weights = Weights.open(folder, "diffusion_pytorch_model")
-    weights.check(network.state_dict())
-    return Part(network, weights)
+    network = build(lambda: autoencoder_from_config(fields["ddconfig"]), file)
+    return Part.checked(network, Weights.open(folder, "diffusion_pytorch_model"))
 
 
 def _open_text_encoder(folder: Path, channels: int, allow_pickle: bool) -> Part:
@@ -345,7 +334,7 @@ def _open_text_encoder(folder: Path, channels: int, allow_pickle: bool) -> Part:
     fields = read_json(file)
     if fields.get("model_type") != "t5":
         raise CheckpointError(f"{file} is not that of a T5: its model_type is {fields.get('model_type')!r}, not 't5'.")
-    network = _build(lambda: T5EncoderModel(T5Config.from_dict(fields)), str(file))
+    network: Any = build(lambda: T5EncoderModel(T5Config.from_dict(fields)), file)
     if network.config.d_model != channels:
         raise CheckpointError(
             f"{file} describes a text encoder of {network.config.d_model} channels; the transformer reads {channels}."
@@ -358,9 +347,7 @@ def _open_text_encoder(folder: Path, channels: int, allow_pickle: bool) -> Part:
     names = {name: shared if name == twin and shared not in kept else name for name in kept}
     if shared in names and twin in names:
         del names[twin]
-    weights = weights.renamed(names)
-    weights.check({name: tensor for name, tensor in network.state_dict().items() if name != twin})
-    return Part(network, weights)
+    return Part.checked(network, weights.renamed(names), without=(twin,))
 
 
 def _read_tokenizer(folder: Path) -> Any:
@@ -374,8 +361,12 @@ def _read_tokenizer(folder: Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # on a damaged file, transformers and sentencepiece raise almost anything
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        raise CheckpointError(f"the tokenizer in {folder} cannot be read: {reason}.") from error
+        raise CheckpointError(f"the tokenizer in {folder} cannot be read: {first_line(error)}.") from error
+
+
+def find_special_tokens(near: Sequence[Path]) -> Path | None:
+    """special_tokens.npz in one of these folders, or below them where the original repository has it."""
+    return next((folder / name for folder in near for name in _TOKENS_NEAR if (folder / name).is_file()), None)
 
 
 def read_special_tokens(file: Path, channels: int) -> Magi1SpecialTokens:
@@ -390,8 +381,7 @@ def read_special_tokens(file: Path, channels: int) -> Magi1SpecialTokens:
     except AnimagicError:
         raise
     except (AttributeError, EOFError, OSError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        raise CheckpointError(f"{file} cannot be read as a table of special tokens: {reason}.") from error
+        raise CheckpointError(f"{file} cannot be read as a table of special tokens: {first_line(error)}.") from error
     for name, array in arrays.items():
         rows = array.reshape(1, -1) if name != "other_tokens" and array.ndim == 1 else array
         if rows.ndim != 2 or rows.shape[1] != channels or (name != "other_tokens" and len(rows) != 1):

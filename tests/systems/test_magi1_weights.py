@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import shutil
-import weakref
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +22,9 @@ from safetensors.torch import load_file, save, save_file
 
 import animagic
 from animagic import CheckpointError, InputError, Magi1Pipeline
-from animagic.shards import SafetensorsFile, Weights
 from animagic.systems.magi1.conversion import convert
-from animagic.systems.magi1.files import open_original, read_special_tokens
+from animagic.systems.magi1.weights import open_original, read_special_tokens
+from animagic.weights.files import Weights
 
 # Of the tests' random transformer, in the form of the original configurations.
 NETWORK = {
@@ -55,7 +54,7 @@ def config(fp8: bool = False, distill: bool = False, **fields) -> dict:
 @pytest.fixture(scope="module")
 def make_weights():
     """Random weights of the transformer in its original names; blocks in `dtype`, the rest in float32."""
-    from animagic.systems.magi1.checkpoint import transformer_from_config
+    from animagic.systems.magi1.weights import transformer_from_config
 
     def make(dtype: torch.dtype = torch.float32, fp8: bool = False) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
@@ -176,12 +175,6 @@ def test_one_file_without_an_index(tmp_path, make_weights, name):
     assert_equal(Magi1Pipeline.from_original(tmp_path, config=config(), **ALONE).transformer, make_weights())
 
 
-def test_an_index_that_names_the_compressed_file(original, tmp_path, make_weights):
-    index = tmp_path / "ckpt" / "inference_weight" / INDEX
-    index.write_text(index.read_text().replace("3-of-00003.safetensors", "3-of-00003.safetensors.zst"))
-    assert_equal(Magi1Pipeline.from_original(original, **ALONE).transformer, make_weights())
-
-
 def test_parts_are_looked_for_beside_the_transformer(whole):
     files = open_original(whole.parent / "magi" / "4.5B", config=config(), allow_pickle=True)
     assert files.parts.keys() == {"transformer", "vae", "text_encoder"}
@@ -233,70 +226,9 @@ def test_fp8_stays_fp8(tmp_path, make_weights):
     assert_equal(widest, {name: weights[name] if name in eight else weights[name].float() for name in weights})
 
 
-# How much is in memory
-
-
-@pytest.fixture
-def alive(monkeypatch):
-    """Counts the bytes of the tensors that were read and are still there, and the shards that are open."""
-
-    class Alive:
-        bytes = peak = largest = open = most_open = 0
-
-    alive = Alive()
-    read, opened = SafetensorsFile._read_tensor, SafetensorsFile._open
-
-    def forget(size: int) -> None:
-        alive.bytes -= size
-
-    def counted_read(self, stream, entry):
-        tensor = read(self, stream, entry)
-        weakref.finalize(tensor.untyped_storage(), forget, entry.nbytes)
-        alive.bytes += entry.nbytes
-        alive.peak, alive.largest = max(alive.peak, alive.bytes), max(alive.largest, entry.nbytes)
-        return tensor
-
-    class CountedOpen:
-        def __init__(self, file):
-            self.context = opened(file)
-
-        def __enter__(self):
-            alive.open += 1
-            alive.most_open = max(alive.most_open, alive.open)
-            return self.context.__enter__()
-
-        def __exit__(self, *error):
-            alive.open -= 1
-            return self.context.__exit__(*error)
-
-    monkeypatch.setattr(SafetensorsFile, "_read_tensor", counted_read)
-    monkeypatch.setattr(SafetensorsFile, "_open", lambda self: CountedOpen(self))
-    return alive
-
-
-def test_reading_holds_the_model_once_and_one_tensor_to_convert(original, alive, make_weights):
-    total = sum(tensor.nbytes for tensor in make_weights().values())
-    pipe = Magi1Pipeline.from_original(original, **ALONE)
-    assert alive.bytes == alive.peak == total
-    assert (alive.open, alive.most_open) == (0, 1)
-    del pipe
-    alive.peak = alive.bytes
-    half = Magi1Pipeline.from_original(original, torch_dtype=torch.float64, **ALONE)
-    assert half is not None
-    assert alive.peak <= alive.bytes + 2 * alive.largest
-
-
-def test_converting_holds_a_shard(original, tmp_path, alive, make_weights):
-    limit = sum(tensor.nbytes for tensor in make_weights().values()) // 5
-    convert(original, tmp_path / "out", shard_bytes=limit, **ALONE)
-    assert alive.bytes == 0
-    assert limit / 2 < alive.peak <= limit + alive.largest
-    assert alive.most_open == 1
-
-
-def test_checking_reads_headers_only(original, alive):
-    open_original(original, **ALONE)
-    assert alive.peak == 0
+def test_checking_reads_headers_only(original, monkeypatch):
+    monkeypatch.setattr(Weights, "read", lambda self: pytest.fail("read"))
+    assert open_original(original, **ALONE).parts.keys() == {"transformer"}
 
 
 # Converting
@@ -369,40 +301,12 @@ def in_index(index: Path, old: str, new: str) -> None:
     index.write_text(text.replace(old, new))
 
 
-FIRST, ZST = "model-00001-of-00003.safetensors", "model-00003-of-00003.safetensors.zst"
+FIRST = "model-00001-of-00003.safetensors"
 BAD_TRANSFORMERS = {
-    "a shard is missing": (lambda f: (f / FIRST).unlink(), (FIRST, "is missing", "x_embedder.weight")),
-    "a compressed shard is missing": (lambda f: (f / ZST).unlink(), ("model-00003-of-00003", "is missing")),
-    "the index is missing": (lambda f: (f / INDEX).unlink(), ("inference_weight", INDEX)),
-    "cut off in its data": (lambda f: cut(f / FIRST, 0.9), (FIRST, "cut off in the tensor")),
-    "cut off by a byte": (
-        lambda f: os.truncate(f / FIRST, (f / FIRST).stat().st_size - 1),
-        (FIRST, "cut off in the tensor"),
-    ),
-    "cut off in its header": (lambda f: os.truncate(f / FIRST, 100), (FIRST, "cut off in its header")),
-    "cut off in its length": (lambda f: os.truncate(f / FIRST, 5), (FIRST, "cut off in its header")),
-    "empty": (lambda f: os.truncate(f / FIRST, 0), (FIRST, "cut off")),
-    "compressed, cut off in its data": (lambda f: cut(f / ZST, 0.8), (ZST, "cut off in the tensor")),
-    "compressed, cut off in its header": (lambda f: os.truncate(f / ZST, 30), (ZST, "cut off in its header")),
-    "compressed, empty": (lambda f: os.truncate(f / ZST, 0), (ZST, "cut off")),
-    "compressed, but not with zstd": (lambda f: (f / ZST).write_bytes(b"no zstd" * 9), (ZST, "damaged")),
-    "too long": (lambda f: (f / FIRST).open("ab").write(b"more"), (FIRST, "longer than its header says")),
-    "no safetensors file": (lambda f: (f / FIRST).write_bytes(b"\xff" * 99), (FIRST, "not a safetensors file")),
-    "a Git LFS pointer": (
-        lambda f: (f / FIRST).write_text("version https://git-lfs.github.com/spec/v1\n"),
-        (FIRST, "git lfs pull"),
-    ),
+    "cut off": (lambda f: cut(f / FIRST, 0.9), (FIRST, "cut off in the tensor")),
     "a tensor of another size": (
         lambda f: rewrite(f / FIRST, reshaped),
         (FIRST, "t_embedder", "has the shape [8, 7], not [8, 8]"),
-    ),
-    "a tensor of whole numbers": (
-        lambda f: rewrite(f / FIRST, lambda w: w.update({"x_embedder.weight": w["x_embedder.weight"].int()})),
-        (FIRST, "x_embedder.weight is stored as torch.int32"),
-    ),
-    "a tensor less, against the index": (
-        lambda f: rewrite(f / FIRST, lambda w: w.pop("x_embedder.weight")),
-        (FIRST, "lacks", "x_embedder.weight", INDEX),
     ),
     "a tensor less": (
         lambda f: (
@@ -415,28 +319,6 @@ BAD_TRANSFORMERS = {
         lambda f: rewrite(f / FIRST, lambda w: w.update({"more.weight": torch.zeros(2)})),
         (FIRST, "the tensor more.weight is unexpected"),
     ),
-    "a tensor twice": (
-        lambda f: rewrite(
-            f / FIRST, lambda w: w.update(list(load_file(f / FIRST.replace("1-of", "2-of")).items())[:1])
-        ),
-        ("model-00002-of-00003.safetensors holds the tensor", FIRST),
-    ),
-    "a shard above its folder": (
-        lambda f: in_index(f / INDEX, FIRST, f"../{FIRST}"),
-        (INDEX, f"'../{FIRST}'", "beside"),
-    ),
-    "a shard anywhere": (
-        lambda f: in_index(f / INDEX, FIRST, "/etc/passwd"),
-        (INDEX, "'/etc/passwd'", "x_embedder.weight"),
-    ),
-    "a shard above, for Windows": (
-        lambda f: in_index(f / INDEX, FIRST, "..\\\\secret.safetensors"),
-        (INDEX, "beside its index"),
-    ),
-    "an index that is no JSON": (lambda f: (f / INDEX).write_text("{not"), (INDEX, "is not valid JSON")),
-    "an index that is no text": (lambda f: (f / INDEX).write_bytes(b"\xff\xfe\x00"), (INDEX, "is not valid JSON")),
-    "an index that is a list": (lambda f: (f / INDEX).write_text("[]"), (INDEX, "an object in braces is needed")),
-    "an index without a map": (lambda f: (f / INDEX).write_text("{}"), (INDEX, "weight_map")),
     "no weights": (lambda f: shutil.rmtree(f), ("ckpt", "inference_weight")),
 }
 
@@ -454,57 +336,6 @@ def test_bad_weights(case, original, tmp_path, run):
     ran.refused(*words)
     assert str(caught.value) in ran.err
     assert set(tmp_path.iterdir()) == before
-
-
-def header_of(fields: dict, data: bytes = b"") -> bytes:
-    raw = json.dumps(fields).encode()
-    return len(raw).to_bytes(8, "little") + raw + data
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (
-            header_of({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, b"1234"),
-            "does not agree with the tensor a",
-        ),
-        (header_of({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, b"12345678"), "the tensor a"),
-        (header_of({"a": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}}, b"1234"), "the tensor a"),
-        (header_of({"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}, b"1234"), "the tensor a"),
-        (header_of({"a": {"dtype": "F32", "shape": [2**62], "data_offsets": [0, 2**64]}}), "cut off in the tensor a"),
-        (header_of({"a": {"dtype": "I4", "shape": [1], "data_offsets": [0, 4]}}, b"1234"), "the type 'I4'"),
-        (header_of({"a": 1}), "its header cannot be read"),
-        (header_of({"a": {"dtype": "F32"}}), "its header cannot be read"),
-        ((2).to_bytes(8, "little") + b"{]", "its header cannot be read"),
-        ((2).to_bytes(8, "little") + b"[]", "its header cannot be read"),
-    ],
-)
-def test_damaged_headers(tmp_path, data, words):
-    (tmp_path / "model.safetensors").write_bytes(data)
-    with pytest.raises(CheckpointError, match=rf"model\.safetensors.*{words}"):
-        Weights.open(tmp_path)
-
-
-def test_every_kind_of_tensor_is_read_as_safetensors_reads_it(tmp_path):
-    weights = {
-        "scalar": torch.tensor(3.5),
-        "empty": torch.zeros(0, 4),
-        "half": torch.randn(3, 5).half(),
-        "brain": torch.randn(7).bfloat16(),
-        "eight": torch.randn(4, 4).to(torch.float8_e4m3fn),
-        "double": torch.randn(1, 1, 2).double(),
-        "whole": torch.arange(5),
-        "bool": torch.tensor([True, False]),
-    }
-    save_file(weights, tmp_path / "model.safetensors", metadata={"made": "by a test"})
-    opened = Weights.open(tmp_path)
-    ours = dict(opened.read())
-    theirs = load_file(tmp_path / "model.safetensors")
-    assert ours.keys() == theirs.keys()
-    for name, tensor in theirs.items():
-        assert (ours[name].dtype, ours[name].shape) == (tensor.dtype, tensor.shape)
-        assert torch.equal(ours[name].float(), tensor.float())
-    assert opened.nbytes == sum(tensor.nbytes for tensor in weights.values())
 
 
 BAD_CONFIGS = {
@@ -592,10 +423,6 @@ BAD_AUTOENCODERS = {
         lambda f: (f / "diffusion_pytorch_model.safetensors").unlink(),
         r"diffusion_pytorch_model\.safetensors",
     ),
-    "cut off": (
-        lambda f: cut(f / "diffusion_pytorch_model.safetensors", 0.5),
-        r"diffusion_pytorch_model\.safetensors is cut off in the tensor (en|de)coder\.",
-    ),
 }
 
 
@@ -622,18 +449,6 @@ def test_pickles_are_refused_unless_they_are_allowed(whole, run):
     assert run("convert", whole, "-o", "out", "--allow-pickle").code == 0
 
 
-@pytest.mark.parametrize("legacy", [False, True])
-def test_no_code_in_a_pickle_is_run(original, tmp_path, run, legacy):
-    write_text_encoder(tmp_path / "t5")
-    file = tmp_path / "t5" / "pytorch_model-00001-of-00002.bin"
-    torch.save({"shared.weight": Hostile()}, file, _use_new_zipfile_serialization=not legacy)
-    run("convert", original, "-o", "out", "--vae", "none", "--allow-pickle").refused(
-        file.name, "cannot be read as tensors"
-    )
-    assert not (tmp_path / "was-run").exists()
-    assert not (tmp_path / "out").exists()
-
-
 def test_the_text_encoder_from_safetensors(original, tmp_path):
     weights = write_text_encoder(tmp_path / "t5", pickled=False)
     files = open_original(original, vae=None)
@@ -651,14 +466,6 @@ BAD_TEXT_ENCODERS = {
     "a damaged tokenizer": (
         lambda f: (f / "spiece.model").write_bytes(b"\x00" * 50),
         "the tokenizer in .*t5 cannot be read",
-    ),
-    "a pickle cut off": (
-        lambda f: cut(f / "pytorch_model-00002-of-00002.bin", 0.5),
-        "00002-of-00002.bin cannot be read",
-    ),
-    "a pickle of something else": (
-        lambda f: torch.save([1], f / "pytorch_model-00001-of-00002.bin"),
-        "00001-of-00002.bin holds something else",
     ),
     "a shard missing": (
         lambda f: (f / "pytorch_model-00001-of-00002.bin").unlink(),
@@ -758,18 +565,15 @@ def test_what_is_there_is_left_alone(original, tmp_path, run):
 
 
 def test_ctrl_c_leaves_nothing(original, tmp_path, run, monkeypatch):
-    from animagic import shards
+    before, read = set(tmp_path.iterdir()), Weights.read
 
-    before, count = set(tmp_path.iterdir()), []
-    read = shards.SafetensorsFile._read_tensor
+    def interrupted(self):
+        for count, tensor in enumerate(read(self)):
+            if count > 20:
+                raise KeyboardInterrupt
+            yield tensor
 
-    def interrupted(self, stream, entry):
-        count.append(entry)
-        if len(count) > 40:
-            raise KeyboardInterrupt
-        return read(self, stream, entry)
-
-    monkeypatch.setattr(shards.SafetensorsFile, "_read_tensor", interrupted)
+    monkeypatch.setattr(Weights, "read", interrupted)
     assert run("convert", original, "-o", "out", "--vae", "none", "--t5", "none").code == 130
     assert set(tmp_path.iterdir()) == before
 

@@ -20,17 +20,17 @@ from published_files import (
 from safetensors.torch import load_file
 
 from animagic.errors import CheckpointError, InputError
-from animagic.systems.animatediff.checkpoint import diffusers_motion_name
-from animagic.systems.animatediff.files import (
-    PictureModel,
+from animagic.systems.animatediff.pipeline import AnimateDiffPipeline
+from animagic.systems.animatediff.published import VERSIONS, diffusers_motion_name, published_sampling
+from animagic.systems.animatediff.sparse import SparseControlNet
+from animagic.systems.animatediff.unet import AnimateDiffUNet
+from animagic.systems.animatediff.weights import (
+    StableDiffusion,
     load_sparse_controlnet,
     read_motion_module,
     with_files,
 )
-from animagic.systems.animatediff.pipeline import AnimateDiffPipeline
-from animagic.systems.animatediff.published import SDXL, VERSIONS, published_sampling
-from animagic.systems.animatediff.sparse import SparseControlNet
-from animagic.systems.animatediff.unet import AnimateDiffUNet
+from animagic.weights.stable_diffusion import SDXL
 
 FULL = (320, 640, 1280, 1280)
 
@@ -121,19 +121,18 @@ def test_without_a_folder_the_published_configurations_are_taken(parts, tmp_path
     file = save(original(parts), tmp_path / "small.safetensors")
     with pytest.raises(CheckpointError, match=r"small\.safetensors: the tensor .* has the shape"):
         AnimateDiffPipeline.from_published(file, tokenizer=None)
-    assert PictureModel(file).config("unet")["cross_attention_dim"] == 768
+    assert StableDiffusion(file).config("unet")["cross_attention_dim"] == 768
     xl = save(original(picture_model(1, xl=True)), tmp_path / "xl.safetensors")
-    assert PictureModel(xl).config("text_encoder_2") == SDXL["text_encoder_2"]
-    assert PictureModel(xl).parts == ["unet", "vae", "text_encoder", "text_encoder_2"]
+    assert StableDiffusion(xl).config("text_encoder_2") == SDXL["text_encoder_2"]
+    assert StableDiffusion(xl).parts == ["unet", "vae", "text_encoder", "text_encoder_2"]
 
 
 def test_the_published_configurations_are_of_the_right_size():
     """Against the parameters that Stability AI's model cards tell: 860 M, 84 M, 123 M; 2.6 B, 695 M."""
-    from animagic.systems.animatediff.files import _CLASSES, build
-    from animagic.systems.animatediff.published import SD15
+    from animagic.weights.stable_diffusion import CLASSES, SD15, network_of
 
     sizes = {
-        (name, part): build(_CLASSES[part], fields).num_parameters() / 1e6
+        (name, part): network_of(CLASSES[part], fields, part).num_parameters() / 1e6
         for name, model in (("SD15", SD15), ("SDXL", SDXL))
         for part, fields in model.items()
     }
@@ -203,8 +202,8 @@ def refused(message, folder=None, motion=None, error=CheckpointError, **argument
 def test_what_is_no_picture_model(parts, folder, motion_file, module, tmp_path):
     tensors = original(parts)
     refused("there is no file and no folder nothing", "nothing")
-    refused("no picture model of diffusers: it lacks unet/config.json", tmp_path)
-    refused("is no picture model", motion_file)
+    refused("no text-to-image model of diffusers: it lacks unet/config.json", tmp_path)
+    refused("is no text-to-image model", motion_file)
     (tmp_path / "notes.txt").write_text("")
     refused(r"notes\.txt is no file of weights", tmp_path / "notes.txt")
     refused("is Stable Diffusion 2", save({"cond_stage_model.model.x": torch.zeros(1)}, tmp_path / "sd2.safetensors"))

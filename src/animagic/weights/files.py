@@ -1,4 +1,4 @@
-"""Weights in files, read and written tensor by tensor: no more of them is in memory than is asked for."""
+"""Files of weights, read and written tensor by tensor: no more of them is in memory than is asked for."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from huggingface_hub import split_state_dict_into_shards_factory
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
 
-from .errors import CheckpointError, InputError
+from ..errors import AnimagicError, CheckpointError, InputError, first_line
 
 _DTYPES = {
     "F64": torch.float64,
@@ -36,22 +39,27 @@ _LARGEST_HEADER = 100_000_000  # bytes: the format's own limit
 SHARD_BYTES = 4_000_000_000
 """How large the files of a written checkpoint become."""
 
+SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+"""Of single files of weights."""
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object; raises CheckpointError, which names the file."""
+PathLike = str | os.PathLike
+
+
+def read_json(path: Path, error: type[AnimagicError] = CheckpointError) -> dict[str, Any]:
+    """A JSON file that holds an object; raises `error`, which names the file."""
     try:
         fields = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:  # ValueError: also what is not UTF-8
-        raise CheckpointError(f"{path} is not valid JSON: {error}.") from error
+    except OSError as reason:
+        raise error(f"{path} cannot be read: {reason.strerror}.") from reason
+    except (ValueError, RecursionError) as reason:  # ValueError: also what is not UTF-8
+        raise error(f"{path} is not valid JSON: {reason}.") from reason
     if not isinstance(fields, dict):
-        raise CheckpointError(f"{path} holds a JSON {type(fields).__name__}; an object in braces is needed.")
+        raise error(f"{path} holds a JSON {type(fields).__name__}; an object in braces is needed.")
     return fields
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoredTensor:
     """A tensor in a file. name: there; it may go by another in `Weights`."""
 
     file: Path
@@ -113,7 +121,7 @@ class SafetensorsFile:
         except OSError as error:
             raise CheckpointError(f"{self.path} cannot be read: {error.strerror}.") from error
 
-    def _read_header(self, stream: Any) -> tuple[int, dict[str, Entry]]:
+    def _read_header(self, stream: Any) -> tuple[int, dict[str, StoredTensor]]:
         first = stream.read(8)
         if first == b"version ":
             raise CheckpointError(
@@ -133,7 +141,7 @@ class SafetensorsFile:
             for (begin, end), name, dtype, shape in fields:
                 if dtype not in _DTYPES:
                     raise CheckpointError(f"{self.path}: the tensor {name} has the type {dtype!r}, which is not known.")
-                entry = Entry(self.path, name, _DTYPES[dtype], tuple(shape))
+                entry = StoredTensor(self.path, name, _DTYPES[dtype], tuple(shape))
                 plain = all(isinstance(side, int) and side >= 0 for side in shape)
                 if not plain or begin != position or end - begin != entry.nbytes:
                     raise CheckpointError(f"{self.path} is damaged: its header does not agree with the tensor {name}.")
@@ -151,7 +159,7 @@ class SafetensorsFile:
                 raise CheckpointError(f"{self.path} is cut off in the tensor {entry.name}; download it again.")
         raise CheckpointError(f"{self.path} is longer than its header says; download it again.")
 
-    def _read_tensor(self, stream: Any, entry: Entry) -> Tensor:
+    def _read_tensor(self, stream: Any, entry: StoredTensor) -> Tensor:
         tensor = torch.empty(entry.shape, dtype=entry.dtype)
         buffer = tensor.reshape(-1).view(torch.uint8).numpy().data
         while buffer:
@@ -192,7 +200,7 @@ class PickleFile:
 
     def __init__(self, path: Path):
         self.path = path
-        self.entries = {name: Entry(path, name, t.dtype, tuple(t.shape)) for name, t in self._load().items()}
+        self.entries = {name: StoredTensor(path, name, t.dtype, tuple(t.shape)) for name, t in self._load().items()}
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
         """The tensors of these names, in the order in which they lie."""
@@ -202,12 +210,7 @@ class PickleFile:
                 yield name, tensor.clone(memory_format=torch.contiguous_format)  # free of the file
 
     def _load(self) -> dict[str, Tensor]:
-        try:
-            mapped = zipfile.is_zipfile(self.path)
-            tensors = torch.load(self.path, map_location="cpu", weights_only=True, mmap=mapped)
-        except Exception as error:  # torch raises almost anything for a damaged or hostile file
-            reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-            raise CheckpointError(f"{self.path} cannot be read as tensors and nothing else: {reason}.") from error
+        tensors = read_pickle(self.path)
         if isinstance(tensors, dict):
             inside = next((tensors[name] for name in _WRAPPERS if name in tensors), tensors)
             tensors = {k: v for k, v in inside.items() if k not in _NOTES} if isinstance(inside, dict) else inside
@@ -218,17 +221,33 @@ class PickleFile:
         return tensors
 
 
+def read_pickle(path: Path) -> Any:
+    """What `torch.save` wrote, tensors on the CPU; no code in it is run. Raises CheckpointError, which names the
+    file."""
+    try:
+        mapped = zipfile.is_zipfile(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # torch raises almost anything for a damaged or hostile file
+        raise CheckpointError(f"{path} cannot be read as tensors and nothing else: {first_line(error)}.") from error
+
+
 def open_file(path: Path, allow_pickle: bool = False) -> SafetensorsFile | PickleFile:
     """One file of weights, by its suffix: `.safetensors`, `.safetensors.zst`, or of pickles `.ckpt`, `.pt`, `.pth`,
     `.bin`. Raises: CheckpointError; InputError for a pickle that is not allowed."""
     if path.suffix in (".safetensors", ".zst"):
         return SafetensorsFile(path)
-    if path.suffix not in (".ckpt", ".pt", ".pth", ".bin"):
+    if path.suffix not in SUFFIXES:
         raise CheckpointError(f"{path} is no file of weights; .safetensors, .ckpt, .pt, .pth and .bin are.")
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}.")
     check_allowed(path, allow_pickle)
     return PickleFile(path)
+
+
+def read_tensors(file: PathLike, allow_pickle: bool = False) -> dict[str, Tensor]:
+    """Every tensor of one file of weights, by name; see `open_file`."""
+    opened = open_file(Path(file), allow_pickle)
+    return dict(opened.read(opened.entries))
 
 
 def check_allowed(path: Path, allow_pickle: bool) -> None:
@@ -252,7 +271,7 @@ class Weights:
 
     source: Path
     files: tuple[SafetensorsFile | PickleFile, ...]
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, StoredTensor]
 
     @classmethod
     def open(cls, folder: Path, stem: str = "model", allow_pickle: bool = False) -> Weights:
@@ -270,7 +289,7 @@ class Weights:
         listed = _read_index(index) if index.suffix == ".json" else {}
         paths = list(dict.fromkeys(listed.values())) if listed else [index]
         files = tuple(open_file(path, allow_pickle) for path in paths)
-        entries: dict[str, Entry] = {}
+        entries: dict[str, StoredTensor] = {}
         for file in files:
             for name, entry in file.entries.items():
                 if name in entries:
@@ -291,59 +310,12 @@ class Weights:
     def nbytes(self) -> int:
         return sum(entry.nbytes for entry in self.entries.values())
 
-    def order(self) -> list[tuple[str, Entry]]:
-        """Names and entries as they are read."""
-        return [(name, entry) for _, names in self._by_file() for name, entry in names.items()]
-
     def read(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor, in the dtype in which it is stored, one at a time."""
-        for file, entries in self._by_file():
-            names = {entry.name: name for name, entry in entries.items()}
-            for stored, tensor in file.read(names):
-                yield names[stored], tensor
-
-    def _by_file(self) -> Iterator[tuple[SafetensorsFile | PickleFile, dict[str, Entry]]]:
         for file in self.files:
             names = {entry.name: name for name, entry in self.entries.items() if entry.file == file.path}
-            yield file, {names[stored]: file.entries[stored] for stored in file.entries if stored in names}
-
-    def check(self, expected: Mapping[str, Tensor], hint: str = "") -> None:
-        """Raises CheckpointError, which names file and tensor, unless names, shapes and kinds of number are those of
-        `expected`. hint: what to add to the sentence."""
-        for name, tensor in expected.items():
-            entry = self.entries.get(name)
-            if entry is None:
-                raise CheckpointError(f"{self.source}: the tensor {name} is missing{hint}.")
-            given, wanted = list(entry.shape), list(tensor.shape)
-            if given != wanted:
-                raise CheckpointError(f"{entry.file}: the tensor {name} has the shape {given}, not {wanted}{hint}.")
-            if _kind(entry.dtype) != _kind(tensor.dtype):
-                raise CheckpointError(
-                    f"{entry.file}: the tensor {name} is stored as {entry.dtype}, not as {tensor.dtype}{hint}."
-                )
-        for name, entry in self.entries.items():
-            if name not in expected:
-                raise CheckpointError(f"{entry.file}: the tensor {name} is unexpected{hint}.")
-
-    def fill(self, module: nn.Module, dtype_of: Callable[[str, torch.dtype], torch.dtype] | None = None) -> None:
-        """Put the tensors into a module that is on the meta device: no second copy is ever made of them.
-
-        dtype_of: (name, stored dtype) -> dtype in the module; None: as stored. Names must have been checked.
-        """
-        for name, tensor in self.read():
-            if dtype_of is not None:
-                tensor = tensor.to(dtype_of(name, tensor.dtype))
-            parent, _, leaf = name.rpartition(".")
-            owner = module.get_submodule(parent)
-            old = getattr(owner, leaf)
-            if isinstance(old, nn.Parameter):  # of its own class: FP8 has one
-                tensor = type(old)(tensor, requires_grad=old.requires_grad)
-            setattr(owner, leaf, tensor)
-
-
-def _kind(dtype: torch.dtype) -> str:
-    """8-bit numbers stand for other ones only with their scales; all other floats can be turned into each other."""
-    return "float" if dtype.is_floating_point and dtype.itemsize > 1 else str(dtype)
+            for stored, tensor in file.read(names):
+                yield names[stored], tensor
 
 
 def find_weights(folder: Path, stem: str = "model") -> Path | None:
@@ -380,42 +352,52 @@ def _read_index(index: Path) -> dict[str, Path]:
 
 
 def write_shards(
-    weights: Weights, folder: Path, stem: str, on_bytes: Callable[[int], None] | None = None, limit: int = SHARD_BYTES
+    sizes: Mapping[str, StoredTensor | Tensor],
+    tensors: Iterable[tuple[str, Tensor]],
+    folder: Path,
+    stem: str,
+    on_bytes: Callable[[int], None] | None = None,
+    limit: int = SHARD_BYTES,
+    always_index: bool = False,
 ) -> None:
     """Write tensors in the layout of diffusers and transformers: `<stem>-0000i-of-0000n.safetensors` of at most
-    `limit` bytes (or one tensor) with their index, or one `<stem>.safetensors`. One shard at a time is in memory.
+    `limit` bytes (or one tensor) with their index, or one `<stem>.safetensors`. About one shard at a time is in memory.
 
     Args:
+        sizes: what is to be written; best in the order in which `tensors` come.
         on_bytes: called with the number of bytes after each file.
+        always_index: write the index of a single file, too.
     Raises: CheckpointError; OSError if the disk is full.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    groups: list[list[str]] = [[]]
-    size = 0
-    for name, entry in weights.order():
-        if groups[-1] and size + entry.nbytes > limit:
-            groups.append([])
-            size = 0
-        groups[-1].append(name)
-        size += entry.nbytes
-    count = len(groups)
-    tensors = weights.read()
-    listed: dict[str, str] = {}
-    for i, group in enumerate(groups, start=1):
-        name = f"{stem}.safetensors" if count == 1 else f"{stem}-{i:05d}-of-{count:05d}.safetensors"
-        shard = dict(next(tensors) for _ in group)
-        try:
-            save_file(shard, folder / name, metadata={"format": "pt"})
-        except SafetensorError as error:
-            if "No space left" in str(error):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / name)) from error
-            raise CheckpointError(f"{folder / name} cannot be written: {error}.") from error
-        listed |= dict.fromkeys(group, name)
+    plan = split_state_dict_into_shards_factory(
+        sizes,  # type: ignore[arg-type]  # its own annotation has tensors only
+        get_storage_size=lambda tensor: tensor.nbytes,
+        filename_pattern=f"{stem}{{suffix}}.safetensors",
+        max_shard_size=limit,
+    )
+    waiting: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors:
+        file = plan.tensor_to_filename[name]
+        shard = waiting.setdefault(file, {})
+        shard[name] = tensor.contiguous()
+        if len(shard) < len(plan.filename_to_tensors[file]):
+            continue
+        with disk_errors(folder / file):
+            save_file(waiting.pop(file), folder / file, metadata={"format": "pt"})
         if on_bytes is not None:
             on_bytes(sum(tensor.nbytes for tensor in shard.values()))
-        del shard
-    if count > 1:
-        index = {"metadata": {"total_size": weights.nbytes}, "weight_map": listed}
+        del shard, tensor
+    if plan.is_sharded or always_index:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+
+
+@contextmanager
+def disk_errors(target: Path) -> Iterator[None]:
+    """Turns the errors of safetensors' writer into OSError (a full disk) and CheckpointError (all others)."""
+    try:
+        yield
+    except SafetensorError as error:
+        if "No space left" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
+        raise CheckpointError(f"{target} cannot be written: {error}.") from error
