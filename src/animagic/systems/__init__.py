@@ -24,10 +24,8 @@ class System:
         prefixes: what the class names of its pipelines begin with, in the index of a model folder.
         bases: beginnings of class names of models that it builds on -> what such a model needs to make videos.
         original_job: as `job`, for original configuration files; original_suffixes: what their names end with.
-        components: original component -> function from its configuration to the network (`checkpoints`).
-        original_names: function from the tensors of an original file to those under the names of the network.
-        networks: function from (model, dtype) to what its memory is predicted from.
-        recipe: function that trains it by a recipe; recipe_sections: function from a recipe to its sections.
+        rooms: modules of its package that have what some commands need: "weights" (COMPONENTS, for
+            `checkpoints.from_original`), "conversion" (`convert`), "training" (STAGES), "memory".
         command: the command that makes its videos.
     """
 
@@ -41,8 +39,7 @@ class System:
     bases: Mapping[str, str] = field(default_factory=dict)
     original_job: Place = None
     original_suffixes: tuple[str, ...] = ()
-    components: Mapping[str, Place] = field(default_factory=dict)
-    original_names: Place = None
+    rooms: frozenset[str] = frozenset()
     command: str = "generate"
 
     def get(self, place: Place) -> Any:
@@ -50,7 +47,11 @@ class System:
         if not isinstance(place, str):
             return place
         module, _, name = place.partition(":")
-        return getattr(importlib.import_module(f"{__name__}.{self.name}.{module}"), name)
+        return getattr(self.room(module), name)
+
+    def room(self, name: str) -> Any:
+        """A module of its package."""
+        return importlib.import_module(f"{__name__}.{self.name}.{name}")
 
     @property
     def options_class(self) -> Any:
@@ -104,7 +105,7 @@ register(
         prefixes=("Magi1",),
         original_job="job:Magi1OriginalJob",
         original_suffixes=(".json",),
-        components={"transformer": "weights:transformer_from_config", "vae": "checkpoint:autoencoder_from_config"},
+        rooms=frozenset({"weights", "conversion", "training", "memory"}),
     )
 )
 register(
@@ -126,10 +127,6 @@ register(
         },
         original_job="original_job:AnimateDiffOriginalJob",
         original_suffixes=(".yaml", ".yml"),
-        components={
-            "unet": "weights:unet_from_config",
-            "sparse_controlnet": "weights:sparse_controlnet_from_config",
-        },
-        original_names="weights:original_names",
+        rooms=frozenset({"weights", "conversion", "training"}),
     )
 )
