@@ -11,9 +11,9 @@ from ...media import read_image
 from ...pipelines.job import Job
 from ...timeline import Plan, WholeClip, build_scheduler
 from .denoiser import AnimateDiffSampling
-from .weights import with_files
 from .noise import FreeInit
 from .pipeline import AnimateDiffPipeline
+from .weights import with_files
 
 STRENGTH = 0.8
 """How far a picture or clip is left behind if the request does not say it."""
