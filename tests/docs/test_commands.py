@@ -149,10 +149,9 @@ def test_every_command_has_a_section_with_its_options():
     from animagic.cli import command_line
 
     page = (ROOT / "docs" / "cli.md").read_text("utf-8")
-    assert re.findall(r"^## animagic (\w+)$", page, re.MULTILINE) == re.findall(
-        r"^<!-- options: (\w+) -->$", page, re.MULTILINE
-    )
-    assert set(get_command(command_line()).commands) == set(re.findall(r"^## animagic (\w+)$", page, re.MULTILINE))
+    sections = re.findall(r"^## animagic (\w+)$", page, re.MULTILINE)
+    assert sections == re.findall(r"^<!-- options: (\w+) -->$", page, re.MULTILINE)
+    assert set(sections) == set(get_command(command_line()).commands)
 
 
 def test_commands_are_found():
