@@ -50,7 +50,7 @@ def samples(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def reader(samples, few_steps, tmp_path, monkeypatch):
+def reader(samples, quick_models, tmp_path, monkeypatch):
     """A folder with the samples, in which the reader of a page works; settings of the process come back."""
     import torch
 

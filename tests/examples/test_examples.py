@@ -58,7 +58,7 @@ RUNS: dict[str, tuple[list[str], dict[str, int | None]]] = {
 
 
 @pytest.fixture
-def empty_folder(few_steps, tmp_path, monkeypatch):
+def empty_folder(quick_models, tmp_path, monkeypatch):
     import torch
 
     monkeypatch.chdir(tmp_path)
