@@ -39,4 +39,3 @@ def from_original(
     check(module.state_dict(), state_dict, f"the {system} {component}", same_kind=False)  # values are copied
     module.load_state_dict(dict(state_dict))
     return module.eval()
-
