@@ -76,7 +76,7 @@ def make_parts(args: argparse.Namespace, dtype: Any) -> dict[str, Any]:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    from animagic.systems.animatediff.images import build_tokenizer
+    from animagic.training.text_to_image import build_tokenizer
     from animagic.systems.animatediff.published import SD15, SDXL
 
     torch.manual_seed(0)
