@@ -160,8 +160,8 @@ def animatediff_parts():
         from diffusers import AutoencoderKL
         from transformers import CLIPTextConfig, CLIPTextModel
 
-        from animagic.systems.animatediff.images import build_tokenizer
         from animagic.systems.animatediff.unet import AnimateDiffUNet
+        from animagic.training.text_to_image import build_tokenizer
 
         torch.manual_seed(3)
         tokenizer = build_tokenizer([WORDS] * 4, 560, 16)

@@ -74,7 +74,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model by a recipe; a run that is started again goes on where it stopped."""
-    from ..training_runs import train as run
+    from ..requests.training import train as run
 
     def on_log(name: str, line: dict) -> None:
         figures = "  ".join(f"{k} {v:.4g}" for k, v in line.items() if k != "step")

@@ -28,6 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..errors import CheckpointError, InputError
+from ..layers import fp8
 
 _CUDA_CONTEXT = 600 * 2**20  # of the driver and cuBLAS: not PyTorch's, but gone all the same
 _FRAGMENTS = 0.05  # share of the memory that lies between the blocks of PyTorch's allocator
