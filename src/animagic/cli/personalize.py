@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from ..pipelines.devices import use_threads
 from .app import Json, Model, app, print_json, say
-from .making import use_threads
 from .options import Quiet, Threads
 
 

@@ -104,7 +104,10 @@ class VideoOptions(BaseModel):
         int | None, Ge(1), Option("Denoising steps (of a chunk).", argument="num_inference_steps", plan=True)
     ] = None
     guidance: Annotated[
-        float | None, Option("How strongly the prompt is followed.", argument="guidance_scale", metavar="SCALE")
+        float | None,
+        Ge(0),
+        Le(100),
+        Option("How strongly the prompt is followed.", argument="guidance_scale", metavar="SCALE"),
     ] = None
     seed: Annotated[
         int,
