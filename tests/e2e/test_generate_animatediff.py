@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import animagic
 from animagic import requests
 from animagic.media import VideoWriter, probe, read_image, read_metadata, resize, write_image
 from animagic.requests import build_request, from_metadata

@@ -1,6 +1,7 @@
 """Requests: what they refuse, how they are kept in files, how a run is carried out, interrupted and resumed."""
 
 import functools
+import re
 from pathlib import Path
 
 import numpy as np
