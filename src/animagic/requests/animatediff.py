@@ -16,9 +16,8 @@ from ..lora_files import find_lora_file
 from ..media import read_image, read_video
 from ..systems.animatediff.denoiser import AnimateDiffSampling
 from ..systems.animatediff.files import with_files
-from ..systems.animatediff.noise import FreeInit
 from ..systems.animatediff.pipeline import AnimateDiffPipeline
-from ..timeline import Plan, WholeClip, build_scheduler
+from ..timeline import FreeInit, Plan, WholeClip, build_scheduler
 from ..zoo.fitting import Fit
 from .job import Job
 from .loading import default_device, refusing

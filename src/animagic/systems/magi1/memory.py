@@ -266,7 +266,7 @@ class Predictor:
         if tiling:
             vae.enable_tiling()
         pipe = Magi1Pipeline(networks.transformer, vae, config={})
-        return count(lambda: pipe._decode(torch.empty(1, vae.config.z_chans, *shape), "pt"), cpu=not self.cuda)
+        return count(lambda: pipe.decode_frames(torch.empty(1, vae.config.z_chans, *shape)), cpu=not self.cuda)
 
     # What lies where
 
