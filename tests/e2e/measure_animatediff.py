@@ -127,7 +127,7 @@ def drawn(pipe: Any, case: Case, look: str) -> np.ndarray:
     clip = render(case.scene, FRAMES, fps=8)
     clip = apply_look(look, clip, case.seed) if look in LOOKS else clip
     with torch.no_grad():
-        pixels = pipe._decode(pipe.encode_frames(clip))[0]
+        pixels = pipe.decode_frames(pipe.encode_frames(clip))[0]
     return to_bytes(pixels.permute(0, 2, 3, 1).cpu().numpy())
 
 

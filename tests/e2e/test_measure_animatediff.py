@@ -39,7 +39,7 @@ class Perfect:
     def encode_frames(self, frames: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(frames).permute(3, 0, 1, 2)[None] / 255
 
-    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
+    def decode_frames(self, latents: torch.Tensor) -> torch.Tensor:
         return latents.transpose(1, 2)
 
     def clip(self, scene, seed: int, frames: int, use_motion: bool) -> np.ndarray:
