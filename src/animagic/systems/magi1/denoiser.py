@@ -71,14 +71,6 @@ class Magi1Sampling:
         return cls(**values)
 
     @property
-    def height(self) -> int:
-        return self.video_size_h
-
-    @property
-    def width(self) -> int:
-        return self.video_size_w
-
-    @property
     def num_inference_steps(self) -> int:
         return self.num_steps
 
