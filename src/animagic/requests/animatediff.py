@@ -14,12 +14,12 @@ from .. import zoo
 from ..errors import CheckpointError, InputError
 from ..lora_files import find_lora_file
 from ..media import read_image, read_video
+from ..pipelines.memory import Fit
 from ..systems.animatediff.files import with_files
 from ..systems.animatediff.noise import FreeInit
 from ..systems.animatediff.pipeline import AnimateDiffPipeline
 from ..systems.animatediff.sampling import AnimateDiffSampling
 from ..timeline import Plan, WholeClip, build_scheduler
-from ..zoo.fitting import Fit
 from .job import Job
 from .loading import default_device, refusing
 from .request import Request, foreign

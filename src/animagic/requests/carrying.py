@@ -20,8 +20,8 @@ from .request import Report, Request, Result
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..pipelines.memory import Fit
     from ..systems.magi1.live import LivePrompt
-    from ..zoo.fitting import Fit
 
 
 def fit_request(request: Request, memory: int, device: str | None = None, *, live: bool = False) -> Fit:

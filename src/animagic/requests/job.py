@@ -14,9 +14,9 @@ from .request import Request, foreign
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..pipelines.memory import Fit
     from ..systems.magi1.live import LivePrompt
     from ..timeline import Plan, Progress, RunFolder
-    from ..zoo.fitting import Fit
 
 
 class Job(ABC):

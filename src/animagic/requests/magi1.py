@@ -14,11 +14,12 @@ from .. import zoo
 from ..errors import CheckpointError, InputError
 from ..lora_files import find_lora_file
 from ..media import read_video
+from ..pipelines.memory import Fit
 from ..systems.magi1 import original
 from ..systems.magi1.files import read_special_tokens
 from ..systems.magi1.sampling import Magi1Sampling
 from ..timeline import Plan, WholeClip
-from ..zoo.fitting import Fit, fit, load_fitting
+from ..zoo.fitting import fit, load_fitting
 from .job import Job
 from .loading import default_device, load_pipeline, refusing
 from .request import Request
