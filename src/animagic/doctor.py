@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
+from dataclasses import replace
 from typing import Any
 
 from . import __version__, zoo
@@ -65,15 +66,15 @@ def _verdict(needs: dict[str, tuple[float, float]], room: float, cuda: bool) -> 
 
 @functools.cache
 def _needs(name: str) -> tuple[float, float]:
-    """GiB on a GPU at the model's own size and length: (with nothing saved, with everything that saves)."""
+    """GiB on a GPU at the model's own size and length: (with nothing saved, with everything but tiles)."""
     import torch
 
     from .pipelines.memory import Predictor
     from .zoo.fitting import networks_of
 
     predictor = Predictor(networks_of(name, torch.bfloat16), "cuda")
-    peaks = [predictor.predict(techniques).peak / 2**30 for techniques in predictor.choices()]
-    return peaks[0], min(peaks)
+    everything = predictor.combinations()[-1]
+    return predictor.predict().peak / 2**30, predictor.predict(replace(everything, tiling=False)).peak / 2**30
 
 
 def parse_memory(text: str) -> int:

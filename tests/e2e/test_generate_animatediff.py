@@ -462,8 +462,7 @@ def test_models_lists_what_came_with_a_model(run, model_with_loras, monkeypatch)
     assert (entry["system"], entry["loras"], entry["motion_loras"]) == ("animatediff", ["ink", "oil"], ["zoom"])
 
 
-def test_doctor_says_that_it_does_not_know(run, animate, animatediff_model):
-    run("doctor", "--model", animatediff_model).refused("predicted for MAGI-1 only", "AnimateDiff")
+def test_a_budget_of_memory_is_not_for_animatediff(animate):
     animate("-o", "ball.mp4", "--memory", "8GB").refused("has no --memory: that is for MAGI-1")
 
 

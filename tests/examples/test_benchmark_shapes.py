@@ -37,8 +37,9 @@ def test_it_measures_both_layouts_and_writes_them_down(small):
     results = {way: benchmark.measure(args, way) for way in ("plain", "fp8")}
     for one in results.values():
         assert one["seconds"] > 15 * one["step"] * 0.5  # a chunk takes sixteen steps with all chunks in flight
-        assert min(one["floor"], one["predicted seconds"], one["predicted peak"], one["peak"]) > 0
+        assert 0 < one["predicted peak"] < one["peak"]  # which is that of the whole process
         assert one["steps"] == 64
+    assert results["plain"]["operations"] > 1e6
     page = benchmark.report(args, results)
     rows = [line for line in page.splitlines() if line.startswith("|")]
     assert len(rows) == 4
