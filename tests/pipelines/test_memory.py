@@ -90,7 +90,7 @@ def test_t5_has_as_many_parameters():
 
 
 def tensors_of(prediction: Prediction) -> int:
-    """Bytes of the tensors that a run makes, at the fullest moment; of a prediction for a GPU, since a CPU takes more."""
+    """Bytes of the tensors of a run at its fullest moment, of a prediction for a GPU, since a CPU takes more."""
     moving = ("activations", "keys and values")
     return max(sum(parts.get(name, 0) for name in moving) for parts in prediction.stages.values())
 
