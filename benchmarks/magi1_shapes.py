@@ -80,10 +80,10 @@ def measure(args: argparse.Namespace, way: str) -> dict[str, Any]:
     from animagic import Magi1Pipeline
     from animagic.pipelines.memory import Predictor, Techniques
     from animagic.pipelines.meta import cast
-    from animagic.systems.magi1.checkpoint import autoencoder_from_config, transformer_from_config
+    from animagic.systems.magi1.denoiser import Magi1Sampling
     from animagic.systems.magi1.memory import MemoryNetworks
     from animagic.systems.magi1.published import config_of
-    from animagic.systems.magi1.sampling import Magi1Sampling
+    from animagic.systems.magi1.weights import autoencoder_from_config, transformer_from_config
 
     cuda = args.device == "cuda"
     dtype = torch.bfloat16 if cuda else torch.float32

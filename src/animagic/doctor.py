@@ -10,6 +10,7 @@ from typing import Any
 
 from . import __version__, zoo
 from .errors import InputError
+from .systems import SYSTEMS
 
 _BAR = 56  # characters
 
@@ -24,7 +25,6 @@ def examine() -> dict[str, dict[str, Any]]:
     import torch
 
     from .layers.attention import available_backends
-    from .zoo.fitting import networks_in
 
     cuda = torch.cuda.is_available()
     machine: dict[str, Any] = {
@@ -48,8 +48,9 @@ def examine() -> dict[str, dict[str, Any]]:
     fits: dict[str, Any] = {}
     for name in zoo.names():
         fits[name] = f"yes, embedded ({zoo.entry(name).bytes / 2**20:.0f} MiB)"
-    for system in zoo.SYSTEMS:
-        for name, kinds in networks_in(system).published.items():
+    rooms = [system.room("memory") for system in SYSTEMS.values() if "memory" in system.rooms]
+    for room in rooms:
+        for name, kinds in room.MemoryNetworks.published.items():
             fits[name] = _verdict({kind: _needs(published) for kind, published in kinds.items()}, room, cuda)
     return {"machine": machine, "devices": devices, "attention kernels": dict(available_backends()), "models": fits}
 
@@ -70,9 +71,8 @@ def _needs(name: str) -> tuple[float, float]:
     import torch
 
     from .pipelines.memory import Predictor
-    from .zoo.fitting import networks_of
 
-    predictor = Predictor(networks_of(name, torch.bfloat16), "cuda")
+    predictor = Predictor(zoo.networks_of(name, torch.bfloat16), "cuda")
     everything = predictor.combinations()[-1]
     return predictor.predict().peak / 2**30, predictor.predict(replace(everything, tiling=False)).peak / 2**30
 
@@ -106,19 +106,18 @@ def predict(
     """The memory that a video from text takes at the worst moment, part by part.
 
     Args:
-        model: see `zoo.fitting.networks_of`. height, width, frames, steps: None: the model's own.
+        model: see `zoo.networks_of`. height, width, frames, steps: None: the model's own.
         memory: bytes that may be used, so that the techniques are chosen that make it fit; None: nothing is saved.
         device: "cuda" or "cpu", which need not be here; None: the best that is.
         dtype: "bfloat16" or "float32"; None: as it would be loaded.
     Raises: InputError, CheckpointError.
     """
     import torch
-    import transformers
 
+    from .pipelines.devices import be_quiet
     from .pipelines.memory import Predictor, Techniques
-    from .zoo.fitting import networks_of
 
-    transformers.utils.logging.set_verbosity_error()  # what is wrong, we say ourselves
+    be_quiet()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device not in ("cuda", "cpu"):
         raise InputError(f"predictions are made for cuda and cpu, not for {device}.")
@@ -130,7 +129,7 @@ def predict(
         raise InputError(f"the dtype must be bfloat16 or float32, not {dtype}.")
     if (height is None) != (width is None):
         raise InputError("give both height and width, or neither.")
-    networks = networks_of(model, getattr(torch, dtype))
+    networks = zoo.networks_of(model, getattr(torch, dtype))
     predictor = Predictor(networks, device, height, width, frames, steps, tight=memory is not None)
     if memory is None:
         saved, prediction = Techniques(), predictor.predict()

@@ -12,7 +12,7 @@ from torch import nn
 from animagic import InputError, zoo
 from animagic.pipelines.memory import Fit, Prediction, Predictor, Techniques, load_fitting
 from animagic.pipelines.meta import LiveBytes, bytes_of, peak_of
-from animagic.zoo.fitting import networks_of
+from animagic.zoo import networks_of
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -107,27 +107,18 @@ class Networks(ABC):
     published: ClassVar[dict[str, dict[str, str]]] = {}
     """Of published models: what a person calls them -> dtype -> name."""
 
-    model = ""
-    """The name that the model was asked for by."""
-
     def __init__(self, pipe: Any, text_encoder: int):
         self.pipe, self.text_encoder = pipe, text_encoder
 
     @classmethod
     def of_folder(cls, folder: Path, dtype: torch.dtype, others: Path | None = None) -> Networks:
-        """Of a model folder; all parts but the denoiser may lie elsewhere (`others`). Raises CheckpointError."""
+        """Of a model folder; parts that it lacks lie elsewhere (`others`). Raises CheckpointError."""
         try:
             index = json.loads((folder / "model_index.json").read_text("utf-8"))
-            pipeline = getattr(importlib.import_module("animagic"), index["_class_name"], None)
-            if pipeline is None:
-                raise InputError(
-                    f"the memory of {folder} cannot be predicted, it is a {index['_class_name']}; give the folder of a "
-                    "whole video model (pipe.save_pretrained writes one)."
-                )
             parts: dict[str, Any] = {}
             text_encoder = 0
             for name, part in index.items():
-                place = (folder if name == cls.denoiser else others or folder) / name
+                place = (folder if others is None or (folder / name).is_dir() else others) / name
                 if isinstance(part, list) and name.startswith("text_encoder"):
                     text_encoder += dtype.itemsize * sum(map(elements, place.glob("*.safetensors")))
                 elif isinstance(part, list) and str(part[0]).split(".")[0] in ("animagic", "diffusers"):
@@ -136,10 +127,9 @@ class Networks(ABC):
                         parts[name] = kind.from_config(kind.load_config(place))
                     if issubclass(kind, nn.Module):
                         cast(parts[name], dtype)
+            pipeline = getattr(importlib.import_module("animagic"), index["_class_name"])
             return cls(pipeline(**parts, config=index.get("config")), text_encoder)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            if isinstance(error, InputError):
-                raise
             raise CheckpointError(f"the model {folder} cannot be read: {str(error).splitlines()[0]}") from error
 
     @classmethod

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..quantization import fp8
+from ..layers import fp8
 
 
 class _Attention(TorchFunctionMode):

@@ -9,9 +9,9 @@ import torch
 
 from ...pipelines.memory import Call, Networks, Video
 from ...timeline import SchedulerSolver
+from .denoiser import AnimateDiffDenoiser
 from .pipeline import DECODED_TOGETHER
 from .prompts import PromptEmbeds
-from .sampling import AnimateDiffDenoiser
 
 _TOKENS = 77  # that CLIP reads
 

@@ -11,15 +11,15 @@ from typing import Any
 import torch
 
 from ...errors import CheckpointError, InputError
+from ...layers.cache import KeyValueCache
 from ...pipelines.memory import ALL_MOVES, Call, Networks, Video
 from ...pipelines.meta import cast
 from ...timeline import Window
-from .cache import KeyValueCache
-from .checkpoint import autoencoder_from_config, transformer_from_config
+from .denoiser import Magi1Denoiser
 from .pipeline import Magi1Pipeline
 from .prompts import ChunkPrompts, TextEmbedding
 from .published import config_of
-from .sampling import Magi1Denoiser
+from .weights import autoencoder_from_config, transformer_from_config
 
 T5_XXL_PARAMETERS = 4_762_310_656
 """Of the encoder of T5 v1.1 XXL, which the published models read text with."""
