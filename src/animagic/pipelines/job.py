@@ -83,6 +83,10 @@ class Job:
         from .memory import Predictor
 
         request, device = self.request, device or default_device()
+        if Path(request.model).is_file():
+            raise InputError(
+                f"a budget of memory needs a model folder; make one from {request.model} with animagic convert."
+            )
         model = request.model if request.model in self.models.names() else str(self.models.folder_of(request.model))
         with refusing(device):
             torch.ones(1, device=device).item()  # before anything is loaded

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...errors import InputError
 from ...media import read_video
 from ...pipelines.devices import default_device, refusing
 from ...pipelines.job import Job
@@ -80,11 +79,6 @@ class Magi1OriginalJob(Magi1Job):
 
     def input_files(self) -> dict[str, str]:
         return {"model": self.request.model} | super().input_files()
-
-    def fit(self, memory: int, device: str | None) -> Any:
-        raise InputError(
-            f"a budget of memory needs a model folder; make one from {self.request.model} with animagic convert."
-        )
 
     def load(self, device: str | None = None, allow_pickle: bool = False, fitted: Any = None) -> Any:
         device = device or default_device()
