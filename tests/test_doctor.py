@@ -137,12 +137,12 @@ def test_a_budget_that_is_too_small_is_refused(generate, tmp_path):
 
 
 def test_with_a_live_prompt_the_text_encoder_stays(tiny_model, budget):
-    from animagic.requests import build_request, fit_request
+    from animagic.requests import build_request, job_for
 
     request = build_request("a red ball", model=str(tiny_model), frames=16)
-    assert fit_request(request, budget, "cpu").techniques.text == "drop"
+    assert job_for(request).fit(budget, "cpu").techniques.text == "drop"
     with pytest.raises(InputError, match="are needed"):
-        fit_request(request, budget, "cpu", live=True)
+        job_for(request, lambda chunk: None).fit(budget, "cpu")
 
 
 def test_plain_doctor_predicts_the_published_models_once(run, monkeypatch):

@@ -48,9 +48,8 @@ def examine() -> dict[str, dict[str, Any]]:
     fits: dict[str, Any] = {}
     for name in zoo.names():
         fits[name] = f"yes, embedded ({zoo.entry(name).bytes / 2**20:.0f} MiB)"
-    rooms = [system.room("memory") for system in SYSTEMS.values() if "memory" in system.rooms]
-    for room in rooms:
-        for name, kinds in room.MemoryNetworks.published.items():
+    for system in [system for system in SYSTEMS.values() if "memory" in system.rooms]:
+        for name, kinds in system.room("memory").MemoryNetworks.published.items():
             fits[name] = _verdict({kind: _needs(published) for kind, published in kinds.items()}, room, cuda)
     return {"machine": machine, "devices": devices, "attention kernels": dict(available_backends()), "models": fits}
 

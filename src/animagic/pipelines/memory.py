@@ -102,8 +102,6 @@ class Networks(ABC):
     """What can be done with the text encoder; more needs `encode_ahead` and `drop_text_encoder`."""
     moves: ClassVar[tuple[Move, ...]] = ((None, False), ("model", False), ("leaf", False))
     """What can be offloaded; keys and values need `enable_kv_offload`."""
-    cache_layers = 1
-    """Layers that have keys and values."""
     published: ClassVar[dict[str, dict[str, str]]] = {}
     """Of published models: what a person calls them -> dtype -> name."""
 
@@ -149,6 +147,11 @@ class Networks(ABC):
     @abstractmethod
     def decode(self, video: Video, tiling: bool) -> Callable[[], torch.Tensor]:
         """What gives the pixels (float32) that are decoded at once."""
+
+    @property
+    def cache_layers(self) -> int:
+        """Layers that have keys and values."""
+        return 1
 
     @property
     def advice(self) -> str:
@@ -301,8 +304,9 @@ class Predictor:
     def _measure_decoding(self, tiling: bool) -> int:
         """Bytes of activations."""
         peak, pixels = peak_of(self.networks.decode(self.video, tiling), not self.cuda)
-        # The frames on their way to bytes: twice more in float32 (to_bytes), which a GPU does not see.
-        return peak if self.cuda else max(peak, 3 * pixels.nbytes)
+        # The frames on their way to bytes: twice more in float32 (to_bytes), which a GPU does not see. Those that were
+        # decoded before are still held.
+        return (peak if self.cuda else max(peak, 3 * pixels.nbytes)) + pixels.nbytes
 
 
 def _process_bytes() -> int:

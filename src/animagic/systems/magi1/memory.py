@@ -24,7 +24,7 @@ from .weights import autoencoder_from_config, transformer_from_config
 T5_XXL_PARAMETERS = 4_762_310_656
 """Of the encoder of T5 v1.1 XXL, which the published models read text with."""
 _STEADY = 12  # chunks after which every further one is like those before it
-_TEXT, _NULL = 128, 50  # tokens of a long prompt, and of the null caption
+_TEXT = 128  # tokens of a long prompt
 
 
 class MemoryNetworks(Networks):
@@ -67,11 +67,8 @@ class MemoryNetworks(Networks):
         # Layers take the same memory one after another. The first and the last one of a quantised model differ.
         transformer = _changed(self.pipe.transformer, num_layers=min(3, config.num_layers))
         plan = sampling.plan(min(sampling.chunks_of(video.frames), _STEADY))
-        text, null = (
-            TextEmbedding(torch.empty(1, length, config.caption_channels, device="meta"), torch.ones(1, length))
-            for length in (_TEXT, _NULL)
-        )
-        denoiser = Magi1Denoiser(transformer, ChunkPrompts(((0, text),), null), plan, sampling)
+        text = TextEmbedding(torch.empty(1, _TEXT, config.caption_channels, device="meta"), torch.ones(1, _TEXT))
+        denoiser = Magi1Denoiser(transformer, ChunkPrompts(((0, text),), text), plan, sampling)
 
         def seen(window: Window) -> int:
             again = denoiser._nearly_clean(list(window.levels[:: sampling.chunk_width])) is not None
