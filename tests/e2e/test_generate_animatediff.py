@@ -465,9 +465,13 @@ def test_models_lists_what_came_with_a_model(run, model_with_loras, monkeypatch)
     assert (entry["system"], entry["loras"], entry["motion_loras"]) == ("animatediff", ["ink", "oil"], ["zoom"])
 
 
-def test_doctor_says_that_it_does_not_know(run, animate, animatediff_model):
-    run("doctor", "--model", animatediff_model).refused("predicted for MAGI-1 only", "AnimateDiff")
-    animate("-o", "ball.mp4", "--memory", "8GB").refused("has no --memory: that is for MAGI-1")
+def test_a_budget_of_memory_changes_no_frame(animate, frames_of):
+    assert animate("-o", "whole.mp4").code == 0
+    ran = animate("-o", "fitting.mp4", "--memory", "8GB")
+    assert ran.code == 0, ran
+    assert "of 8.00 GB: nothing to be saved" in ran.err
+    np.testing.assert_array_equal(frames_of("fitting.mp4"), frames_of("whole.mp4"))
+    animate("-o", "never.mp4", "--memory", "20MB").refused("0.02 GB are too little", "are needed")
 
 
 # Wrong input

@@ -9,10 +9,10 @@ from pydantic import model_validator
 
 from ...errors import InputError
 from ...pipelines import flags
-from ...pipelines.options import Option, WindowOptions
+from ...pipelines.options import MemoryOptions, Option, WindowOptions
 
 
-class AnimateDiffOptions(WindowOptions):
+class AnimateDiffOptions(WindowOptions, MemoryOptions):
     """What a video of AnimateDiff is made from."""
 
     motion_prompt: Annotated[
