@@ -75,9 +75,9 @@ def measure(args: argparse.Namespace, way: str) -> dict[str, Any]:
 
     from animagic import Magi1Pipeline
     from animagic.systems.magi1.counting import Networks
+    from animagic.systems.magi1.denoiser import Magi1Sampling
     from animagic.systems.magi1.memory import Predictor, Techniques, measure_speed
     from animagic.systems.magi1.published import config_of
-    from animagic.systems.magi1.sampling import Magi1Sampling
 
     cuda = args.device == "cuda"
     dtype = torch.bfloat16 if cuda else torch.float32

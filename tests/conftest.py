@@ -17,6 +17,18 @@ import torch
 torch.set_num_threads(1)
 sys.path.append(str(Path(__file__).parent / "parity"))  # goldens.py, for the tests of the public pipeline
 
+WHOLE = {"benchmarks", "docs", "e2e", "examples"}
+"""The folders whose tests run something from end to end; `make check` leaves them out."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
+def pytest_collection_modifyitems(items) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).parts[0] in WHOLE:
+            item.add_marker("whole")
+
+
 TINY_TRANSFORMER = {
     "num_layers": 2,
     "hidden_size": 32,

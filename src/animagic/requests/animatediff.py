@@ -12,13 +12,13 @@ import torch
 
 from .. import zoo
 from ..errors import CheckpointError, InputError
-from ..lora_files import find_lora_file
 from ..media import read_image, read_video
+from ..systems.animatediff.denoiser import AnimateDiffSampling
 from ..systems.animatediff.noise import FreeInit
 from ..systems.animatediff.pipeline import AnimateDiffPipeline
-from ..systems.animatediff.sampling import AnimateDiffSampling
 from ..systems.animatediff.weights import with_files
 from ..timeline import Plan, WholeClip, build_scheduler
+from ..weights.lora import find_lora_file
 from ..zoo.fitting import Fit
 from .job import Job
 from .loading import default_device, refusing

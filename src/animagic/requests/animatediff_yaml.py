@@ -14,8 +14,8 @@ import torch
 
 from ..errors import InputError, MediaError
 from ..media import contact_sheet, iter_video, probe, read_metadata, resize, write_image
+from ..systems.animatediff.denoiser import AnimateDiffSampling
 from ..systems.animatediff.original import Entry, normalised, read_entries
-from ..systems.animatediff.sampling import AnimateDiffSampling
 from .animatediff import AnimateDiffJob
 from .carrying import generate, pipeline_for
 from .kept import kept_seed

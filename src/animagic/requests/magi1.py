@@ -12,12 +12,12 @@ import torch
 
 from .. import zoo
 from ..errors import CheckpointError, InputError
-from ..lora_files import find_lora_file
 from ..media import read_video
 from ..systems.magi1 import original
-from ..systems.magi1.sampling import Magi1Sampling
+from ..systems.magi1.denoiser import Magi1Sampling
 from ..systems.magi1.weights import read_special_tokens
 from ..timeline import Plan, WholeClip
+from ..weights.lora import find_lora_file
 from ..zoo.fitting import Fit, fit, load_fitting
 from .job import Job
 from .loading import default_device, load_pipeline, refusing

@@ -22,7 +22,7 @@ from peft.tuners import lora
 from torch import nn
 
 from ...errors import CheckpointError, InputError
-from ...lora_files import Pair, check_fit, find_lora_file, lora_pairs, pack, peft_settings, read_lora_file
+from ...weights.lora import Pair, check_fit, find_lora_file, lora_pairs, pack, peft_settings, read_lora_file
 from .published import motion_name
 from .unet import AnimateDiffUNet
 

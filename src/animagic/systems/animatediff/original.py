@@ -339,7 +339,7 @@ class Entry:
         return fill(network, tensors, unet.dtype)
 
     def _merge_loras(self, pipe: AnimateDiffPipeline, allow_pickle: bool) -> None:
-        from ...lora_files import read_lora_file
+        from ...weights.lora import read_lora_file
 
         files, fields = self.files, self.fields
         if path := files.get("lora_model_path"):

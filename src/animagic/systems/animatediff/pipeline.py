@@ -19,10 +19,10 @@ from ...timeline import Plan, Progress, Sampler, SchedulerSolver, Timeline, buil
 from ...timeline.resume import RunFolder
 from ...timeline.streaming import Interrupted, StreamingPipeline, Watch, kept_clean
 from ...weights.textual_inversion import TextualInversionMixin
+from .denoiser import AnimateDiffDenoiser, AnimateDiffSampling
 from .lora import AnimateDiffLoraMixin
 from .noise import FreeInit, free_noise
 from .prompts import PromptEmbeds, TextEmbeds, encode_texts, travel
-from .sampling import AnimateDiffDenoiser, AnimateDiffSampling
 from .sparse import SparseControl, SparseControlNet
 from .unet import AnimateDiffUNet
 
@@ -446,7 +446,7 @@ class AnimateDiffPipeline(
             latents = solver.initial_noise(noise) if start is None else solver.add_noise(start, noise)
             timeline = Timeline(lambda frames: latents[:, :, frames.start : frames.stop])
             denoiser = AnimateDiffDenoiser(self.unet, solver, prompts, settings.guidance_scale, **options)
-            sampler = Sampler(settings.plan(solver.num_steps, **windows), denoiser, solver, timeline)
+            sampler = Sampler(settings.plan(solver.num_steps, **windows), denoiser.guided(), solver, timeline)
             more = {} if free_init is None else {"round": torch.tensor(i), "first_noise": first}
 
             def state() -> dict[str, torch.Tensor]:

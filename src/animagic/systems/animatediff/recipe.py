@@ -19,10 +19,10 @@ from transformers import AutoTokenizer, CLIPTextModel
 from ...errors import CheckpointError, InputError
 from ...training import Trainer, TrainingConfig
 from ...training.videos import VideoBatches
+from .denoiser import AnimateDiffSampling
 from .images import train_images
 from .lora import motion_lora_state_dict
 from .pipeline import AnimateDiffPipeline
-from .sampling import AnimateDiffSampling
 from .training import MOTION_TARGETS, SPATIAL_TARGETS, NoiseObjective, SceneClips, add_lora, fingerprint
 from .unet import AnimateDiffUNet
 

@@ -29,10 +29,10 @@ from torch.utils.flop_counter import flop_registry
 
 from ...errors import CheckpointError
 from ...layers import fp8
+from ...layers.cache import KeyValueCache
 from .autoencoder import AutoencoderKLMagi1
-from .cache import KeyValueCache
+from .denoiser import Magi1Denoiser, Magi1Sampling
 from .prompts import ChunkPrompts, TextEmbedding
-from .sampling import Magi1Denoiser, Magi1Sampling
 from .transformer import Magi1Transformer3DModel
 from .weights import autoencoder_from_config, transformer_from_config
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from ...errors import CheckpointError, InputError
 from ...layers.fp8 import Fp8Linear
-from ...lora_files import Pair, check_fit, find_lora_file, lora_pairs, pack, peft_settings, read_lora_file
+from ...weights.lora import Pair, check_fit, find_lora_file, lora_pairs, pack, peft_settings, read_lora_file
 
 # What stands before a layer's name in the files of diffusers, of peft, and of tools that kept the original names.
 _PREFIXES = ("base_model.model.", "transformer.", "model.diffusion_model.", "diffusion_model.")

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from animagic import InputError
+from animagic.systems.animatediff.denoiser import AnimateDiffDenoiser, AnimateDiffSampling
 from animagic.systems.animatediff.prompts import PromptEmbeds
-from animagic.systems.animatediff.sampling import AnimateDiffDenoiser, AnimateDiffSampling
 from animagic.timeline import OverlappingWindows, SchedulerSolver, WholeClip, Window, build_scheduler
 
 STEPS = 4
@@ -104,7 +104,7 @@ def solver(name: str = "ddim") -> SchedulerSolver:
 
 def test_guidance_leads_away_from_the_unprompted_half():
     unet = Spy()
-    made = AnimateDiffDenoiser(unet, solver(), prompts(), 3.0)(LATENTS, WINDOW)
+    made = AnimateDiffDenoiser(unet, solver(), prompts(), 3.0).guided()(LATENTS, WINDOW)
     assert torch.equal(made, torch.full_like(LATENTS, 1 + 3 * (5 - 1)))
     (call,) = unet.calls
     assert len(call["sample"]) == 4
@@ -115,15 +115,15 @@ def test_guidance_leads_away_from_the_unprompted_half():
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0])
 def test_without_guidance_there_is_no_unprompted_half(scale):
     unet = Spy()
-    made = AnimateDiffDenoiser(unet, solver(), prompts(), scale)(LATENTS, WINDOW)
+    made = AnimateDiffDenoiser(unet, solver(), prompts(), scale).guided()(LATENTS, WINDOW)
     assert torch.equal(made, torch.full_like(LATENTS, 5))
     assert len(unet.calls[0]["sample"]) == 2
 
 
 def test_a_model_that_is_told_the_scale_needs_no_unprompted_half():
     unet = Spy(told=6)
-    AnimateDiffDenoiser(unet, solver("lcm"), prompts(), 8.0)(LATENTS, WINDOW)
-    AnimateDiffDenoiser(unet, solver("lcm"), prompts(), 2.0)(LATENTS, WINDOW)
+    AnimateDiffDenoiser(unet, solver("lcm"), prompts(), 8.0).guided()(LATENTS, WINDOW)
+    AnimateDiffDenoiser(unet, solver("lcm"), prompts(), 2.0).guided()(LATENTS, WINDOW)
     high, low = (call["timestep_cond"] for call in unet.calls)
     assert high.shape == (2, 6)
     assert len(unet.calls[0]["sample"]) == 2
@@ -132,7 +132,7 @@ def test_a_model_that_is_told_the_scale_needs_no_unprompted_half():
 
 def test_the_scheduler_scales_what_the_network_reads():
     unet, euler = Spy(), solver("euler")
-    AnimateDiffDenoiser(unet, euler, prompts(), 1.0)(LATENTS, WINDOW)
+    AnimateDiffDenoiser(unet, euler, prompts(), 1.0).guided()(LATENTS, WINDOW)
     torch.testing.assert_close(unet.calls[0]["sample"], euler.model_input(LATENTS, 0))
     assert unet.calls[0]["sample"].max() < 1
 
@@ -144,7 +144,7 @@ def test_a_controlnet_is_asked_with_what_the_network_is_given():
         asked.append((sample.shape, float(timestep), text.shape, frames))
         return {"mid_block_additional_residual": "r"}
 
-    AnimateDiffDenoiser(unet, solver(), prompts(), 3.0, residuals, use_motion=False)(LATENTS, WINDOW)
+    AnimateDiffDenoiser(unet, solver(), prompts(), 3.0, residuals, use_motion=False).guided()(LATENTS, WINDOW)
     assert asked == [((4, 4, 4, 2, 2), float(solver().timesteps[0]), (4, 3, 4), [2, 3, 4, 5])]
     assert unet.calls[0]["mid_block_additional_residual"] == "r"
     assert unet.calls[0]["use_motion"] is False
@@ -153,6 +153,6 @@ def test_a_controlnet_is_asked_with_what_the_network_is_given():
 def test_half_precision_stays_inside_the_network():
     unet = Spy()
     unet.dtype = torch.bfloat16
-    made = AnimateDiffDenoiser(unet, solver(), prompts(), 3.0)(LATENTS, WINDOW)
+    made = AnimateDiffDenoiser(unet, solver(), prompts(), 3.0).guided()(LATENTS, WINDOW)
     assert unet.calls[0]["sample"].dtype == torch.bfloat16
     assert made.dtype == torch.float32

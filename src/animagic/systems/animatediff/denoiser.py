@@ -10,7 +10,7 @@ import torch
 from diffusers import LatentConsistencyModelPipeline
 
 from ...errors import InputError
-from ...timeline import OverlappingWindows, Plan, SchedulerSolver, WholeClip, Window
+from ...timeline import Denoiser, OverlappingWindows, Plan, SchedulerSolver, TextGuidance, WholeClip, Window
 from .prompts import PromptEmbeds
 
 Residuals = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, list[int]], dict[str, Any]]
@@ -72,13 +72,13 @@ class AnimateDiffSampling:
 
 
 class AnimateDiffDenoiser:
-    """Guided prediction of the noise in a window: unprompted + scale (prompted - unprompted), both in one call.
+    """The UNet on a window, with the prompt, or with and without it in one call.
 
     Args:
         unet: an AnimateDiffUNet.
         solver: knows the timesteps.
         prompts: of every frame.
-        guidance_scale: 1 or less: no guidance, and no unprompted half.
+        guidance_scale: what consistency models read; `guided` makes it lead the others.
         residuals: of a ControlNet.
         use_motion: False: every frame on its own.
     """
@@ -94,26 +94,33 @@ class AnimateDiffDenoiser:
     ):
         self.unet, self.solver, self.prompts, self.scale = unet, solver, prompts, guidance_scale
         self.residuals, self.use_motion = residuals, use_motion
-        # Consistency models are told the guidance scale, and need no unprompted half for it.
-        self.told = unet.config.time_cond_proj_dim
-        self.guided = guidance_scale > 1 and self.told is None
+        self.scale_channels = unet.config.time_cond_proj_dim
+        """Of the embedding in which a consistency model reads the guidance scale; None: it reads none."""
+
+    def guided(self) -> Denoiser:
+        """With classifier-free guidance, where the scale asks for it and the network does not read it itself."""
+        return TextGuidance(self, self.scale) if self.scale > 1 and self.scale_channels is None else self
 
     def __call__(self, latents: torch.Tensor, window: Window) -> torch.Tensor:
-        level, frames, batch = window.levels[0], list(window.frames), len(latents)
+        return self._predict(latents, window, unprompted=False)
+
+    def pair(self, latents: torch.Tensor, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
+        unprompted, prompted = self._predict(latents, window, unprompted=True).chunk(2)
+        return unprompted, prompted
+
+    def _predict(self, latents: torch.Tensor, window: Window, unprompted: bool) -> torch.Tensor:
+        """The noise in a window; unprompted: an unprompted half before the prompted one."""
+        level, frames = window.levels[0], list(window.frames)
         # Half precision where the UNet has it; the solver's own state stays float32.
         sample = self.solver.model_input(latents, level).to(self.unet.dtype)
-        sample = torch.cat([sample, sample]) if self.guided else sample
+        sample = torch.cat([sample, sample]) if unprompted else sample
         timestep = self.solver.timesteps[level].to(latents.device)
-        inputs = self.prompts.inputs(frames, guided=self.guided)
+        inputs = self.prompts.inputs(frames, guided=unprompted)
         if self.residuals is not None:
             inputs |= self.residuals(sample, timestep, inputs["encoder_hidden_states"], frames)
-        if self.told is not None:
-            scale = torch.full((batch,), self.scale - 1, device=latents.device)
+        if self.scale_channels is not None:
+            scale = torch.full((len(sample),), self.scale - 1, device=latents.device)
             inputs["timestep_cond"] = LatentConsistencyModelPipeline.get_guidance_scale_embedding(
-                None, scale, self.told, sample.dtype
+                None, scale, self.scale_channels, sample.dtype
             )
-        predicted = self.unet(sample, timestep, **inputs, use_motion=self.use_motion).sample.to(latents.dtype)
-        if not self.guided:
-            return predicted
-        unprompted, prompted = predicted.chunk(2)
-        return unprompted + self.scale * (prompted - unprompted)
+        return self.unet(sample, timestep, **inputs, use_motion=self.use_motion).sample.to(latents.dtype)

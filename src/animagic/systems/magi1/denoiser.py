@@ -10,8 +10,8 @@ import torch
 from diffusers.utils.torch_utils import is_compiled_module
 
 from ...errors import InputError
+from ...layers.cache import KeyValueCache, OffloadedKeyValueCache
 from ...timeline import ChunkGuidance, Denoiser, Staircase, Window, flow_levels, shortcut_intervals
-from .cache import KeyValueCache, OffloadedKeyValueCache
 from .live import LivePrompts
 from .prompts import ChunkPrompts
 from .transformer import Magi1Transformer3DModel

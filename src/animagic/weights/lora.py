@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError
 
 # Tools write lora_A, lora.down, lora_linear_layer.down, to_q_lora.down, ...; peft puts the adapter's name before
 # "weight" when it is asked for the state of a live model.
@@ -246,3 +246,28 @@ def pack(pairs: Mapping[str, Pair], prefix: str = "") -> dict[str, torch.Tensor]
         tensors[f"{prefix}{layer}.lora_A.weight"] = pair.down
         tensors[f"{prefix}{layer}.lora_B.weight"] = pair.up
     return tensors
+
+
+def add_lora(
+    network: Any,
+    targets: str | list[str],
+    rank: int,
+    name: str = "default",
+    *,
+    alpha: float | None = None,
+    start: bool | str = True,
+) -> None:
+    """Freeze a network and lay a new LoRA over some of its layers, which alone is trained.
+
+    Args:
+        network: of diffusers or transformers.
+        targets: the ends of the layers' names, or a pattern for whole names.
+        alpha: the LoRA counts alpha / rank times; None: once.
+        start: peft's `init_lora_weights`; True: it changes nothing at first.
+    """
+    from peft import LoraConfig
+
+    network.requires_grad_(False)
+    alpha = rank if alpha is None else alpha
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, init_lora_weights=start)
+    network.add_adapter(config, adapter_name=name)
