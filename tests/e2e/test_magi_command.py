@@ -318,6 +318,7 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing(magi, given, tmp_path, w
 
 def test_configurations_that_cannot_be_read(magi, tmp_path):
     magi(config="none.json").refused("none.json", "cannot be read")
-    magi(config="config.yaml").refused("config.yaml", ".json")
+    (tmp_path / "other.yaml").write_text("- motion_module: a.ckpt")
+    magi(config="other.yaml").refused("other.yaml must hold the sections model_config")
     (tmp_path / "cut.json").write_text('{"model_config": ')
     magi(config="cut.json").refused("cut.json is not JSON")

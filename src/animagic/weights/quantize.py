@@ -96,8 +96,12 @@ def write_quantized(
         network.save_pretrained(folder / part)
         finish(folder, index)
         (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
-    sizes = [sum(file.stat().st_size for file in (root / part).glob("*.safetensors")) for root in (output, source)]
-    return Quantized(str(output), *sizes, seconds=round(time.monotonic() - began, 3))
+    after, before = (_bytes_of(root / part) for root in (output, source))
+    return Quantized(str(output), after, before, round(time.monotonic() - began, 3))
+
+
+def _bytes_of(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
 def folder_of(pipe: Any) -> Path:

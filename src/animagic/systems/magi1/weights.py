@@ -27,9 +27,9 @@ from ...errors import AnimagicError, CheckpointError, InputError, first_line
 from ...weights.files import PathLike, Weights, find_weights, read_json
 from ...weights.fit import Part, build
 from .autoencoder import AutoencoderKLMagi1
-from .original import FIELDS
 from .prompts import Magi1SpecialTokens
 from .published import config_of
+from .schema import SECTIONS
 from .transformer import Magi1Transformer3DModel
 
 FIND: Any = object()
@@ -146,12 +146,13 @@ def _read_config(config: PathLike | Mapping[str, Any]) -> tuple[dict[str, Any], 
     else:
         fields, label, bases = read_json(Path(config)), str(config), [Path(), Path(config).parent]
     for section, values in fields.items():
-        if section not in FIELDS or not isinstance(values, Mapping):
+        if section not in SECTIONS or not isinstance(values, Mapping):
             raise CheckpointError(
-                f"{label} has the field {section!r}; the sections {', '.join(FIELDS)} are known, each with its fields."
+                f"{label} has the field {section!r}; the sections {', '.join(SECTIONS)} are known, each with its "
+                "fields."
             )
         for name in values:
-            if name not in FIELDS[section]:
+            if name not in SECTIONS[section].known():
                 raise CheckpointError(f"{label} has an unknown field {name!r} in {section}.")
     return fields, bases
 
