@@ -485,7 +485,9 @@ def test_weights_that_do_not_fit(animate, repository):
     wide = {"motion_module": "models/other.ckpt"}
     animate(entry("v3", wide)).refused("other.ckpt is a motion module for another base", "32, 96", "32, 64")
     animate(entry("v2", {"inference_config": "configs/inference/inference-v3.yaml"})).refused("mid_block", "unexpected")
-    animate(entry("v3", {"dreambooth_path": "models/nothing.safetensors"})).refused("nothing.safetensors is no text-to-image model")
+    animate(entry("v3", {"dreambooth_path": "models/nothing.safetensors"})).refused(
+        "nothing.safetensors is no text-to-image model"
+    )
     animate(entry("v3", {"lora_model_path": "models/nothing.safetensors"})).refused("nothing.safetensors: ")
     mixed = {**sparse("rgb"), "controlnet_config": "configs/inference/sparsectrl/image_condition.yaml"}
     animate(entry("v3", mixed)).refused("sparsectrl_rgb.ckpt: the tensor", "missing")
