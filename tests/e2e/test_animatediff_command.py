@@ -499,9 +499,7 @@ def test_pickles_need_leave(run, write):
 
 
 def test_the_picture_model_must_be_there(animate):
-    animate(entry("v3"), words=["--pretrained-model-path", "models/none/sd"]).refused(
-        "models/none/sd", "no picture model"
-    )
+    animate(entry("v3"), words=["--pretrained-model-path", "models/none/sd"]).refused("models/none/sd", "no base model")
     ran = animate(entry("v3"), words=["--pretrained-model-path", "runwayml/none"])
     ran.refused("runwayml/none is not here, and it cannot be fetched", "--pretrained-model-path")
 
