@@ -49,8 +49,8 @@ def measure(network: dict[str, int], width: int, height: int, frames: int, tight
 
     from animagic import AutoencoderKLMagi1, Magi1Pipeline, Magi1Transformer3DModel
     from animagic.systems.magi1 import counting, memory
+    from animagic.systems.magi1.denoiser import Magi1Sampling
     from animagic.systems.magi1.pipeline import to_bytes
-    from animagic.systems.magi1.sampling import Magi1Sampling
 
     torch.set_num_threads(1)
     settings = {"num_frames": frames, "video_size_h": height, "video_size_w": width, "num_steps": 4}

@@ -77,26 +77,26 @@ def test_the_weights_given_are_not_shared(weights):
 
 def test_a_missing_tensor_is_named(weights):
     del weights[TENSOR]
-    with pytest.raises(CheckpointError, match=f"the magi1 transformer checkpoint lacks the tensor {TENSOR}"):
+    with pytest.raises(CheckpointError, match=f"the magi1 transformer: the tensor {TENSOR} is missing"):
         from_original("magi1", "transformer", weights, config())
 
 
 def test_an_unexpected_tensor_is_named(weights):
     weights["more.weight"] = torch.zeros(1)
-    with pytest.raises(CheckpointError, match=r"has an unexpected tensor more\.weight"):
+    with pytest.raises(CheckpointError, match=r"the tensor more\.weight is unexpected"):
         from_original("magi1", "transformer", weights, config())
 
 
 def test_a_wrongly_shaped_tensor_is_named(weights):
     weights[TENSOR] = weights[TENSOR].T.contiguous()
-    with pytest.raises(CheckpointError, match=rf"tensor {TENSOR} has shape \[\d+, 32\]; \[32, \d+\] is needed"):
+    with pytest.raises(CheckpointError, match=rf"tensor {TENSOR} has the shape \[\d+, 32\], not \[32, \d+\]"):
         from_original("magi1", "transformer", weights, config())
 
 
 def test_weights_of_another_size(weights):
-    with pytest.raises(CheckpointError, match=r"lacks the tensor videodit_blocks\.layers\.2\."):
+    with pytest.raises(CheckpointError, match=r"the tensor videodit_blocks\.layers\.2\.\S+ is missing"):
         from_original("magi1", "transformer", weights, config(num_layers=3))
-    with pytest.raises(CheckpointError, match=r"unexpected tensor videodit_blocks\.layers\.1\."):
+    with pytest.raises(CheckpointError, match=r"the tensor videodit_blocks\.layers\.1\.\S+ is unexpected"):
         from_original("magi1", "transformer", weights, config(num_layers=1))
 
 
@@ -123,7 +123,7 @@ def test_a_config_without_a_network():
 
 @pytest.mark.parametrize(("system", "component"), [("magi2", "transformer"), ("magi1", "unet"), ("", "")])
 def test_unknown_parts(system, component):
-    with pytest.raises(InputError, match="is unknown; known are magi1 transformer, magi1 vae"):
+    with pytest.raises(InputError, match=r"is unknown; known are .*magi1 transformer, magi1 vae"):
         from_original(system, component, {}, {})
 
 

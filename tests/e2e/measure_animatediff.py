@@ -32,7 +32,7 @@ from animagic.media import write_image
 from animagic.synthetic import Scene, caption, facts, motion_caption, picture_caption, render, sample_scene
 from animagic.synthetic.cameras import CAMERA_MOVES
 from animagic.synthetic.looks import LOOKS, apply_look
-from animagic.systems.animatediff.sampling import AnimateDiffSampling
+from animagic.systems.animatediff.denoiser import AnimateDiffSampling
 from animagic.timeline import OverlappingWindows
 
 FRAMES, LONG = 16, 160

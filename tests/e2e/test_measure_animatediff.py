@@ -16,7 +16,7 @@ from animagic import zoo
 from animagic.synthetic import held_out, render
 from animagic.synthetic.cameras import move_camera
 from animagic.synthetic.looks import apply_look
-from animagic.systems.animatediff.sampling import AnimateDiffSampling
+from animagic.systems.animatediff.denoiser import AnimateDiffSampling
 
 
 class Perfect:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from animagic.systems.magi1.counting import T5_XXL_PARAMETERS, Networks, calls_of, count, size_of
 from torch import nn
 
 from animagic import InputError, zoo
-from animagic.quantization.fp8 import Fp8Linear
-from animagic.systems.magi1.cache import OffloadedKeyValueCache
-from animagic.systems.magi1.counting import T5_XXL_PARAMETERS, Networks, calls_of, count, size_of
+from animagic.layers.cache import OffloadedKeyValueCache
+from animagic.layers.fp8 import Fp8Linear
+from animagic.systems.magi1.denoiser import Magi1Denoiser, Magi1Sampling
 from animagic.systems.magi1.memory import (
     Predictor,
     Speed,
@@ -24,7 +25,6 @@ from animagic.systems.magi1.memory import (
     plan_memory,
 )
 from animagic.systems.magi1.published import config_of
-from animagic.systems.magi1.sampling import Magi1Denoiser, Magi1Sampling
 from animagic.zoo.sizes import networks_of
 
 SPEED = Speed(flops=1e12, attention=1e12, memory=1e11, transfer=1e10)

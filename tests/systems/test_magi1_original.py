@@ -81,7 +81,7 @@ def test_defaults_are_those_of_the_sampler():
     """Where a file leaves a field out, the table and the sampler must not differ."""
     from dataclasses import fields
 
-    from animagic.systems.magi1.sampling import Magi1Sampling
+    from animagic.systems.magi1.denoiser import Magi1Sampling
 
     for field in fields(Magi1Sampling):
         about = FIELDS["runtime_config"].get(field.name) or FIELDS["engine_config"][field.name]
@@ -96,7 +96,7 @@ def test_no_field_is_read_by_nobody():
     from dataclasses import fields
 
     from animagic import Magi1Transformer3DModel
-    from animagic.systems.magi1.sampling import Magi1Sampling
+    from animagic.systems.magi1.denoiser import Magi1Sampling
 
     read = set(inspect.signature(Magi1Transformer3DModel.__init__).parameters)
     read |= {field.name for field in fields(Magi1Sampling)}
@@ -108,7 +108,7 @@ def test_no_field_is_read_by_nobody():
 
 
 def test_the_sampler_gets_every_value(config):
-    from animagic.systems.magi1.sampling import Magi1Sampling
+    from animagic.systems.magi1.denoiser import Magi1Sampling
 
     runtime = config["runtime_config"]
     runtime.update(clean_t=0.99, window_size=2, fps=12, chunk_width=4, seed=5, num_steps=8, clean_chunk_kvrange=-1)

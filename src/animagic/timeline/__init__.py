@@ -2,17 +2,16 @@
 
 from .engine import Clean, Progress, Sampler, Timeline
 from .guidance import ChunkGuidance, Denoiser, TextGuidance
-from .levels import ddpm_alphas, flow_levels, shortcut_intervals
+from .levels import flow_levels, shortcut_intervals
 from .plan import Frames, Plan, PlanSummary, Staircase, Step, WholeClip, Window
 from .resume import RunFolder
 from .schedulers import SchedulerSolver, build_scheduler
-from .solver import Ddim, FlowEuler, Solver
+from .solver import FlowEuler, Solver
 from .windows import OverlappingWindows, uniform_windows
 
 __all__ = [
     "ChunkGuidance",
     "Clean",
-    "Ddim",
     "Denoiser",
     "FlowEuler",
     "Frames",
@@ -31,7 +30,6 @@ __all__ = [
     "WholeClip",
     "Window",
     "build_scheduler",
-    "ddpm_alphas",
     "flow_levels",
     "shortcut_intervals",
     "uniform_windows",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ import torch
 from ..errors import CheckpointError
 from .guidance import Denoiser
 from .plan import Frames, Plan, Step, span_of
-from .solver import Solver
+from .solver import Solver, per_frame
 
 Noise = Callable[[range], torch.Tensor]
 Map = Callable[[Callable, list], list]
@@ -89,6 +89,27 @@ class Timeline:
             self._noise.load_state_dict(_part(state, "noise."))
 
 
+def advance(timeline: Timeline, solver: Solver, step: Step, predictions: Sequence[torch.Tensor]) -> None:
+    """Write the next state of every frame of a step; where windows overlap, predictions are averaged by weight."""
+    if len(step.windows) == 1:
+        window, prediction = step.windows[0], predictions[0]
+        timeline.write(window.frames, solver.step(timeline.read(window.frames), prediction, window.levels))
+        return
+    frames = step.span
+    latents = timeline.read(frames)
+    total, share = torch.zeros_like(latents), torch.zeros(len(frames))
+    levels = [solver.num_steps] * len(frames)
+    for window, prediction in zip(step.windows, predictions, strict=True):
+        rows = torch.tensor([frame - frames.start for frame in window.frames])
+        weights = torch.tensor(window.weights or (1.0,) * len(window.frames))
+        # index_add_: a strided window on a short loop may hold a frame twice.
+        total.index_add_(2, rows.to(total.device), (prediction * per_frame(weights, prediction)).to(total))
+        share.index_add_(0, rows, weights)
+        for row, level in zip(rows.tolist(), window.levels, strict=True):
+            levels[row] = level
+    timeline.write(frames, solver.step(latents, total / per_frame(share.clamp_min(1e-12), total), levels))
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Where a run stands after a step."""
@@ -113,7 +134,8 @@ class Clean:
     latents: torch.Tensor
 
 
-def _one_by_one(function: Callable, items: list) -> list:
+def one_by_one(function: Callable, items: list) -> list:
+    """The plain `parallel_map`: no device but the one."""
     return [function(item) for item in items]
 
 
@@ -133,7 +155,7 @@ class Sampler:
         solver: Solver,
         timeline: Timeline,
         *,
-        parallel_map: Map = _one_by_one,
+        parallel_map: Map = one_by_one,
         on_step: Callable[[Progress], None] | None = None,
     ):
         self.plan, self.denoiser, self.solver, self.timeline = plan, denoiser, solver, timeline
@@ -152,7 +174,7 @@ class Sampler:
                     lambda window: self.denoiser(self.timeline.read(window.frames), window),
                     list(step.windows),
                 )
-                self.solver.advance(self.timeline, step, predictions)
+                advance(self.timeline, self.solver, step, predictions)
             self.steps_done += 1
             self.clean_frames += len(step.clean)
             if self.on_step is not None:

@@ -141,6 +141,9 @@ class SchedulerSolver(Solver):
         """What the network reads of latents at the level that is due; windows of it may come in any order."""
         return self.scheduler.scale_model_input(latents, self.timesteps[level])
 
+    def timestep(self, level: int) -> torch.Tensor:
+        return self.timesteps[level]
+
     def step(self, latents: torch.Tensor, prediction: torch.Tensor, levels: Sequence[int]) -> torch.Tensor:
         """One step of all frames of the timeline, from the level that is due to the next."""
         if set(levels) != {self._level}:

@@ -6,14 +6,8 @@ from published_files import UNET, motion_module, picture_model, with_positions
 
 from animagic.checkpoints import from_original
 from animagic.errors import CheckpointError, InputError
-from animagic.systems.animatediff.checkpoint import (
-    diffusers_motion_name,
-    motion_config,
-    motion_name,
-    original_names,
-    sparse_controlnet_from_config,
-    unet_from_config,
-)
+from animagic.systems.animatediff.published import diffusers_motion_name, motion_config, motion_name, original_names
+from animagic.systems.animatediff.weights import sparse_controlnet_from_config, unet_from_config
 
 MODULE = {
     "num_attention_heads": 8,
@@ -81,11 +75,11 @@ def test_a_unet_of_original_weights():
     assert all(torch.equal(tensor, weights[name]) for name, tensor in unet.state_dict().items())
 
     name = next(iter(weights))
-    with pytest.raises(CheckpointError, match=f"lacks the tensor {name}"):
+    with pytest.raises(CheckpointError, match=f"the tensor {name} is missing"):
         from_original("animatediff", "unet", {k: v for k, v in weights.items() if k != name}, config)
-    with pytest.raises(CheckpointError, match=f"{name} has shape"):
+    with pytest.raises(CheckpointError, match=f"{name} has the shape"):
         from_original("animatediff", "unet", {**weights, name: torch.zeros(2)}, config)
-    with pytest.raises(CheckpointError, match=r"unexpected tensor mid_block\.motion_modules"):
+    with pytest.raises(CheckpointError, match=r"the tensor mid_block\.motion_modules\S+ is unexpected"):
         from_original("animatediff", "unet", {**weights, **motion_module("v2")}, config)
     with pytest.raises(InputError, match="unknown field 'colour'"):
         unet_from_config({**config, "colour": "red"})

@@ -192,7 +192,7 @@ class Entry:
         return check_sections(read_file(file := self.files["inference_config"]), INFERENCE, file)
 
     def _motion_config(self) -> dict[str, Any]:
-        from .checkpoint import motion_config
+        from .published import motion_config
 
         flags = dict(self._inference["unet_additional_kwargs"])
         return _explained(self.files["inference_config"], motion_config, None, flags.pop("motion_module_kwargs"), flags)
@@ -207,8 +207,10 @@ class Entry:
         from accelerate import init_empty_weights
         from diffusers import UNet2DConditionModel
 
-        from .checkpoint import original_names, sparse_controlnet_from_config
-        from .files import check, fill, read_tensors
+        from ...weights.files import read_tensors
+        from ...weights.fit import check, fill
+        from .published import original_names
+        from .weights import sparse_controlnet_from_config
 
         path = Path(self.files["controlnet_path"])
         tensors = original_names(read_tensors(path, allow_pickle))
@@ -221,7 +223,7 @@ class Entry:
         return fill(network, tensors, unet.dtype)
 
     def _merge_loras(self, pipe: AnimateDiffPipeline, allow_pickle: bool) -> None:
-        from ...lora_files import read_lora_file
+        from ...weights.lora_files import read_lora_file
 
         files, fields = self.files, self.fields
         if path := files.get("lora_model_path"):

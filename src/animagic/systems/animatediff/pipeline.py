@@ -18,11 +18,11 @@ from ...media.outputs import Chunk, in_form, to_bytes
 from ...timeline import Plan, Progress, Sampler, SchedulerSolver, Timeline, build_scheduler
 from ...timeline.resume import RunFolder
 from ...timeline.streaming import Interrupted, StreamingPipeline, Watch, kept_clean
-from .embeddings import AnimateDiffEmbeddingMixin
+from ...weights.textual_inversion import TextualInversionMixin
+from .denoiser import AnimateDiffDenoiser, AnimateDiffSampling
 from .lora import AnimateDiffLoraMixin
 from .noise import FreeInit, free_noise
 from .prompts import PromptEmbeds, TextEmbeds, encode_texts, travel
-from .sampling import AnimateDiffDenoiser, AnimateDiffSampling
 from .sparse import SparseControl, SparseControlNet
 from .unet import AnimateDiffUNet
 
@@ -42,7 +42,7 @@ def _picture(picture: Any) -> np.ndarray:
 
 
 class AnimateDiffPipeline(
-    StreamingPipeline, StableDiffusionMixin, AnimateDiffEmbeddingMixin, AnimateDiffLoraMixin, DiffusionPipeline
+    StreamingPipeline, StableDiffusionMixin, TextualInversionMixin, AnimateDiffLoraMixin, DiffusionPipeline
 ):
     """Text, image or video to video with AnimateDiff (arXiv 2307.04725).
 
@@ -94,7 +94,7 @@ class AnimateDiffPipeline(
     @classmethod
     def from_published(cls, base: Any, motion_module: Any = None, **arguments: Any) -> AnimateDiffPipeline:
         """The pipeline of published files; the arguments are those of `files.load_published`."""
-        from .files import load_published
+        from .weights import load_published
 
         return load_published(cls, base, motion_module, **arguments)
 
@@ -446,7 +446,7 @@ class AnimateDiffPipeline(
             latents = solver.initial_noise(noise) if start is None else solver.add_noise(start, noise)
             timeline = Timeline(lambda frames: latents[:, :, frames.start : frames.stop])
             denoiser = AnimateDiffDenoiser(self.unet, solver, prompts, settings.guidance_scale, **options)
-            sampler = Sampler(settings.plan(solver.num_steps, **windows), denoiser, solver, timeline)
+            sampler = Sampler(settings.plan(solver.num_steps, **windows), denoiser.guided(), solver, timeline)
             more = {} if free_init is None else {"round": torch.tensor(i), "first_noise": first}
 
             def state() -> dict[str, torch.Tensor]:

@@ -78,8 +78,8 @@ def load_pipeline(
     """
     import torch
 
-    from .files import open_original
     from .pipeline import Magi1Pipeline
+    from .weights import open_original
 
     config = read_config(file, settings)
     runtime = config["runtime_config"]

@@ -19,6 +19,7 @@ from ...timeline import FlowEuler, Progress, Sampler, Staircase, Timeline
 from ...timeline.resume import RunFolder
 from ...timeline.streaming import Interrupted, StreamingPipeline, Watch, kept_clean
 from .autoencoder import AutoencoderKLMagi1
+from .denoiser import Magi1Denoiser, Magi1Sampling
 from .live import LivePrompts, PromptSource
 from .lora import Magi1LoraLoaderMixin
 from .offload import Magi1OffloadMixin
@@ -29,7 +30,6 @@ from .prompts import (
     negative_caption,
     null_caption,
 )
-from .sampling import Magi1Denoiser, Magi1Sampling
 from .transformer import Magi1Transformer3DModel
 
 
@@ -118,7 +118,7 @@ class Magi1Pipeline(StreamingPipeline, Magi1OffloadMixin, Magi1LoraLoaderMixin, 
             allow_pickle: read the text encoder from pickles; no code in them is run.
         Raises: InputError, CheckpointError: one sentence that names the file, and the tensor if one does not fit.
         """
-        from .files import load_original
+        from .weights import load_original
 
         return load_original(cls, source, **arguments)
 

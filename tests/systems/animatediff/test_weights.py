@@ -1,0 +1,482 @@
+"""Published files come in whatever layout they have, with the same numbers; what does not fit is named."""
+
+import copy
+import json
+
+import pytest
+import torch
+from published_files import (
+    TEXT,
+    UNET,
+    UNET_XL,
+    motion_module,
+    original,
+    picture_model,
+    save,
+    with_positions,
+    write_folder,
+    write_tokenizer,
+)
+from safetensors.torch import load_file
+
+from animagic.errors import CheckpointError, InputError
+from animagic.systems.animatediff.pipeline import AnimateDiffPipeline
+from animagic.systems.animatediff.published import VERSIONS, diffusers_motion_name, published_sampling
+from animagic.systems.animatediff.sparse import SparseControlNet
+from animagic.systems.animatediff.unet import AnimateDiffUNet
+from animagic.systems.animatediff.weights import (
+    StableDiffusion,
+    load_sparse_controlnet,
+    read_motion_module,
+    with_files,
+)
+from animagic.weights.stable_diffusion import SDXL
+
+FULL = (320, 640, 1280, 1280)
+
+
+def assert_holds(network, tensors: dict) -> None:
+    """The network has these weights, and no others."""
+    own = {name: t for name, t in network.state_dict().items() if "motion_modules." not in name}
+    assert set(own) == set(tensors)
+    for name, tensor in tensors.items():
+        assert torch.equal(own[name], tensor), name
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return picture_model(0)
+
+
+@pytest.fixture(scope="module")
+def folder(parts, tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("base"), parts)
+
+
+@pytest.fixture(scope="module")
+def module():
+    return motion_module("v2")
+
+
+@pytest.fixture
+def motion_file(module, tmp_path):
+    return save(with_positions(module, 32), tmp_path / "mm_sd_v15_v2.safetensors")
+
+
+def call(pipe, **arguments):
+    return pipe(
+        "a red ball",
+        num_frames=3,
+        height=16,
+        width=16,
+        num_inference_steps=2,
+        generator=torch.Generator().manual_seed(0),
+        output_type="latent",
+        **arguments,
+    ).frames
+
+
+# ---- picture models
+
+
+def test_a_folder_of_diffusers(parts, folder, motion_file, module):
+    pipe = AnimateDiffPipeline.from_published(folder, motion_file)
+    for name, part in parts.items():
+        assert_holds(getattr(pipe, name), part.state_dict())
+    for name, tensor in pipe.unet.motion_state_dict().items():
+        assert torch.equal(tensor, module[name])
+    assert not any(parameter.is_meta for parameter in pipe.unet.parameters())
+    assert (pipe.sampling.height, pipe.sampling.num_inference_steps, pipe.sampling.guidance_scale) == (16, 25, 7.5)
+    assert pipe.scheduler.config.beta_schedule == "linear"
+    assert call(pipe).shape == (1, 4, 3, 8, 8)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+def test_a_single_file_has_the_same_numbers(parts, folder, motion_file, tmp_path, suffix):
+    tensors = original(parts)
+    file = tmp_path / f"dreambooth{suffix}"
+    save(tensors if suffix == ".safetensors" else {"state_dict": tensors, "global_step": 7}, file)
+    if suffix == ".ckpt":
+        with pytest.raises(InputError, match=r"dreambooth\.ckpt is a pickle.*allow"):
+            AnimateDiffPipeline.from_published(file, motion_file, config=folder)
+    one = AnimateDiffPipeline.from_published(file, motion_file, config=folder, allow_pickle=True)
+    for name, part in parts.items():
+        assert_holds(getattr(one, name), part.state_dict())
+    assert torch.equal(call(one), call(AnimateDiffPipeline.from_published(folder, motion_file)))
+
+
+def test_sdxl_as_a_single_file(tmp_path):
+    parts = picture_model(1, xl=True)
+    file = save(original(parts), tmp_path / "xl.safetensors")
+    motion = save(motion_module("sdxl", base=UNET_XL), tmp_path / "mm_sdxl_v10_beta.safetensors")
+    config = write_folder(tmp_path / "config", parts)
+    pipe = AnimateDiffPipeline.from_published(file, motion, config=config)
+    for name, part in parts.items():
+        assert_holds(getattr(pipe, name), part.state_dict())
+    assert (pipe.scheduler.config.beta_schedule, pipe.scheduler.config.beta_end) == ("scaled_linear", 0.02)
+    assert call(pipe).isfinite().all()
+
+
+def test_without_a_folder_the_published_configurations_are_taken(parts, tmp_path):
+    file = save(original(parts), tmp_path / "small.safetensors")
+    with pytest.raises(CheckpointError, match=r"small\.safetensors: the tensor .* has the shape"):
+        AnimateDiffPipeline.from_published(file, tokenizer=None)
+    assert StableDiffusion(file).config("unet")["cross_attention_dim"] == 768
+    xl = save(original(picture_model(1, xl=True)), tmp_path / "xl.safetensors")
+    assert StableDiffusion(xl).config("text_encoder_2") == SDXL["text_encoder_2"]
+    assert StableDiffusion(xl).parts == ["unet", "vae", "text_encoder", "text_encoder_2"]
+
+
+def test_the_published_configurations_are_of_the_right_size():
+    """Against the parameters that Stability AI's model cards tell: 860 M, 84 M, 123 M; 2.6 B, 695 M."""
+    from animagic.weights.stable_diffusion import CLASSES, SD15, network_of
+
+    sizes = {
+        (name, part): network_of(CLASSES[part], fields, part).num_parameters() / 1e6
+        for name, model in (("SD15", SD15), ("SDXL", SDXL))
+        for part, fields in model.items()
+    }
+    assert {key: round(size, 1) for key, size in sizes.items()} == {
+        ("SD15", "unet"): 859.5,
+        ("SD15", "vae"): 83.7,
+        ("SD15", "text_encoder"): 123.1,
+        ("SDXL", "unet"): 2567.5,
+        ("SDXL", "vae"): 83.7,
+        ("SDXL", "text_encoder"): 123.1,
+        ("SDXL", "text_encoder_2"): 694.7,
+    }
+
+
+def test_dreambooth_takes_the_place_of_what_it_has(parts, folder, motion_file, module, tmp_path):
+    other = picture_model(9)
+    whole = save(original(other), tmp_path / "whole.safetensors")
+    unet_only = save(dict(other["unet"].state_dict()), tmp_path / "unet.safetensors")
+    without_vae = save(original({**other, "vae": parts["vae"]} | {}), tmp_path / "own_vae.safetensors")
+    from_parts = {
+        whole: other,
+        unet_only: {**parts, "unet": other["unet"]},
+        without_vae: {**other, "vae": parts["vae"]},
+        write_folder(tmp_path / "folder", other): other,
+    }
+    pipe = AnimateDiffPipeline.from_published(folder, motion_file)
+    for source, expected in from_parts.items():
+        given = AnimateDiffPipeline.from_published(folder, motion_file, dreambooth=source)
+        changed = with_files(pipe, dreambooth=source)
+        for made in (given, changed):
+            for name, part in expected.items():
+                assert_holds(getattr(made, name), part.state_dict())
+            assert all(torch.equal(t, module[name]) for name, t in made.unet.motion_state_dict().items())
+    assert_holds(pipe.unet, parts["unet"].state_dict())
+
+
+def test_attention_of_old_autoencoders(parts, folder, motion_file, tmp_path):
+    from safetensors.torch import save_file
+
+    old = tmp_path / "old"
+    write_folder(old, parts)
+    file = old / "vae" / "diffusion_pytorch_model.safetensors"
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    tensors = load_file(file)
+    for new, given in names.items():
+        tensors = {name.replace(f".{new}.", f".{given}."): tensor for name, tensor in tensors.items()}
+    save_file(tensors, file)
+    assert_holds(AnimateDiffPipeline.from_published(old, motion_file).vae, parts["vae"].state_dict())
+
+
+def test_half_precision_in_the_file_and_in_memory(parts, motion_file, tmp_path):
+    half = write_folder(tmp_path / "half", {n: copy.deepcopy(p).half() for n, p in parts.items()}, variant="fp16")
+    pipe = AnimateDiffPipeline.from_published(half, motion_file)
+    assert pipe.unet.dtype == pipe.vae.dtype == torch.float32
+    pipe = AnimateDiffPipeline.from_published(half, motion_file, torch_dtype=torch.float16)
+    assert {p.dtype for part in ("unet", "vae", "text_encoder") for p in getattr(pipe, part).parameters()} == {
+        torch.float16
+    }
+
+
+def refused(message, folder=None, motion=None, error=CheckpointError, **arguments):
+    with pytest.raises(error, match=message) as caught:
+        AnimateDiffPipeline.from_published(folder, motion, **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_picture_model(parts, folder, motion_file, module, tmp_path):
+    tensors = original(parts)
+    refused("there is no file and no folder nothing", "nothing")
+    refused("no text-to-image model of diffusers: it lacks unet/config.json", tmp_path)
+    refused("is no text-to-image model", motion_file)
+    (tmp_path / "notes.txt").write_text("")
+    refused(r"notes\.txt is no file of weights", tmp_path / "notes.txt")
+    refused("is Stable Diffusion 2", save({"cond_stage_model.model.x": torch.zeros(1)}, tmp_path / "sd2.safetensors"))
+    lost = "model.diffusion_model.input_blocks.1.0.in_layers.2.weight"
+    for change, message in (
+        ({name: t for name, t in tensors.items() if name != lost}, r"bad\.safetensors: the tensor .*missing"),
+        ({**tensors, lost: torch.zeros(3, 3)}, rf"bad\.safetensors: the tensor {lost} has the shape \[3, 3\]"),
+        ({n: t for n, t in tensors.items() if "first_stage" not in n}, "has no vae; take a whole"),
+        ({n: t for n, t in tensors.items() if "quant_conv" not in n}, r"the tensor \S*quant_conv\S* is missing"),
+    ):
+        refused(message, save(change, tmp_path / "bad.safetensors"), motion_file, config=folder)
+    refused("has no tokenizer; give as config a folder", save(tensors, tmp_path / "good.safetensors"), motion_file)
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes((tmp_path / "good.safetensors").read_bytes()[:5000])
+    refused(r"cut\.safetensors is cut off", cut)
+
+
+# ---- motion modules
+
+
+@pytest.mark.parametrize(
+    ("version", "length", "name", "expected"),
+    [
+        ("v1", 24, "any", "v1"),
+        ("v3", 32, "any", "v3"),
+        ("v2", 32, "any", "v2"),
+        ("v1", None, "mm_sd_v15", "v1"),
+        ("v1", None, "mm_sd_v14.fp16", "v1"),
+        ("v3", None, "v3_sd15_mm", "v3"),
+        ("v2", None, "AnimateLCM_sd15_t2v", "v2"),
+    ],
+)
+def test_versions_are_recognised(tmp_path, version, length, name, expected):
+    tensors = motion_module(version)
+    file = save(with_positions(tensors, length) if length else tensors, tmp_path / f"{name}.safetensors")
+    read = read_motion_module(file)
+    assert read.version == expected
+    assert {name: read.config[name] for name in VERSIONS[expected]} == VERSIONS[expected]
+    assert set(read.tensors) == set(tensors)
+
+
+def test_a_version_that_cannot_be_recognised(tmp_path):
+    file = save(motion_module("v1"), tmp_path / "mine.safetensors")
+    with pytest.raises(CheckpointError, match=r"mine\.safetensors is of AnimateDiff v1 or v3.*version"):
+        read_motion_module(file)
+    assert read_motion_module(file, version="v1").config["joint_group_norm"]
+    with pytest.raises(InputError, match="'v9' is unknown"):
+        read_motion_module(file, version="v9")
+
+
+def test_other_layouts_of_motion_modules(module, folder, tmp_path, motion_file):
+    """A trainer's checkpoint with all of the UNet, diffusers' names, a folder of MotionAdapter."""
+    whole = {f"module.{name}": tensor for name, tensor in {**module, "conv_in.weight": torch.zeros(1)}.items()}
+    trainer = save({"state_dict": whole, "epoch": 3, "animatediff_config": {"a": 1}}, tmp_path / "trained.ckpt")
+    renamed = {diffusers_motion_name(name): tensor for name, tensor in module.items()}
+    assert not any("temporal_transformer" in name or "attention_blocks" in name for name in renamed)
+    diffusers = save(renamed, tmp_path / "animatediff_lightning_4step_diffusers.safetensors")
+    adapter = save(renamed, tmp_path / "adapter" / "diffusion_pytorch_model.safetensors").parent
+    for source in (trainer, diffusers, adapter):
+        read = read_motion_module(source, allow_pickle=True)
+        assert set(read.tensors) == set(module)
+        assert all(torch.equal(read.tensors[name], tensor) for name, tensor in module.items())
+    with pytest.raises(InputError, match=r"trained\.ckpt is a pickle"):
+        read_motion_module(trainer)
+
+
+def test_diffusers_takes_the_names(module):
+    from diffusers import MotionAdapter
+
+    channels = UNET["block_out_channels"]
+    adapter = MotionAdapter(block_out_channels=channels, motion_layers_per_block=1)
+    missing, unexpected = adapter.load_state_dict(
+        {diffusers_motion_name(name): tensor for name, tensor in module.items()}, strict=False
+    )
+    assert not unexpected
+    assert all(name.endswith("pos_embed.pe") for name in missing)
+
+
+def test_what_is_no_motion_module(module, folder, tmp_path):
+    refused("no tensor's name contains motion_modules", folder, save({"a": torch.zeros(1)}, tmp_path / "a.safetensors"))
+    lora = {"down_blocks.0.motion_modules.0.processor.to_q_lora.down.weight": torch.zeros(1)}
+    refused("is a LoRA, not", folder, save(lora, tmp_path / "lora.safetensors"))
+    sparse = {**module, "controlnet_cond_embedding.weight": torch.zeros(1)}
+    refused("is a SparseCtrl network, not", folder, save(sparse, tmp_path / "sparse.safetensors"))
+    first = next(iter(module))
+    lacking = save({n: t for n, t in module.items() if n != first}, tmp_path / "lacking.safetensors")
+    refused(rf"lacking\.safetensors: the tensor {first} is missing", folder, lacking)
+    extra = "up_blocks.0.motion_modules.9.temporal_transformer.x"
+    more = save({**module, extra: torch.zeros(1)}, tmp_path / "more.safetensors")
+    refused(rf"more\.safetensors: the tensor {extra} is unexpected", folder, more)
+
+
+@pytest.mark.parametrize(
+    ("widths", "made_for"), [((32, 64, 64, 64), r"Stable Diffusion 1\.5"), ((32, 64, 64), "SDXL"), ((32,), "another")]
+)
+def test_a_motion_module_for_another_base(folder, tmp_path, widths, made_for):
+    count = len(widths)
+    base = {**UNET, "block_out_channels": widths, "down_block_types": ("CrossAttnDownBlock2D",) * count}
+    base["up_block_types"] = ("CrossAttnUpBlock2D",) * count
+    file = save(with_positions(motion_module("v3", base=base), 32), tmp_path / "other.safetensors")
+    refused(rf"other\.safetensors is a motion module for {made_for} .*this base model has 32, 64", folder, file)
+
+
+def test_the_sampling_that_goes_with_it(folder, module, tmp_path):
+    for name, scheduler, steps, guidance in (
+        ("animatediff_lightning_8step_comfyui", "EulerDiscreteScheduler", 8, 1.0),
+        ("AnimateLCM_sd15_t2v", "LCMScheduler", 6, 2.0),
+        ("mm_sd_v15_v2", "DDIMScheduler", 25, 7.5),
+    ):
+        pipe = AnimateDiffPipeline.from_published(folder, save(module, tmp_path / f"{name}.safetensors"))
+        assert type(pipe.scheduler).__name__ == scheduler
+        assert (pipe.sampling.num_inference_steps, pipe.sampling.guidance_scale) == (steps, guidance)
+        assert pipe.scheduler.config.beta_schedule == "linear"
+        assert call(pipe).isfinite().all()
+    lightning = published_sampling("v2", tmp_path / "AnimateDiff-Lightning-2-step.safetensors")
+    assert lightning.scheduler.config.timestep_spacing == "trailing"
+    assert lightning.config["num_inference_steps"] == 2
+
+
+def test_a_new_motion_module(folder, parts):
+    """For training: it changes nothing yet."""
+    pipe = AnimateDiffPipeline.from_published(folder, version="v2", motion_config={"motion_max_length": 8})
+    assert pipe.unet.config.motion_max_length == 8
+    assert len(pipe.unet.mid_block.motion_modules) == 1
+    torch.testing.assert_close(call(pipe), call(pipe, use_motion=False))
+
+
+def test_another_motion_module_in_the_same_pipeline(folder, motion_file, tmp_path):
+    pipe = AnimateDiffPipeline.from_published(folder, motion_file)
+    other = save(with_positions(motion_module("v1", seed=7), 24), tmp_path / "v1.safetensors")
+    changed = with_files(pipe, motion_module=other)
+    assert torch.equal(call(changed), call(AnimateDiffPipeline.from_published(folder, other)))
+    assert changed.vae is pipe.vae
+    assert pipe.unet.config.motion_mid_block
+
+
+# ---- SparseCtrl
+
+
+@pytest.mark.parametrize("kind", ["rgb", "scribble"])
+def test_sparse_networks(folder, motion_file, tmp_path, kind):
+    pipe = AnimateDiffPipeline.from_published(folder, motion_file)
+    simple = {"conditioning_channels": 4, "use_simplified_condition_embedding": True}
+    torch.manual_seed(3)
+    network = SparseControlNet.from_unet(
+        pipe.unet, **(simple if kind == "rgb" else {"conditioning_embedding_out_channels": (8, 16, 32)})
+    )
+    state = {name: torch.randn_like(tensor) for name, tensor in network.state_dict().items()}
+    published = {f"module.{name}": tensor for name, tensor in with_positions(state, 32).items()}
+    file = save({"controlnet": published}, tmp_path / f"v3_sd15_sparsectrl_{kind}.ckpt")
+    read = load_sparse_controlnet(file, pipe.unet, allow_pickle=True)
+    assert_same_state(read, state)
+    assert {**read.config, "_use_default_values": 0} == {**network.config, "_use_default_values": 0}
+    saved = tmp_path / "saved"
+    network.load_state_dict(state)
+    network.save_pretrained(saved)
+    assert_same_state(with_files(pipe, sparse_controlnet=saved).sparse_controlnet, state)
+    with pytest.raises(CheckpointError, match="is no SparseCtrl network"):
+        load_sparse_controlnet(motion_file, pipe.unet)
+
+
+def assert_same_state(network, state):
+    assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+
+
+# ---- textual inversion
+
+
+@pytest.fixture
+def pipe(folder, motion_file):
+    return AnimateDiffPipeline.from_published(folder, motion_file)
+
+
+def embedding(width=TEXT["hidden_size"], count=2):
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("kind", ["a1111.pt", "a1111.safetensors", "diffusers.bin", "diffusers.safetensors", "bare.pt"])
+def test_embeddings(pipe, tmp_path, kind):
+    vectors, file = embedding(), tmp_path / f"look-{kind}"
+    save(
+        {
+            "a1111.pt": {"string_to_token": {"*": 265}, "string_to_param": {"*": vectors}, "name": "look", "step": 9},
+            "a1111.safetensors": {"emb_params": vectors},
+            "bare.pt": vectors,
+        }.get(kind, {"look": vectors}),
+        file,
+    )
+    if file.suffix != ".safetensors":
+        with pytest.raises(InputError, match=r"is a pickle"):
+            pipe.load_textual_inversion(file)
+    word = pipe.load_textual_inversion(file, allow_pickle=True)
+    assert word == ("look" if kind in ("a1111.pt", "diffusers.bin", "diffusers.safetensors") else file.stem)
+    ids = pipe.tokenizer.convert_tokens_to_ids([word, f"{word}_1"])
+    assert torch.equal(pipe.text_encoder.get_input_embeddings().weight[ids], vectors)
+    with pytest.raises(InputError, match="known to the text encoder already"):
+        pipe.load_textual_inversion(file, allow_pickle=True)
+
+
+def test_the_word_matters(pipe, tmp_path):
+    file = save({"<look>": embedding() * 9}, tmp_path / "look.safetensors")
+    before = pipe.encode(["a <look> ball"]).sequence
+    assert pipe.load_textual_inversion(file) == "<look>"
+    assert not torch.allclose(pipe.encode(["a <look> ball"]).sequence, before)
+
+
+def test_embeddings_that_do_not_fit(pipe, tmp_path):
+    wide = save({"x": embedding(24)}, tmp_path / "wide.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"wide\.safetensors is 24 numbers wide; this model's text_encoder reads 16"
+    ):
+        pipe.load_textual_inversion(wide)
+    xl = save({"clip_l": embedding(), "clip_g": embedding(24)}, tmp_path / "xl.safetensors")
+    with pytest.raises(CheckpointError, match="is for text_encoder_2, which this pipeline does not have"):
+        pipe.load_textual_inversion(xl)
+    odd = save({"a": embedding(), "b": embedding()}, tmp_path / "odd.safetensors")
+    with pytest.raises(CheckpointError, match="is no embedding of textual inversion"):
+        pipe.load_textual_inversion(odd)
+    with pytest.raises(CheckpointError, match="there is no embedding"):
+        pipe.load_textual_inversion(tmp_path / "none.pt")
+
+
+def test_embeddings_of_sdxl(tmp_path):
+    parts = picture_model(1, xl=True)
+    base = write_folder(tmp_path / "xl", parts)
+    pipe = AnimateDiffPipeline.from_published(base, version="sdxl")
+    file = save({"clip_l": embedding(16, 1), "clip_g": embedding(24, 1)}, tmp_path / "look.safetensors")
+    assert pipe.load_textual_inversion(file) == "look"
+    for tokenizer, encoder, width in (
+        (pipe.tokenizer, pipe.text_encoder, 16),
+        (pipe.tokenizer_2, pipe.text_encoder_2, 24),
+    ):
+        row = encoder.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids("look")]
+        assert torch.equal(row, embedding(width, 1)[0])
+
+
+def test_everything_at_once(folder, tmp_path):
+    write_tokenizer(tmp_path / "unused")
+    pipe = AnimateDiffPipeline.from_published(
+        folder,
+        save(motion_module("v3"), tmp_path / "v3_sd15_mm.safetensors"),
+        embeddings=[save({"<look>": embedding()}, tmp_path / "look.safetensors")],
+    )
+    assert isinstance(pipe.unet, AnimateDiffUNet)
+    assert call(pipe).isfinite().all()
+
+
+# ---- the command
+
+
+def test_converted_folders_can_be_loaded(run, folder, module, tmp_path):
+    import animagic
+
+    motion = save({"state_dict": with_positions(module, 32)}, tmp_path / "mm_sd_v15_v2.ckpt")
+    dreambooth = save(original(picture_model(9)), tmp_path / "toon.safetensors")
+    words = ("convert", motion, "--base", folder, "--dreambooth", dreambooth, "--allow-pickle", "-o", "out")
+    ran = run(*words, "--json")
+    assert ran.code == 0
+    told = json.loads(ran.out)
+    assert told["output"] == "out"
+    assert told["parts"] == ["scheduler", "text_encoder", "tokenizer", "unet", "vae"]
+    assert told["bytes"] > 1e6
+    expected = AnimateDiffPipeline.from_published(folder, motion, dreambooth=dreambooth, allow_pickle=True)
+    pipe = animagic.load(tmp_path / "out")
+    assert torch.equal(call(pipe), call(expected))
+    assert pipe.sampling == expected.sampling
+    run(*words).refused("out exists already and is not an empty folder")
+
+
+def test_what_the_command_refuses(run, folder, motion_file, tmp_path):
+    run("convert", motion_file, "-o", "out").refused("mm_sd_v15_v2.safetensors", "--base")
+    run("convert", motion_file, "--base", folder, "--t5", "none", "-o", "out").refused("--t5 has no meaning")
+    run("convert", folder, "--base", folder, "-o", "out").refused("--base has no meaning for MAGI-1")
+    run("convert", motion_file, "--base", folder, "--version", "v9", "-o", "out").refused("'v9' is unknown")
+    run("convert", tmp_path / "mm.ckpt", "--base", folder, "-o", "out").refused("there is no file", "mm.ckpt")
+    assert not (tmp_path / "out").exists()
