@@ -64,7 +64,7 @@ def recipe():
 
 
 def train(recipe, folder, on_log=None):
-    course = stages.Course(images.STAGES, lambda recipe, root: root / "base", readers=images.READERS)
+    course = stages.Course(images.STAGES, lambda recipe, root: root / "base")
     return stages.train(recipe, [course], folder, on_log=on_log)
 
 

@@ -43,8 +43,8 @@ class DenoisingError:
 
         predict: (noisy latents, timesteps) -> prediction; latents, noise: (size, ...); timesteps: (size,).
         """
-        noisy: Any = self.scheduler.add_noise(latents, noise, timesteps)  # type: ignore[arg-type]
-        target: Any = self.scheduler.get_velocity(latents, noise, timesteps) if self.velocity else noise  # type: ignore[arg-type]
+        noisy: Any = self.scheduler.add_noise(latents, noise, timesteps)
+        target: Any = self.scheduler.get_velocity(latents, noise, timesteps) if self.velocity else noise
         error = (predict(noisy, timesteps).float() - target).square().mean(tuple(range(1, latents.ndim)))
         least, most = self.weights
         if most <= 1:

@@ -36,9 +36,7 @@ SCHEDULE = {
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 LORA_TARGETS = [*ATTENTION, "conv1", "conv2"]
 
-SceneImages = partial(
-    SceneBatches, batch_size=32, num_frames=1, anywhere=True, motion_share=0.5, looks={PLAIN: 1.0}
-)  # fmt: skip
+SceneImages = partial(SceneBatches, batch_size=32, num_frames=1, anywhere=True, motion_share=0.5, looks={PLAIN: 1.0})
 
 
 def load_text_to_image(source: str | Path) -> StableDiffusionPipeline:
@@ -276,39 +274,14 @@ def _save_look(task: Task, average: nn.Module) -> None:
     )
 
 
+_SCENES: dict[str, Any] = {"data": SceneImages, "part": "pictures"}
+_TOKENIZER = dict.fromkeys(["tokenizer.vocab_size", "tokenizer.model_max_length"])
+
 STAGES = (
-    Stage(
-        "vae",
-        _start_autoencoder,
-        AutoencoderObjective,
-        SceneImages,
-        model=AutoencoderKL,
-        besides=["unet.model", "tokenizer.vocab_size", "tokenizer.model_max_length", "text_encoder.model"],
-        optional=True,
-        part="pictures",
-    ),
-    Stage(
-        "unet",
-        _start_model,
-        ImageObjective,
-        SceneImages,
-        model=UNet2DConditionModel,
-        save=lambda task, _: export_model(task.recipe, task.root),
-        besides=["vae.model"],
-        optional=True,
-        part="pictures",
-    ),
-    Stage(
-        "looks",
-        _start_look,
-        ImageObjective,
-        SceneImages,
-        shares="unet",
-        needs=["rank"],
-        besides=["unet.model"],
-        several=True,
-        save=_save_look,
-        part="pictures",
-    ),
-)
-READERS = {"text_encoder.model": CLIPTextConfig}
+    Stage("vae", _start_autoencoder, AutoencoderObjective, **_SCENES, model=AutoencoderKL, optional=True,
+          besides={"unet.model": None, "text_encoder.model": CLIPTextConfig, **_TOKENIZER}),
+    Stage("unet", _start_model, ImageObjective, **_SCENES, model=UNet2DConditionModel, optional=True,
+          besides={"vae.model": None}, save=lambda task, _: export_model(task.recipe, task.root)),
+    Stage("looks", _start_look, ImageObjective, **_SCENES, several=True, shares="unet", needs=["rank"],
+          besides={"unet.model": None}, save=_save_look),
+)  # fmt: skip
