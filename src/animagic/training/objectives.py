@@ -1,4 +1,4 @@
-"""What diffusion training makes small: the error of the predicted noise or velocity."""
+"""The loss of diffusion training: the error of the predicted noise or velocity."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class NoiseObjective:
         self.error = DenoisingError(self.scheduler_config, self.max_snr_weight)
 
     def predict(self, model: Any, noisy, timesteps, text: torch.Tensor, motion: torch.Tensor) -> torch.Tensor:
-        """What the network predicts; motion: embeddings of the motion prompts, for those that read them."""
+        """The prediction of the network; motion: embeddings of the motion prompts, for those that read them."""
         return model(noisy, timesteps, text)
 
     def encode(self, video: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file
 from torch import nn
@@ -22,7 +21,7 @@ from torch.utils.data import Dataset
 
 from ..errors import CheckpointError, InputError
 from .data import SceneBatches
-from .trainer import Trainer, TrainingConfig
+from .trainer import Trainer, TrainingConfig, processes
 from .videos import VideoBatches
 
 RENAMED = {"most_weight": "max_snr_weight", "chunks_per_batch": "batch_size", "chunk_frames": "num_frames"}
@@ -68,7 +67,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Course:
-    """What a recipe of one kind trains, in order, and the model folder at the end.
+    """The stages of one kind of recipe, in order, and the model folder at the end.
 
     Args:
         stages: see Stage.
@@ -151,12 +150,12 @@ def train(
         task.section["training"]["steps"] = steps
     for task, batches in [(task, task.batches()) for task in tasks]:  # all data first: what is wrong is refused now
         _carry_out(task, batches, on_log)
-    made = [course.export(recipe, folder) if PartialState().is_main_process else None]
+    made = [course.export(recipe, folder) if processes().is_main_process else None]
     return broadcast_object_list(made)[0]
 
 
 def _carry_out(task: Task, batches: Dataset, on_log: Callable[[str, dict], None] | None) -> None:
-    state = PartialState()
+    state = processes()
     with state.main_process_first():  # it may leave files that the others read
         model, frozen = task.stage.start(task)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -250,7 +249,7 @@ def _check_fields(path: str, given: Any, reader: Callable[..., Any], more: Itera
 
 
 def _at(recipe: dict[str, Any], path: str) -> Any:
-    """What lies under a path such as "text_encoder.model"; None: nothing."""
+    """The value under a path such as "text_encoder.model"; None: nothing."""
     found: Any = recipe
     for name in path.split("."):
         found = found.get(name) if isinstance(found, dict) else None

@@ -3,6 +3,7 @@ UNet and text encoder together, then a LoRA for every look. All networks are tho
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -50,7 +51,7 @@ def load_text_to_image(source: str | Path) -> StableDiffusionPipeline:
     logging.set_verbosity_error()  # what belongs to motion modules is not expected
     try:
         pipe = StableDiffusionPipeline(
-            unet=UNet2DConditionModel.from_pretrained(source, subfolder="unet"),
+            unet=_without_motion(UNet2DConditionModel.from_pretrained(source, subfolder="unet")),
             vae=AutoencoderKL.from_pretrained(source, subfolder="vae"),
             text_encoder=CLIPTextModel.from_pretrained(source, subfolder="text_encoder", dtype=torch.float32),
             tokenizer=CLIPTokenizer.from_pretrained(source, subfolder="tokenizer"),
@@ -75,6 +76,17 @@ def load_text_to_image(source: str | Path) -> StableDiffusionPipeline:
         part.eval().requires_grad_(False)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def _without_motion(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """The same network; read from an animated one, its configuration still has fields of motion modules."""
+    known = inspect.signature(UNet2DConditionModel).parameters
+    config = {name: value for name, value in unet.config.items() if name in known}
+    if all(name in known or name.startswith("_") for name in unet.config):
+        return unet
+    made = UNet2DConditionModel.from_config(config)
+    made.load_state_dict(unet.state_dict())
+    return made
 
 
 def add_lora(network: Any, targets: str | list[str], rank: int, name: str = "default", **settings: Any) -> None:
