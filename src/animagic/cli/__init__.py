@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     import typer
 
     from ..errors import AnimagicError
-    from . import animatediff, magi, making, models, personalize, weights  # noqa: F401 - they register their commands
+    from . import animatediff, evaluate, magi, making, models, personalize, weights  # noqa: F401 - for their commands
     from .app import app
 
     usage_error: Any = typer.BadParameter.__bases__[0]  # typer ships its own click, so the class has no public home
