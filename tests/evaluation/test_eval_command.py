@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from animagic.cli import main
@@ -45,15 +46,18 @@ def test_a_model_is_measured(capsys, here):
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_ctrl_c_leaves_nothing_half_written(resume, monkeypatch, capsys, here):
-    import animagic.evaluation.running as running
+    made = []
 
-    def interrupted(*arguments):
-        raise KeyboardInterrupt
+    def make_videos(pipe, variant, cases, clips, frames, settings):
+        if made:
+            raise KeyboardInterrupt
+        made.extend(cases)
+        return [np.zeros((frames, 64, 64, 3), np.uint8) for _ in cases]
 
-    monkeypatch.setattr(running, "make_videos", interrupted)
-    assert main([*TINY, "-o", "a.json", *(["--resume"] if resume else [])]) == 130
+    monkeypatch.setattr("animagic.evaluation.running.make_videos", make_videos)
+    assert main([*TINY, "--batch", "1", "-o", "a.json", *(["--resume"] if resume else [])]) == 130
     assert {file.name for file in here.iterdir()} == ({"a.json.cases"} if resume else set())
-    assert ("a.json.cases" in capsys.readouterr().err) == resume
+    assert ("a.json.cases holds the finished cases" in capsys.readouterr().err) == resume
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,23 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from animagic.evaluation import Limit, angle, camera_motion, direction, flicker, judge, make_cases, psnr, rate, seams
-from animagic.evaluation.metrics import chance, confusion, ratios, summarise, wilson
-from animagic.evaluation.suites import SUITES
+from animagic.evaluation import SUITES, judge
+from animagic.evaluation.cameras import camera_motion
+from animagic.evaluation.metrics import (
+    Limit,
+    angle,
+    chance,
+    confusion,
+    psnr,
+    rate,
+    ratios,
+    seams,
+    summarise,
+    wilson,
+)
+from animagic.evaluation.scenes import direction
+from animagic.evaluation.styles import flicker
+from animagic.evaluation.suites import make_cases
 from animagic.synthetic import render
 from animagic.synthetic.looks import apply_look
 from animagic.timeline import OverlappingWindows

@@ -9,7 +9,8 @@ import pytest
 from scipy import ndimage
 
 from animagic.errors import InputError
-from animagic.evaluation import direction, judge
+from animagic.evaluation import judge
+from animagic.evaluation.scenes import direction
 from animagic.synthetic import Scene, facts, render, sample_scene
 
 

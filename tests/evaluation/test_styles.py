@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from animagic.evaluation import camera_motion, camera_move, flicker, judge, seams, style_of
-from animagic.evaluation.metrics import changes
-from animagic.evaluation.styles import STYLES, TO_PLAIN, drawn_frames, kind_of
+from animagic.evaluation import judge
+from animagic.evaluation.cameras import camera_motion, camera_move
+from animagic.evaluation.metrics import changes, seams
+from animagic.evaluation.styles import STYLES, TO_PLAIN, drawn_frames, flicker, kind_of, style_of
 from animagic.synthetic import Scene, facts, render, sample_scene
 from animagic.synthetic.cameras import CAMERA_MOVES, move_camera
 from animagic.synthetic.looks import LOOKS, apply_look

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -65,7 +65,12 @@ def evaluate(
 ) -> None:
     """Measure how well a model does what it is asked, on scenes that it has never seen."""
     _check_installed()
-    from .. import evaluation
+    from .. import evaluation, zoo
+    from ..evaluation.suites import find_suite
+    from ..media import atomic_path, write_image
+    from ..media.files import check_writable
+    from ..requests import load_pipeline
+    from .making import use_threads
 
     if suite is None or list_suites:
         if as_json:
@@ -73,13 +78,7 @@ def evaluate(
         for one in () if as_json else evaluation.SUITES.values():
             print(f"{one.name:>12}  {one.summary}")
         return
-    chosen = evaluation.find_suite(suite)
-    from .. import zoo
-    from ..media import write_image
-    from ..media.files import atomic_path, check_writable
-    from ..requests import load_pipeline
-    from .making import use_threads
-
+    chosen = find_suite(suite)
     check_writable(Path(output))
     if sheet is not None:
         if not sheet.lower().endswith((".png", ".jpg", ".jpeg")):
@@ -87,24 +86,22 @@ def evaluate(
         check_writable(Path(sheet))
     use_threads(threads)
     folder = Path(f"{output}.cases") if resume else None
+    files: dict[str, Any] = {kind: zoo.loras(model, kind) for kind in ("loras", "motion_loras")}
+    asked: dict[str, Any] = {
+        "count": count,
+        "seed": seed,
+        "frames": frames,
+        "steps": steps,
+        "guidance": guidance,
+        "batch": batch,
+    }
     try:
         with _bar(quiet) as on_progress:
+            pipe = load_pipeline(model, device)
             result = evaluation.evaluate(
-                load_pipeline(model, device),
-                chosen,
-                model=model,
-                count=count,
-                seed=seed,
-                frames=frames,
-                steps=steps,
-                guidance=guidance,
-                batch=batch,
-                motion_apart=motion_apart,
-                loras=zoo.loras(model),
-                motion_loras=zoo.loras(model, "motion_loras"),
-                folder=folder,
-                on_progress=on_progress,
-            )
+                pipe, chosen, model=model, motion_apart=motion_apart, folder=folder, on_progress=on_progress,
+                **files, **asked,
+            )  # fmt: skip
     except KeyboardInterrupt:
         if folder is not None and folder.exists():
             say(f"{folder} holds the finished cases: the same command goes on from them.")

@@ -24,11 +24,13 @@ from ..synthetic import render
 from ..synthetic.looks import LOOKS, apply_look
 from ..timeline import OverlappingWindows
 from .metrics import confusion, ratios, summarise
-from .suites import SUITES, Case, Files, Suite, Take, Variant, make_cases
+from .suites import SUITES, Case, Files, Suite, Take, Variant, find_suite, make_cases
 
 SIDE = 64  # pixels: of what the studio draws and the judges look at
 SHOTS = 5  # frames of a video that a report shows
 
+Judged = list[tuple[dict[str, Any], np.ndarray]]
+"""Of each case the row (`metrics.Row`), and SHOTS frames in a row, uint8 (H, W, 3)."""
 OnProgress = Callable[[str, int, int], None]
 """(variant, finished cases, all cases) of the suite."""
 
@@ -39,13 +41,6 @@ class Result:
 
     report: dict[str, Any]
     strips: dict[str, list[np.ndarray]]
-
-
-def find_suite(name: str) -> Suite:
-    """Raises InputError."""
-    if name not in SUITES:
-        raise InputError(f"there is no suite {name!r}; choose from {', '.join(SUITES)}.")
-    return SUITES[name]
 
 
 # ---- making ----------------------------------------------------------------------------------------------
@@ -121,45 +116,62 @@ def make_videos(
 # ---- a suite ---------------------------------------------------------------------------------------------
 
 
-class _Kept:
-    """Finished cases in a folder: a picture each, with the row inside it. folder: None: nothing is kept."""
+def _kept(folder: Path | None, name: str, run: dict[str, Any], make: Callable[[], Judged]) -> Judged:
+    """What `make` gives, from a file in the folder where it is there already: a picture with the rows inside it.
 
-    def __init__(self, folder: Path | None, run: dict[str, Any]):
-        self.folder, self.run = folder, run
-        if folder is not None:
-            folder.mkdir(exist_ok=True)
-
-    def _file(self, variant: Variant, case: Case) -> Path:
-        assert self.folder is not None
-        return self.folder / f"{re.sub(r'[^a-z-]+', '-', variant.name)}-{case.seed}.png"
-
-    def load(self, variant: Variant, cases: Sequence[Case]) -> list[tuple[dict[str, Any], np.ndarray]] | None:
-        """All of them (a row and a strip each), or None. Raises InputError for cases of another run."""
-        if self.folder is None or not all(self._file(variant, case).exists() for case in cases):
-            return None
-        found = []
-        for file in (self._file(variant, case) for case in cases):
-            note = read_metadata(file)
-            if note.get("run") != self.run:
-                raise InputError(f"{self.folder} holds cases of another evaluation: remove it, or name another report.")
-            found.append((note["row"], read_image(file)))
-        return found
-
-    def save(self, variant: Variant, case: Case, row: dict[str, Any], strip: np.ndarray) -> None:
-        if self.folder is not None:
-            write_image(self._file(variant, case), strip, {"run": self.run, "row": row})
+    Raises: InputError for a file of another run.
+    """
+    if folder is None:
+        return make()
+    file = folder / f"{re.sub(r'[^a-z0-9-]+', '-', name)}.png"
+    if file.exists():
+        note = read_metadata(file)
+        if note.get("run") != run:
+            raise InputError(f"{folder} holds cases of another evaluation: remove it, or name another report.")
+        return list(zip(note["rows"], np.split(read_image(file), len(note["rows"])), strict=True))
+    judged = make()
+    folder.mkdir(exist_ok=True)
+    write_image(file, np.concatenate([strip for _, strip in judged]), {"run": run, "rows": [row for row, _ in judged]})
+    return judged
 
 
-def _judged(suite: Suite, take: Take) -> tuple[dict[str, Any], np.ndarray]:
-    """(The row, the strip) of a video."""
-    case = take.case
-    row: dict[str, Any] = {"seed": case.seed, "split": case.split, "prompt": case.prompt}
-    if case.motion_prompt != case.prompt:
-        row["motion prompt"] = case.motion_prompt
-    row |= suite.judge(take) | {"values": {name: metric(take) for name, metric in suite.metrics.items()}}
-    shots = take.video[np.linspace(0, len(take.video) - 1, SHOTS).astype(int)]
-    spaced = np.pad(shots, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=255)
-    return row, np.concatenate(spaced, axis=1)
+def _make_and_judge(
+    pipe: Any, suite: Suite, variant: Variant, cases: Sequence[Case], frames: int, settings: Mapping[str, Any]
+) -> Judged:
+    shown = frames if variant.drawn else suite.given
+    clips: list[Any] = [render(case.scene, shown, fps=pipe.sampling.fps) if shown else None for case in cases]
+    if variant.drawn and variant.style in LOOKS:
+        clips = [apply_look(variant.style, clip, case.seed) for clip, case in zip(clips, cases, strict=True)]
+
+    def windows() -> list[list[list[int]]]:
+        plan = pipe.plan(frames, settings.get("num_inference_steps"))
+        return [[list(window.frames) for window in step.windows] for step in plan.steps()]
+
+    judged: Judged = []
+    videos = make_videos(pipe, variant, cases, clips, frames, settings)
+    for case, video, clip in zip(cases, videos, clips, strict=True):
+        take = Take(case, variant, video, clip, pipe.sampling.fps, windows)
+        row: dict[str, Any] = {"seed": case.seed, "split": case.split, "prompt": case.prompt}
+        if case.motion_prompt != case.prompt:
+            row["motion prompt"] = case.motion_prompt
+        row |= suite.judge(take) | {"values": {name: metric(take) for name, metric in suite.metrics.items()}}
+        shots = video[np.linspace(0, len(video) - 1, SHOTS).astype(int)]
+        spaced = np.pad(shots, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=255)
+        judged.append((row, np.concatenate(spaced, axis=1)))
+    return judged
+
+
+def _check_fits(pipe: Any, suite: Suite) -> None:
+    """Raises InputError where the pipeline lacks an argument that the suite needs."""
+
+    def lacking(one: Suite) -> list[str]:
+        return [argument for argument in one.needs if not _has(pipe, argument)]
+
+    if lacking(suite):
+        raise InputError(
+            f"the suite {suite.name} needs a model whose pipeline takes {', '.join(lacking(suite))}; this one fits "
+            f"{', '.join(one.name for one in SUITES.values() if not lacking(one))}."
+        )
 
 
 def evaluate(
@@ -193,13 +205,7 @@ def evaluate(
     Raises: InputError.
     """
     suite = find_suite(suite) if isinstance(suite, str) else suite
-    for argument in suite.needs:
-        if not _has(pipe, argument):
-            fitting = [one.name for one in SUITES.values() if all(_has(pipe, name) for name in one.needs)]
-            raise InputError(
-                f"the suite {suite.name} needs a model whose pipeline takes {argument}; this one fits "
-                f"{', '.join(fitting)}."
-            )
+    _check_fits(pipe, suite)
     if motion_apart and not getattr(pipe, "reads_motion", False):
         raise InputError("this model reads no motion prompt, so the prompt must say how things move, too.")
     count, batch = suite.count if count is None else count, suite.batch if batch is None else batch
@@ -216,43 +222,21 @@ def evaluate(
     variants = suite.variants(loras or {}, motion_loras or {}, _has(pipe, "use_motion"))
     parts = {one.name: cases[: -(-count // 5)] if one.of else cases for one in variants}
     run = {"suite": suite.name, "model": model, "seed": seed, "frames": frames, "steps": steps, "guidance": guidance}
-    kept = _Kept(folder, run | {"batch": batch, "motion apart": motion_apart})
+    run |= {"batch": batch, "motion apart": motion_apart}
     done, total = 0, sum(map(len, parts.values()))
-    results: dict[str, list[tuple[dict[str, Any], np.ndarray]]] = {}
+    judged: dict[str, Judged] = {variant.name: [] for variant in variants}
     for variant in variants:
-        found = results[variant.name] = []
         with _active(pipe, variant):
             for i in range(0, len(parts[variant.name]), batch):
-                some = parts[variant.name][i : i + batch]
                 on_progress(variant.name, done, total)
-                finished = kept.load(variant, some)
-                if finished is None:
-                    finished = _make_and_judge(pipe, suite, variant, some, frames, settings)
-                    for case, judged in zip(some, finished, strict=True):
-                        kept.save(variant, case, *judged)
-                found += finished
+                some = parts[variant.name][i : i + batch]
+                make = partial(_make_and_judge, pipe, suite, variant, some, frames, settings)
+                judged[variant.name] += _kept(folder, f"{variant.name}-{i}-{len(some)}", run, make)
                 done += len(some)
-        on_progress(variant.name, done, total)
-    rows = {name: [row for row, _ in found] for name, found in results.items()}
+    on_progress("done", done, total)
+    rows = {name: [row for row, _ in found] for name, found in judged.items()}
     report = run | {"cases": count, "seconds": round(time.monotonic() - began, 1)} | _summaries(suite, variants, rows)
-    return Result(report, {name: [strip for _, strip in found] for name, found in results.items()})
-
-
-def _make_and_judge(
-    pipe: Any, suite: Suite, variant: Variant, cases: Sequence[Case], frames: int, settings: Mapping[str, Any]
-) -> list[tuple[dict[str, Any], np.ndarray]]:
-    fps, shown = pipe.sampling.fps, frames if variant.drawn else suite.given
-    clips: list[Any] = [render(case.scene, shown, fps=fps) if shown else None for case in cases]
-    if variant.drawn and variant.style in LOOKS:
-        clips = [apply_look(variant.style, clip, case.seed) for clip, case in zip(clips, cases, strict=True)]
-
-    def windows() -> list[list[list[int]]]:
-        plan = pipe.plan(frames, settings.get("num_inference_steps"))
-        return [[list(window.frames) for window in step.windows] for step in plan.steps()]
-
-    videos = make_videos(pipe, variant, cases, clips, frames, settings)
-    take = partial(Take, variant=variant, fps=fps, windows=windows)
-    return [_judged(suite, take(case, video=v, clip=c)) for case, v, c in zip(cases, videos, clips, strict=True)]
+    return Result(report, {name: [strip for _, strip in found] for name, found in judged.items()})
 
 
 def _summaries(suite: Suite, variants: Sequence[Variant], rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

@@ -275,3 +275,10 @@ SUITES = {
         ),
     )
 }
+
+
+def find_suite(name: str) -> Suite:
+    """Raises InputError."""
+    if name not in SUITES:
+        raise InputError(f"there is no suite {name!r}; choose from {', '.join(SUITES)}.")
+    return SUITES[name]
