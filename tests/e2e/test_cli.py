@@ -456,11 +456,10 @@ def test_only_the_result_goes_to_stdout(start, tiny_model, tmp_path):
     assert listing(tmp_path) == {"ball.mp4"}
 
 
-def test_wrong_input_is_one_line_on_stderr(start, tiny_model, tmp_path):
-    process = start("generate", "a red ball", "--model", tiny_model, "--steps", 3, "-o", "ball.mp4", "--preview")
-    out, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, out) == (2, "")
-    assert err == "animagic: the number of steps must be at least 4, not 3.\n"
+def test_wrong_input_is_one_line_on_stderr(run, tiny_model, tmp_path):
+    ran = run("generate", "a red ball", "--model", tiny_model, "--steps", 3, "-o", "ball.mp4", "--preview")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == "animagic: the number of steps must be at least 4, not 3.\n"
     assert listing(tmp_path) == set()
 
 
