@@ -16,7 +16,6 @@ import torch
 # As the processes that tests start: the last bits of a sum depend on the number of threads, and the networks here are
 # so small that one is the fastest.
 torch.set_num_threads(1)
-sys.path.append(str(Path(__file__).parent / "parity"))  # goldens.py, for the tests of the public pipeline
 
 WHOLE = {"benchmarks", "docs", "e2e", "examples"}
 """The folders whose tests run something from end to end; `make check` leaves them out."""
