@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -320,6 +322,30 @@ def run(tmp_path, monkeypatch, capsys):
         return Ran(code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def interrupt(run):
+    """Runs `animagic WORDS` as `run` does, and presses Ctrl-C when a condition holds."""
+
+    def interrupt(condition: Callable[[], bool], *words) -> Ran:
+        over = threading.Event()
+
+        def press() -> None:
+            while not over.wait(0.005):
+                if condition():
+                    signal.raise_signal(signal.SIGINT)  # Python hands it to the main thread
+                    return
+
+        watch = threading.Thread(target=press)
+        watch.start()
+        try:
+            return run(*words)
+        finally:
+            over.set()
+            watch.join()
+
+    return interrupt
 
 
 @pytest.fixture
