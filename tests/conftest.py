@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +19,6 @@ import torch
 # As the processes that tests start: the last bits of a sum depend on the number of threads, and the networks here are
 # so small that one is the fastest.
 torch.set_num_threads(1)
-sys.path.append(str(Path(__file__).parent / "parity"))  # goldens.py, for the tests of the public pipeline
 
 WHOLE = {"benchmarks", "docs", "e2e", "examples"}
 """The folders whose tests run something from end to end; `make check` leaves them out."""
@@ -324,6 +325,30 @@ def run(tmp_path, monkeypatch, capsys):
         return Ran(code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def interrupt(run):
+    """Runs `animagic WORDS` as `run` does, and presses Ctrl-C when a condition holds."""
+
+    def interrupt(condition: Callable[[], bool], *words) -> Ran:
+        over = threading.Event()
+
+        def press() -> None:
+            while not over.wait(0.005):
+                if condition():
+                    signal.raise_signal(signal.SIGINT)  # Python hands it to the main thread
+                    return
+
+        watch = threading.Thread(target=press)
+        watch.start()
+        try:
+            return run(*words)
+        finally:
+            over.set()
+            watch.join()
+
+    return interrupt
 
 
 @pytest.fixture

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from published_files import UNET, VAE, motion_module, original, picture_model, save, with_positions, write_folder
 
 from animagic import requests
 from animagic.media import VideoWriter, iter_video, probe, read_metadata, write_image
 from animagic.systems.animatediff.original_job import videos_of
-
-sys.path.append(str(Path(__file__).parents[1] / "systems" / "animatediff"))
-from published_files import UNET, VAE, motion_module, original, picture_model, save, with_positions, write_folder
 
 SIDE = 32
 # As much smaller as that of Stable Diffusion: scribbles are made smaller by the network itself, to that size.
