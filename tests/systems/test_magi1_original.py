@@ -85,7 +85,7 @@ def test_defaults_are_those_of_the_sampler():
 
     for field in fields(Magi1Sampling):
         about = FIELDS["runtime_config"].get(field.name) or FIELDS["engine_config"][field.name]
-        default = about.get_default(call_default_factory=True)
+        default = about.get_default()
         assert field.default == (tuple(default) if isinstance(default, list) else default), field.name
 
 
@@ -103,8 +103,8 @@ def test_no_field_is_read_by_nobody():
     read |= {"params_dtype", "load", "t5_pretrained", "vae_pretrained", "t5_device", "fp8_quant", "kv_offload"}
     for section in FIELDS.values():
         for name, about in section.items():
-            fixed = about.description.startswith("must be")
-            assert name in read or fixed or about.description.startswith("has no effect"), name
+            fixed = str(about.description).startswith("must be")
+            assert name in read or fixed or str(about.description).startswith("has no effect"), name
 
 
 def test_the_sampler_gets_every_value(config):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,27 @@ from ..errors import CheckpointError, InputError
 from ..media import read_image
 from ..weights.lora import find_lora_file
 from .devices import default_device, refusing
+from .options import VideoOptions
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..timeline import Plan, Progress, RunFolder
+
+
+@dataclass(frozen=True)
+class Video:
+    """One of several videos that an original configuration file asks for.
+
+    Args:
+        request: what it is made from.
+        weights: what is loaded for it; equal ones in a row are loaded once.
+        open_seed: whether its seed was chosen here, so that a video that is there already may have another.
+    """
+
+    request: VideoOptions
+    weights: Any
+    open_seed: bool = False
 
 
 class Job:

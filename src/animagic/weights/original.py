@@ -70,9 +70,9 @@ class Section(BaseModel):
         return {about.alias or name: about for name, about in cls.model_fields.items()}
 
     @classmethod
-    def describes(cls, fields: Any) -> bool:
-        """Whether these are most likely fields of this section: it knows most of them."""
-        return isinstance(fields, dict) and 2 * len(fields.keys() & cls.known().keys()) > len(fields)
+    def defaults(cls) -> dict[str, Any]:
+        """The values of the fields that a file may leave out."""
+        return {name: about.get_default() for name, about in cls.known().items() if not about.is_required()}
 
     @classmethod
     def refuse_unknown(cls, names: Iterable[Any], where: str, section: str = "") -> None:

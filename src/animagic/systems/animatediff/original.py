@@ -107,15 +107,14 @@ class Entry:
     def files(self) -> dict[str, str]:
         """The files that it names, by field, where they are. Raises InputError for one that is missing."""
         fields = self.fields
-        given = {name: fields[name] for name in ("motion_module", "dreambooth_path", "lora_model_path")}
-        given |= {name: fields[name] for name in ("adapter_lora_path", "controlnet_path")}
+        named = ("motion_module", "dreambooth_path", "lora_model_path", "adapter_lora_path", "controlnet_path")
+        given = {name: fields[name] for name in named}
         given["inference_config"] = fields["inference_config"] or self.options["--inference-config"]
         for i, lora in enumerate(fields["motion_module_lora_configs"]):
             given[f"motion_module_lora_configs[{i}].path"] = lora["path"]
         if fields["controlnet_path"]:
             given["controlnet_config"] = fields["controlnet_config"]
-            images = fields["controlnet_images"]
-            given |= {f"controlnet_images[{i}]": path for i, path in enumerate(images)}
+            given |= {f"controlnet_images[{i}]": path for i, path in enumerate(fields["controlnet_images"])}
         return {name: str(self._find(name, path)) for name, path in given.items() if path}
 
     def check(self) -> None:
@@ -126,7 +125,7 @@ class Entry:
             self._sparse_config()
 
     def load(self, dtype: Any, *, allow_pickle: bool = False) -> AnimateDiffPipeline:
-        """The pipeline that it describes, with LoRAs merged into its weights, in a number format, on the processor.
+        """The pipeline that it describes, with LoRAs merged into its weights, in a number format, on the CPU.
 
         Raises: InputError, CheckpointError, which name the file.
         """
@@ -150,26 +149,30 @@ class Entry:
 
     # ---- how
 
+    @property
+    def _places(self) -> list[Path]:
+        """What relative paths start from: as in the original the working directory; else the file's folder or one
+        around it."""
+        return [Path(), *self.source.absolute().parents]
+
     def _find(self, name: str, path: str) -> Path:
-        """As the original, from the working directory on; else from the file's folder or one around it."""
-        places = [Path(), *self.source.absolute().parents]
-        for place in places:
+        for place in self._places:
             if (place / path).exists():
                 return place / path
         raise InputError(
-            f"{self}: {name} is {path}, but there is no such file in the working directory, nor from {places[1]} "
+            f"{self}: {name} is {path}, but there is no such file in the working directory, nor from {self._places[1]} "
             f"upwards; give it with --set {self.number}.{name.partition('[')[0]}=FILE."
         )
 
     def _base(self) -> Path:
         given = self.options["--pretrained-model-path"]
-        for place in [Path(), *self.source.absolute().parents]:
+        for place in self._places:
             for path in [given] if given else _BASES:
                 if (place / path / "unet").is_dir() or (place / path).is_file():
                     return place / path
         name = given or _BASE_ID
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-            raise InputError(f"there is no picture model {name}; name its folder with --pretrained-model-path.")
+            raise InputError(f"there is no base model {name}; name its folder with --pretrained-model-path.")
         from huggingface_hub import snapshot_download
 
         parts = ("unet", "vae", "text_encoder", "tokenizer")
@@ -180,7 +183,7 @@ class Entry:
         except (OSError, ValueError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
             raise InputError(
-                f"the picture model {name} is not here, and it cannot be fetched: {reason}; name its folder with "
+                f"the base model {name} is not here, and it cannot be fetched: {reason}; name its folder with "
                 "--pretrained-model-path."
             ) from error
 
@@ -210,7 +213,7 @@ class Entry:
         from .weights import sparse_controlnet_from_config
 
         path = Path(self.files["controlnet_path"])
-        tensors = original_names(read_tensors(path, allow_pickle))
+        tensors = original_names(read_tensors(path, allow_pickle=allow_pickle))
         known = inspect.signature(UNet2DConditionModel).parameters
         base = {name: value for name, value in unet.config.items() if name in known}
         with init_empty_weights(include_buffers=False):
@@ -244,7 +247,7 @@ class Entry:
 
 def is_mine(content: Any) -> bool:
     """Whether what a file holds is most likely an inference file of AnimateDiff, right or wrong."""
-    return any(EntryFields.describes(entry) for entry in _listed(content))
+    return any(entry.keys() & {"prompt", "n_prompt"} for entry in _listed(content))
 
 
 def read_entries(file: str | Path, settings: Iterable[str] = ()) -> list[Entry]:

@@ -39,13 +39,11 @@ def read_config(file: str | Path, settings: Iterable[str] = ()) -> dict[str, dic
 def find_special_tokens(file: str | Path, config: Mapping[str, Any]) -> Path | None:
     """special_tokens.npz where the original repository has it: in the working directory, or around the configuration or
     the weights."""
+    from . import weights
+
     load = config["runtime_config"]["load"]
     near = [Path(file).parent, *([_find_folder("load", load, file)] if load else [])]
-    for folder in (Path(), *near, *(folder.parent for folder in near)):
-        for place in ("special_tokens.npz", "assets/special_tokens.npz", "example/assets/special_tokens.npz"):
-            if (folder / place).is_file():
-                return folder / place
-    return None
+    return weights.find_special_tokens([Path(), *near, *(folder.parent for folder in near)])
 
 
 def _find_folder(name: str, path: str, file: str | Path) -> Path:
