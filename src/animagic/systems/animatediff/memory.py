@@ -51,4 +51,4 @@ class MemoryNetworks(Networks):
     def decode(self, video: Video, tiling: bool) -> Callable[[], torch.Tensor]:
         self.pipe.vae.enable_tiling() if tiling else self.pipe.vae.disable_tiling()
         together = AnimateDiffPipeline.frames_decoded_together
-        return lambda: self.pipe.to_video(self._latents(video, min(video.frames, together)))
+        return lambda: self.pipe.decode_frames(self._latents(video, min(video.frames, together)))
