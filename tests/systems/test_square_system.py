@@ -1,33 +1,66 @@
-"""What a new system gets for nothing: a registry row, an options class and a denoiser are all that it brings."""
+"""What a new system gets for nothing: a registry row, an options class and a denoiser are all that it brings.
+
+The system: a square moves over a dark ground; there is no network, and its latents are the pixels.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pytest
-from square_system import SQUARE, SquarePipeline
+import torch
+from annotated_types import Ge, Le
 
 import animagic
-from animagic import cli, requests, systems, zoo
+from animagic import requests, systems, zoo
 from animagic.media import read_image, read_metadata, read_video
+from animagic.pipelines.base import Sampling, VideoPipeline
+from animagic.pipelines.job import Job
+from animagic.pipelines.options import Option, VideoOptions
+from animagic.systems import System
+
+
+class SquareOptions(VideoOptions):
+    speed: Annotated[int, Ge(0), Le(8), Option("Pixels that the square moves in a frame.")] = 1
+
+
+class SquarePipeline(VideoPipeline):
+    sampling = Sampling(num_frames=8, height=32, width=32, fps=12, num_inference_steps=4)
+
+    def denoiser(self, prompt, plan, sampling, *, speed=1):
+        colour = torch.tensor([1.0, -1.0, -1.0] if "red" in prompt else [-1.0, -1.0, 1.0])
+
+        def velocity(latents, window):
+            picture = torch.full_like(latents, -1)
+            for i, frame in enumerate(window.frames):
+                picture[:, :, i, 12:20, speed * frame : speed * frame + 8] = colour[:, None, None]
+            left = 1 - torch.tensor(window.levels) / plan.num_steps
+            return (picture - latents) / left.clamp_min(1e-6)[:, None, None]
+
+        return velocity
+
+
+SQUARE = System(
+    name="square",
+    title="Square",
+    options=SquareOptions,
+    job=Job,
+    classes={"SquarePipeline": SquarePipeline},
+    pipelines={"text": "SquarePipeline"},
+)
 
 
 @pytest.fixture
-def square(tmp_path, monkeypatch):
-    """The system is registered, and its model has a name; the command line is made anew, with its flags."""
-    monkeypatch.setattr(systems, "SYSTEMS", dict(systems.SYSTEMS))
-    for module in (zoo, requests.request, cli.options):
-        monkeypatch.setattr(module, "SYSTEMS", systems.SYSTEMS)
-    systems.register(SQUARE)
-    SquarePipeline().save_pretrained(tmp_path / "model")
+def square(tmp_path_factory, monkeypatch):
+    """The system is registered, and its model has a name."""
+    monkeypatch.setitem(systems.SYSTEMS, "square", SQUARE)
+    folder = tmp_path_factory.mktemp("square")
+    SquarePipeline().save_pretrained(folder)
     monkeypatch.setattr(zoo, "_MODELS", dict(zoo._MODELS))
-    zoo.register("square-tiny", tmp_path / "model", "a square that moves")
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    with cli.made_anew():
-        yield
+    zoo.register("square-tiny", folder, "a square that moves")
 
 
 @pytest.fixture

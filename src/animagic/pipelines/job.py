@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, InputError
 from ..media import read_image
+from ..timeline import WholeClip
 from ..weights.lora import find_lora_file
 from .devices import default_device, refusing
-from ..timeline import WholeClip
 from .options import VideoOptions
 
 if TYPE_CHECKING:

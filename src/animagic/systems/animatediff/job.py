@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import InputError
 from ...media import read_image
 from ...pipelines.job import Job
-from ...timeline import FreeInit, Plan, WholeClip, build_scheduler
+from ...timeline import FreeInit, build_scheduler
 from .pipeline import AnimateDiffPipeline
 from .weights import with_files
 
