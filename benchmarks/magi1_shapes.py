@@ -72,9 +72,9 @@ def main() -> None:
 def measure(args: argparse.Namespace, way: str) -> dict[str, Any]:
     """One way: seconds a chunk, bytes at the peak, what was predicted, the floor."""
     import torch
+    from animagic.systems.magi1.counting import Networks
 
     from animagic import Magi1Pipeline
-    from animagic.systems.magi1.counting import Networks
     from animagic.systems.magi1.denoiser import Magi1Sampling
     from animagic.systems.magi1.memory import Predictor, Techniques, measure_speed
     from animagic.systems.magi1.published import config_of

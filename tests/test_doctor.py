@@ -137,9 +137,9 @@ def test_a_budget_that_is_too_small_is_refused(generate, tmp_path):
 
 
 def test_with_a_live_prompt_the_text_encoder_stays(tiny_model, budget):
-    from animagic.requests import Request, fit_request
+    from animagic.requests import build_request, fit_request
 
-    request = Request("a red ball", model=str(tiny_model), frames=16)
+    request = build_request("a red ball", model=str(tiny_model), frames=16)
     assert fit_request(request, budget, "cpu").techniques.text == "drop"
     with pytest.raises(InputError, match="are needed"):
         fit_request(request, budget, "cpu", live=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
+from .systems import SYSTEMS
 
 if TYPE_CHECKING:
     import torch
@@ -27,13 +26,12 @@ def from_original(
     Raises: InputError for a component that is not known, CheckpointError for a missing, unexpected or wrongly shaped
         tensor, which it names.
     """
-    from . import systems
     from .weights.fit import check
 
-    names = [found.name for found in pkgutil.iter_modules(systems.__path__) if found.ispkg]
-    weights: Any = _weights_of(system) if system in names else None
+    rooms = {row.name: row.room("weights") for row in SYSTEMS.values() if "weights" in row.rooms}
+    weights = rooms.get(system)
     if weights is None or component not in weights.COMPONENTS:
-        known = ", ".join(f"{name} {part}" for name in names for part in _weights_of(name).COMPONENTS)
+        known = ", ".join(f"{name} {part}" for name, room in rooms.items() for part in room.COMPONENTS)
         raise InputError(f"{system} {component} is unknown; known are {known}.")
     module = weights.COMPONENTS[component](config)
     if hasattr(weights, "original_names"):
@@ -41,7 +39,3 @@ def from_original(
     check(module.state_dict(), state_dict, f"the {system} {component}", same_kind=False)  # values are copied
     module.load_state_dict(dict(state_dict))
     return module.eval()
-
-
-def _weights_of(system: str) -> Any:
-    return importlib.import_module(f"animagic.systems.{system}.weights")

@@ -36,6 +36,9 @@ _REFUSALS = {
 }
 
 
+_OF_BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: the one that was meant, or all that there are."""
     known = list(known)
@@ -45,6 +48,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def spell(value: Any) -> str:
     """A value as it stands in a JSON file, shortened; texts without quotes."""
+    value = f"{value:g}" if isinstance(value, float) else value
     text = value if isinstance(value, str) and value else json.dumps(value, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -61,6 +65,13 @@ def needs(annotation: Any, many: bool = False) -> str:
     if origin in (list, tuple):
         return f"{'lists' if many else 'a list'} of {needs(inside[0], True)}"
     return _KINDS.get(annotation, _KINDS[dict])[many]
+
+
+def _bounds(annotation: Any) -> list[float]:
+    """The least and the most of a type, as far as it has them."""
+    about = typing.get_args(annotation)[1:] if typing.get_origin(annotation) is typing.Annotated else ()
+    found = {name: getattr(one, name) for one in about for name in ("ge", "gt", "le", "lt") if hasattr(one, name)}
+    return [found[name] for name in ("ge", "gt", "le", "lt") if name in found]
 
 
 def in_one_sentence(
@@ -86,8 +97,11 @@ def in_one_sentence(
         return InputError(f"{name(field)} is unknown{nearest(field, annotations)}")
     if first["type"] == "missing":
         return InputError(f"{name(field)} is missing; {needs(annotations[field])} is needed.")
-    if (refusal := _REFUSALS.get(first["type"])) is not None:
-        reason = refusal.format_map(context)
+    bounds = _bounds(annotations[field])
+    if len(bounds) == 2 and first["type"] in (*_OF_BOUNDS, "finite_number"):
+        reason = f"it must lie between {spell(bounds[0])} and {spell(bounds[1])}"
+    elif (refusal := _REFUSALS.get(first["type"])) is not None:
+        reason = refusal.format_map({name: spell(value) for name, value in context.items()})
     else:
         reason = f"{needs(annotations[field])} is needed"
     return InputError(f"{name(field)} is {spell(given[field])}; {reason}.")

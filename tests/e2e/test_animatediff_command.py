@@ -14,7 +14,7 @@ import yaml
 
 from animagic import requests
 from animagic.media import VideoWriter, iter_video, probe, read_metadata, write_image
-from animagic.requests.animatediff_yaml import requests_of
+from animagic.systems.animatediff.original_job import videos_of
 
 sys.path.append(str(Path(__file__).parents[1] / "systems" / "animatediff"))
 from published_files import UNET, VAE, motion_module, original, picture_model, save, with_positions, write_folder
@@ -235,7 +235,7 @@ def first_frames(write, made, tmp_path):
         if not settings and name in made:
             return made[name]
         sizes = ["--L=2", f"--W={SIDE}", f"--H={SIDE}"]
-        request = requests_of(write(fields), [*sizes, *settings])[0]
+        request, _, _ = next(videos_of(write(fields), [*sizes, *settings]))
         requests.generate(request, f"{tmp_path}/frames/", device="cpu", allow_pickle=True)
         frames = np.stack(list(iter_video(f"{tmp_path}/frames/")))
         shutil.rmtree(tmp_path / "frames")

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from animagic import requests
 from animagic.media import VideoWriter, probe, read_image, read_metadata, resize, write_image
-from animagic.requests import Request
+from animagic.requests import build_request, from_metadata
 
 FRAMES = 8
 
@@ -108,8 +108,8 @@ def test_the_file_says_what_it_was_made_from(animate, run, animatediff_model):
 
 def test_a_request_of_animatediff_comes_back_from_its_metadata():
     settings = {"controls": {3: "a.png"}, "controlnet": "c", "motion_loras": {"zoom": 0.5}, "embeddings": ("e.pt",)}
-    request = Request("a ball", seed=1, loop=True, free_init=2, image="b.png", strength=0.5, **settings)
-    assert Request.from_metadata(json.loads(json.dumps({"request": request.as_metadata()}))) == request
+    request = build_request("a ball", seed=1, loop=True, free_init=2, image="b.png", strength=0.5, **settings)
+    assert from_metadata(json.loads(json.dumps({"request": request.stored()}))) == request
 
 
 # What each option does
@@ -159,7 +159,7 @@ def test_the_less_strength_the_more_is_left_of_what_was_given(pixels, picture, c
 def test_a_sampler_leaves_the_pipeline_as_it_was(animatediff_model, tmp_path):
     pipe = requests.load_pipeline(str(animatediff_model), "cpu")
     before = pipe.scheduler
-    request = Request("a ball", str(animatediff_model), sampler="euler", tiling=True, seed=1)
+    request = build_request("a ball", str(animatediff_model), sampler="euler", tiling=True, seed=1)
     requests.generate(request, tmp_path / "ball.mp4", pipe=pipe)
     assert pipe.scheduler is before
     assert not pipe.vae.use_tiling
@@ -319,7 +319,7 @@ def test_pictures_steer_frames(pixels, frames_of, run, picture, sparse_network, 
     run("generate", "a ball", "--model", animatediff_model, *control, "--frames", 2).refused("frame 2", "has 2")
 
     # A model may have such a network of its own.
-    model = Request("a ball", str(animatediff_model), controls={2: picture}, controlnet=sparse_network)
+    model = build_request("a ball", str(animatediff_model), controls={2: picture}, controlnet=sparse_network)
     requests.pipeline_for(model, "cpu").save_pretrained("whole")
     ran = run("generate", "a red ball bounces", "--model", "./whole", "--seed", 7, "-o", "own/", *control[:2])
     assert ran.code == 0, ran
@@ -388,7 +388,7 @@ def test_interrupted_anywhere_the_bytes_are_the_same(
     if "image" in settings:
         settings = {"image": picture, "strength": 0.7}
     pipe = requests.load_pipeline(str(animatediff_model), "cpu")
-    request = Request("a red ball", str(animatediff_model), seed=3, steps=4, **settings)
+    request = build_request("a red ball", str(animatediff_model), seed=3, steps=4, **settings)
     steps = []
 
     def carry_out(output: str, stop_at: int | None = None, resume: bool = True) -> int:
@@ -421,7 +421,7 @@ def test_the_preview_shows_all_frames(animatediff_model, tmp_path, monkeypatch):
 
     drawn = []
     monkeypatch.setattr(animagic.media, "contact_sheet", lambda frames, *rest: (drawn.append(frames), frames[0])[1])
-    request = Request("a red ball", str(animatediff_model), seed=3)
+    request = build_request("a red ball", str(animatediff_model), seed=3)
     requests.generate(request, tmp_path / "ball.mp4", preview=tmp_path / "look.png", device="cpu")
     assert {frames.shape for frames in drawn} == {(FRAMES, 32, 32, 3)}
     assert not (tmp_path / "look.png").exists()

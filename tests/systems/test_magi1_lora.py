@@ -572,11 +572,11 @@ def test_generate_and_reproduce(generate, run, make_lora, frames_of, tmp_path):
 
 
 def test_a_shared_pipeline_is_left_as_it_was(tiny_pipe, tiny_model, make_lora, tmp_path):
-    from animagic.requests import Request, generate
+    from animagic.requests import build_request, generate
 
     before = {name: tensor.clone() for name, tensor in tiny_pipe.transformer.state_dict().items()}
     save_file(make_lora(), tmp_path / "style.safetensors")
-    request = Request("a red ball", str(tiny_model), frames=8, steps=4, loras={str(tmp_path): 0.7})
+    request = build_request("a red ball", str(tiny_model), frames=8, steps=4, loras={str(tmp_path): 0.7})
     generate(request, tmp_path / "a.mp4", pipe=tiny_pipe)
     after = tiny_pipe.transformer.state_dict()
     assert list(after) == list(before)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from animagic.systems.magi1.counting import T5_XXL_PARAMETERS, Networks, calls_of, count, size_of
 from torch import nn
 
 from animagic import InputError, zoo
 from animagic.layers.cache import OffloadedKeyValueCache
 from animagic.layers.fp8 import Fp8Linear
-from animagic.systems.magi1.counting import T5_XXL_PARAMETERS, Networks, calls_of, count, size_of
 from animagic.systems.magi1.denoiser import Magi1Denoiser, Magi1Sampling
 from animagic.systems.magi1.memory import (
     Predictor,

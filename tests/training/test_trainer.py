@@ -345,7 +345,15 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path, trouble):
 # Data
 
 
-SMALL = {"chunks_per_batch": 4, "chunk_frames": 4, "height": 16, "width": 16}
+SMALL = {
+    "batch_size": 4,
+    "num_frames": 4,
+    "height": 16,
+    "width": 16,
+    "clip_chunks": (1,),
+    "clip_shares": (1.0,),
+    "held_share": 0.0,
+}
 
 
 def same_batch(a: dict, b: dict) -> bool:
@@ -364,7 +372,7 @@ def test_a_batch_depends_on_seed_and_step_alone():
 
 
 def test_batches_hold_the_same_number_of_chunks():
-    batches = SceneBatches(seed=0, steps=20, **SMALL, clip_chunks=(1, 2), clip_shares=(0.5, 0.5))
+    batches = SceneBatches(seed=0, steps=20, **{**SMALL, "clip_chunks": (1, 2), "clip_shares": (0.5, 0.5)})
     shapes = {tuple(batches[step]["video"].shape) for step in range(12)}
     assert shapes == {(4, 3, 4, 16, 16), (2, 3, 8, 16, 16)}
     batch = batches[0]
@@ -374,7 +382,7 @@ def test_batches_hold_the_same_number_of_chunks():
 
 
 def test_held_clips_begin_as_a_still():
-    batch = SceneBatches(seed=0, steps=1, **SMALL, held_share=1.0, held_frames=3)[0]
+    batch = SceneBatches(seed=0, steps=1, **{**SMALL, "held_share": 1.0}, held_frames=3)[0]
     assert batch["held"].all()
     assert (batch["video"][:, :, :4] == batch["video"][:, :, :1]).all()
     assert not SceneBatches(seed=0, steps=1, **SMALL)[0]["held"].any()

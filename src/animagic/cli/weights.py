@@ -64,26 +64,25 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Turn published files into a folder that every command can load."""
-    import importlib
     from dataclasses import asdict
     from pathlib import Path
 
-    from ..requests.loading import be_quiet
-    from ..weights.files import SUFFIXES
+    from ..pipelines.devices import be_quiet
+    from ..systems import SYSTEMS
 
-    own: dict[str, dict[str, Any]] = {
-        "AnimateDiff": {"base": base, "dreambooth": dreambooth, "version": version},
-        "MAGI-1": {"vae": vae, "t5": t5, "special_tokens": special_tokens},
-    }
-    title, system = ("AnimateDiff", "animatediff") if Path(source).suffix in SUFFIXES else ("MAGI-1", "magi1")
-    given = {name: None if value == "none" else value for name, value in own.pop(title).items() if value is not None}
-    for name, value in next(iter(own.values())).items():
-        if value is not None:
-            raise InputError(f"--{name.replace('_', '-')} has no meaning for {title}; leave it out.")
-    run = importlib.import_module(f"animagic.systems.{system}.conversion").convert
+    rows = [(row, row.room("conversion")) for row in SYSTEMS.values() if "conversion" in row.rooms]
+    system, room = next((pair for pair in rows if pair[1].recognises(Path(source))), rows[0])
+    options = {
+        "base": base, "dreambooth": dreambooth, "version": version,
+        "vae": vae, "t5": t5, "special_tokens": special_tokens,
+    }  # fmt: skip
+    given = {name: None if value == "none" else value for name, value in options.items() if value is not None}
+    for name in given:
+        if name not in room.OPTIONS:
+            raise InputError(f"--{name.replace('_', '-')} has no meaning for {system.title}; leave it out.")
     be_quiet()
     with bytes_written() as on_written:
-        result = run(source, output, config=config, allow_pickle=allow_pickle, on_written=on_written, **given)
+        result = room.convert(source, output, config=config, allow_pickle=allow_pickle, on_written=on_written, **given)
     if as_json:
         print_json(asdict(result))
         return
@@ -120,9 +119,9 @@ def quantize(
 
     texts = read_prompts(prompt or [], prompts)
     for text in texts or [""]:  # now, not after the model is loaded
-        requests.Request(text or "default", frames=frames, steps=steps, seed=seed)
+        request = requests.build_request(text or "default", model, frames=frames, steps=steps, seed=seed)
     check_writable(Path(output), folder=True)
-    pipe = requests.load_pipeline(model, device)
+    pipe = requests.pipeline_for(request, device)
 
     from ..systems.magi1 import quantize as magi1
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, InputError
-from . import _ENTRIES, SYSTEMS, resolve, system_of
+from ..systems import SYSTEMS
+from . import _MODELS, resolve, system_of
 
 if TYPE_CHECKING:
     import torch
@@ -21,10 +22,12 @@ def networks_of(model: str, dtype: torch.dtype) -> Networks:
     from ..systems.magi1.counting import Networks
     from ..systems.magi1.published import NAMES, config_of
 
-    if (model in _ENTRIES or Path(model).is_dir()) and (system := system_of(model)) != "magi1":
-        raise InputError(f"memory and time are predicted for MAGI-1 only, and {model} is a model of {SYSTEMS[system]}.")
-    if model in _ENTRIES:
-        base = _ENTRIES[model].base
+    if (model in _MODELS or Path(model).is_dir()) and (system := system_of(model)) != "magi1":
+        raise InputError(
+            f"memory and time are predicted for MAGI-1 only, and {model} is a model of {SYSTEMS[system].title}."
+        )
+    if model in _MODELS:
+        base = _MODELS[model].base
         return Networks.of_folder(resolve(model), dtype, None if base is None else resolve(base))
     if model.endswith(".json"):
         try:
@@ -38,7 +41,7 @@ def networks_of(model: str, dtype: torch.dtype) -> Networks:
         config = config_of(model)
     except InputError:
         raise InputError(
-            f"there is no model {model!r} here; give a folder, {', '.join(_ENTRIES)}, "
+            f"there is no model {model!r} here; give a folder, {', '.join(_MODELS)}, "
             f"or a published model: {', '.join(NAMES)}."
         ) from None
     return Networks.published(config, dtype)

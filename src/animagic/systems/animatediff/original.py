@@ -223,7 +223,7 @@ class Entry:
         return fill(network, tensors, unet.dtype)
 
     def _merge_loras(self, pipe: AnimateDiffPipeline, allow_pickle: bool) -> None:
-        from ...weights.lora import read_lora_file
+        from ...weights.lora_files import read_lora_file
 
         files, fields = self.files, self.fields
         if path := files.get("lora_model_path"):

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from ...training.data import to_unit
 from .sparse import SparseControlNet
-from .training import NoiseObjective
+from .training import ClipObjective
 from .unet import AnimateDiffUNet
 
 
@@ -25,7 +24,7 @@ def outlines(pixels: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(kw_only=True)
-class SparseControlObjective(NoiseObjective):
+class SparseControlObjective(ClipObjective):
     """Predict the noise in the latents of clips of which some frames are shown. The model is a SparseControlNet.
 
     Shown are the first frame (which begins to move), all frames, or else some at random, any number of them
@@ -36,7 +35,7 @@ class SparseControlObjective(NoiseObjective):
         first_share, all_share: shares of the clips of which the first frame or all frames are shown.
         sketch: pixels (pictures, 3, height, width) in 0..1 to what a network that reads pixels is shown of them, of
             the same shape. A network that reads latents is shown the picture itself.
-        The others are those of NoiseObjective, and so are the batches.
+        The others are those of ClipObjective, and so are the batches.
     """
 
     unet: AnimateDiffUNet
@@ -74,11 +73,11 @@ class SparseControlObjective(NoiseObjective):
         condition[shown], mask[shown] = pictures, 1.0
         return condition.transpose(1, 2), mask.transpose(1, 2)
 
-    def __call__(self, model: nn.Module, batch: dict, generator: torch.Generator) -> tuple[torch.Tensor, dict]:
-        network: Any = model.module if hasattr(model, "module") else model  # data-parallel
+    def __call__(self, model: Any, batch: dict, generator: torch.Generator) -> tuple[torch.Tensor, dict]:
+        self.unet.to(generator.device)
         video = batch["video"].to(generator.device)
         shown = self.choose(len(video), video.shape[2], generator)
-        condition, mask = self.conditions(network, video, shown)
+        condition, mask = self.conditions(model, video, shown)
 
         def controlled(noisy, timesteps, text, motion, *, use_motion):
             again = len(noisy) // len(condition)
@@ -94,4 +93,4 @@ class SparseControlObjective(NoiseObjective):
                 use_motion=use_motion,
             )
 
-        return super().__call__(controlled, batch, generator)  # type: ignore[arg-type]
+        return super().__call__(controlled, batch, generator)

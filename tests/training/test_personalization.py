@@ -17,19 +17,17 @@ from safetensors.torch import load_file
 
 from animagic.errors import CheckpointError, InputError, MediaError
 from animagic.media import read_image, write_image
-from animagic.systems.animatediff import personalize as room
-from animagic.systems.animatediff.personalize import (
-    DenoisingObjective,
-    Encoded,
-    Personalisation,
-    load_base,
+from animagic.systems.animatediff.unet import AnimateDiffUNet
+from animagic.training import personalization as room
+from animagic.training.concepts import ConceptObjective, Encoded, start_learning
+from animagic.training.personalization import (
+    Personalization,
     personalize,
     read_pictures,
     sheet_file,
-    start_learning,
     work_folder,
 )
-from animagic.systems.animatediff.unet import AnimateDiffUNet
+from animagic.training.text_to_image import load_text_to_image
 
 PROMPT = "a picture of red ball"
 METHODS = {
@@ -65,7 +63,7 @@ def learn(pictures, tiny_picture_model, tmp_path, monkeypatch):
         method="lora", *, output=None, source=tiny_picture_model, on_step=lambda step: None, resume=False, **more
     ):
         output = tmp_path / (output or ("out" if method == "dreambooth" else "out.safetensors"))
-        kept, figures, save = {}, [], room._save
+        kept, figures, save = {}, [], room.save
 
         def keep(pipe, settings, path):
             kept["pipe"] = pipe
@@ -77,12 +75,12 @@ def learn(pictures, tiny_picture_model, tmp_path, monkeypatch):
                 on_step(done)
                 figures.append(line)
 
-        monkeypatch.setattr(room, "_save", keep)
+        monkeypatch.setattr(room, "save", keep)
         settings = {"steps": 30, "batch_size": 2, "save_every": 10, **METHODS[method], **more}
         made = personalize(
-            Personalisation(pictures, method, **settings), source, output, resume=resume, on_progress=on_progress
+            Personalization(pictures, method, **settings), source, output, resume=resume, on_progress=on_progress
         )
-        monkeypatch.setattr(room, "_save", save)
+        monkeypatch.setattr(room, "save", save)
         return SimpleNamespace(output=made, pipe=kept["pipe"], figures=figures)
 
     return learn
@@ -103,8 +101,8 @@ def changed(before, after) -> set[str]:
 
 def error(pipe, pictures: Path, prompt: str) -> float:
     """The loss on the pictures, always with the same noise."""
-    pixels = [picture.fitted(32) for picture in read_pictures(Personalisation(pictures, prompt=prompt))]
-    objective = DenoisingObjective(pipe, Encoded(pipe, pixels, [prompt] * 3))
+    pixels = [picture.fitted(32) for picture in read_pictures(Personalization(pictures, prompt=prompt))]
+    objective = ConceptObjective(pipe, Encoded(pipe, pixels, [prompt] * 3))
     with torch.no_grad():
         batch = {"pictures": torch.arange(3).repeat(8), "class": torch.empty(0)}
         return float(objective(None, batch, torch.Generator().manual_seed(5))[0])
@@ -119,8 +117,8 @@ def diffusers_pipe(folder) -> StableDiffusionPipeline:
 
 def test_a_lora_changes_nothing_of_the_base(learn, pictures, tiny_picture_model):
     done = learn("lora")
-    assert changed(load_base(tiny_picture_model), done.pipe) == set()
-    assert error(done.pipe, pictures, PROMPT) < 0.99 * error(load_base(tiny_picture_model), pictures, PROMPT)
+    assert changed(load_text_to_image(tiny_picture_model), done.pipe) == set()
+    assert error(done.pipe, pictures, PROMPT) < 0.99 * error(load_text_to_image(tiny_picture_model), pictures, PROMPT)
     saved = load_file(done.output)
     assert all(name.startswith("unet.") and "attn" in name for name in saved)
     layers = {name.split(".lora_")[0].rsplit(".attn", 1)[1][2:] for name in saved}
@@ -129,20 +127,20 @@ def test_a_lora_changes_nothing_of_the_base(learn, pictures, tiny_picture_model)
 
 
 def test_dreambooth_changes_the_unet_alone(learn, pictures, tiny_picture_model):
-    done, base = learn("dreambooth"), load_base(tiny_picture_model)
+    done, base = learn("dreambooth"), load_text_to_image(tiny_picture_model)
     assert changed(base, done.pipe) == {f"unet.{name}" for name in base.unet.state_dict()}
     assert error(done.pipe, pictures, PROMPT) < 0.9 * error(base, pictures, PROMPT)
 
 
 def test_dreambooth_changes_the_text_encoder_if_told(learn, tiny_picture_model):
-    done, base = learn("dreambooth", train_text_encoder=True, steps=5), load_base(tiny_picture_model)
+    done, base = learn("dreambooth", train_text_encoder=True, steps=5), load_text_to_image(tiny_picture_model)
     different = changed(base, done.pipe)
     assert {name.split(".")[0] for name in different} == {"unet", "text_encoder"}
     assert {f"unet.{name}" for name in base.unet.state_dict()} < different
 
 
 def test_textual_inversion_changes_nothing_but_new_words(learn, pictures, tiny_picture_model):
-    done, base = learn("textual-inversion"), load_base(tiny_picture_model)
+    done, base = learn("textual-inversion"), load_text_to_image(tiny_picture_model)
     assert changed(base, done.pipe) == set()
     (name, vectors), = load_file(done.output).items()  # fmt: skip
     assert (name, tuple(vectors.shape)) == ("<look>", (2, 16))
@@ -152,9 +150,9 @@ def test_textual_inversion_changes_nothing_but_new_words(learn, pictures, tiny_p
 
 
 def test_the_vectors_begin_with_the_mean_word_if_none_is_said(tiny_picture_model):
-    pipe = load_base(tiny_picture_model)
+    pipe = load_text_to_image(tiny_picture_model)
     mean = pipe.text_encoder.get_input_embeddings().weight.mean(0)
-    (vectors,) = start_learning(pipe, Personalisation("x", "textual-inversion", token="<look>")).values()
+    (vectors,) = start_learning(pipe, Personalization("x", "textual-inversion", token="<look>")).values()
     torch.testing.assert_close(vectors[0], mean)
 
 
@@ -178,7 +176,7 @@ def animated(tiny_picture_model, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("animated") / "model"
     shutil.copytree(tiny_picture_model, folder)
     torch.manual_seed(4)
-    unet = AnimateDiffUNet.from_unet2d(load_base(tiny_picture_model).unet)
+    unet = AnimateDiffUNet.from_unet2d(load_text_to_image(tiny_picture_model).unet)
     with torch.no_grad():
         for tensor in unet.motion_state_dict().values():
             tensor.normal_()
@@ -188,8 +186,8 @@ def animated(tiny_picture_model, tmp_path_factory) -> Path:
 
 
 def test_of_an_animated_model_the_picture_model_is_taken(animated, tiny_picture_model):
-    unet, full = load_base(animated).unet, AnimateDiffUNet.from_pretrained(animated, subfolder="unet")
-    assert changed(load_base(tiny_picture_model), load_base(animated)) == set()
+    unet, full = load_text_to_image(animated).unet, AnimateDiffUNet.from_pretrained(animated, subfolder="unet")
+    assert changed(load_text_to_image(tiny_picture_model), load_text_to_image(animated)) == set()
     latents, text = torch.randn(2, 4, 8, 8), torch.randn(2, 5, 16)
     with torch.no_grad():
         still = full(latents[:, :, None], 500, text, use_motion=False).sample[:, :, 0]
@@ -219,7 +217,7 @@ def test_diffusers_loads_the_lora_as_it_was_trained(learn, tiny_picture_model, a
     with torch.no_grad():
         ours = done.pipe.unet(latents, 500, text).sample
         torch.testing.assert_close(theirs.unet(latents, 500, text).sample, ours, atol=1e-5, rtol=1e-5)
-        base = load_base(tiny_picture_model).unet(latents, 500, text).sample
+        base = load_text_to_image(tiny_picture_model).unet(latents, 500, text).sample
     assert (ours - base).abs().max() > 1e-3
 
 
@@ -331,7 +329,7 @@ def test_what_is_predicted_is_what_the_schedule_says(prediction):
     pictures = SimpleNamespace(draw=lambda which, generator: (latents, ["x"] * 6))
     scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, prediction_type=prediction)
     pipe = SimpleNamespace(unet=unet, scheduler=scheduler, encode_prompt=lambda *a, **k: (None, None))
-    loss, _ = DenoisingObjective(pipe, pictures)(None, {"pictures": None}, torch.Generator().manual_seed(0))
+    loss, _ = ConceptObjective(pipe, pictures)(None, {"pictures": None}, torch.Generator().manual_seed(0))
     alpha = scheduler.alphas_cumprod[seen["times"]].sqrt()[:, None, None, None]
     sigma = (1 - alpha**2).sqrt()
     noise = (seen["noisy"] - alpha * latents) / sigma
@@ -370,29 +368,29 @@ def test_what_is_predicted_is_what_the_schedule_says(prediction):
 )
 def test_wrong_settings(settings, said):
     with pytest.raises(InputError, match=said):
-        Personalisation("pictures", **settings)
+        Personalization("pictures", **settings)
 
 
 def test_wrong_pictures(pictures, tmp_path, tiny_picture_model):
     with pytest.raises(InputError, match=r"a\.png has no caption; give a prompt for all pictures, or write a\.txt"):
-        read_pictures(Personalisation(pictures))
+        read_pictures(Personalization(pictures))
     (pictures / "c.txt").write_text("a green ball\n")
-    found = read_pictures(Personalisation(pictures, prompt=PROMPT))
+    found = read_pictures(Personalization(pictures, prompt=PROMPT))
     assert [(p.path.name, p.prompt) for p in found] == [
         ("a.png", PROMPT),
         ("b.jpg", PROMPT),
         ("c.webp", "a green ball"),
     ]
     with pytest.raises(InputError, match=r"c\.webp, 'a green ball', lack the token <look>"):
-        read_pictures(Personalisation(pictures, "textual-inversion", token="<look>"))
+        read_pictures(Personalization(pictures, "textual-inversion", token="<look>"))
     (pictures / "b.jpg").write_bytes((pictures / "b.jpg").read_bytes()[:200])
     with pytest.raises(MediaError, match=r"b\.jpg"):
-        read_pictures(Personalisation(pictures, prompt=PROMPT))
+        read_pictures(Personalization(pictures, prompt=PROMPT))
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty holds no pictures"):
-        read_pictures(Personalisation(tmp_path / "empty", prompt=PROMPT))
+        read_pictures(Personalization(tmp_path / "empty", prompt=PROMPT))
     with pytest.raises(InputError, match="absent is not a folder"):
-        read_pictures(Personalisation(tmp_path / "absent", prompt=PROMPT))
+        read_pictures(Personalization(tmp_path / "absent", prompt=PROMPT))
 
 
 def test_what_only_the_model_can_tell(learn, pictures, tmp_path):
@@ -426,9 +424,9 @@ def test_wrong_models(tiny_picture_model, tmp_path):
         return folder
 
     with pytest.raises(InputError, match="predicts the sample"):
-        load_base(variant("scheduler", "scheduler_config.json", prediction_type="sample"))
+        load_text_to_image(variant("scheduler", "scheduler_config.json", prediction_type="sample"))
     with pytest.raises(CheckpointError, match="cannot be loaded"):
-        load_base(variant("unet", "config.json", block_out_channels=[16, 48]))
+        load_text_to_image(variant("unet", "config.json", block_out_channels=[16, 48]))
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="empty cannot be loaded"):
-        load_base(tmp_path / "empty")
+        load_text_to_image(tmp_path / "empty")

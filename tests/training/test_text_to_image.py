@@ -1,6 +1,5 @@
 """The picture model's training: data, objectives, tokenizer, and a whole recipe of tiny networks."""
 
-import copy
 import json
 
 import pytest
@@ -9,9 +8,11 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
 from animagic import CheckpointError, InputError
-from animagic.systems.animatediff import images
-from animagic.systems.animatediff.images import AutoencoderObjective, PictureObjective, SceneImages
+from animagic.training import stages
+from animagic.training import text_to_image as images
 from animagic.training.data import to_unit
+from animagic.training.objectives import tokenize
+from animagic.training.text_to_image import AutoencoderObjective, ImageObjective, SceneImages
 
 
 @pytest.fixture
@@ -62,6 +63,11 @@ def recipe():
     }
 
 
+def train(recipe, folder, on_log=None):
+    course = stages.Course(images.STAGES, lambda recipe, root: root / "base", readers=images.READERS)
+    return stages.train(recipe, [course], folder, on_log=on_log)
+
+
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     section = {"vocab_size": 1000, "model_max_length": 12, "captions": 400}
@@ -76,10 +82,10 @@ def vae(recipe):
 class TestSceneImages:
     def test_a_batch_is_a_function_of_seed_and_step(self):
         first, again = (SceneImages(seed=3, steps=4, batch_size=5)[2] for _ in range(2))
-        assert first["image"].shape == (5, 3, 64, 64)
-        assert first["image"].dtype == torch.uint8
+        assert first["video"].shape == (5, 3, 1, 64, 64)
+        assert first["video"].dtype == torch.uint8
         assert first["captions"] == again["captions"]
-        assert torch.equal(first["image"], again["image"])
+        assert torch.equal(first["video"], again["video"])
         assert first["captions"] != SceneImages(seed=4, steps=4, batch_size=5)[2]["captions"]
 
     def test_looks_change_the_picture_and_not_the_caption(self):
@@ -87,7 +93,7 @@ class TestSceneImages:
             return SceneImages(seed=3, steps=1, batch_size=4, looks={look: 1.0})[0]
 
         assert batch("plain")["captions"] == batch("blueprint")["captions"]
-        assert (batch("plain")["image"] != batch("blueprint")["image"]).float().mean() > 0.5
+        assert (batch("plain")["video"] != batch("blueprint")["video"]).float().mean() > 0.5
 
     def test_share_of_captions_that_tell_the_motion(self):
         def told(share):
@@ -120,20 +126,20 @@ class TestTokenizer:
         assert tokenizer.tokenize("A red ball") == ["a</w>", "red</w>", "ball</w>"]
 
     def test_texts_are_padded_and_cut(self, tokenizer):
-        ids = images.tokenize(tokenizer, ["", "a red ball " * 10])
+        ids = tokenize(tokenizer, ["", "a red ball " * 10])
         assert ids.shape == (2, 12)
         assert ids[0].tolist() == [tokenizer.bos_token_id] + [tokenizer.eos_token_id] * 11
         assert ids[1, -1] == tokenizer.eos_token_id
 
     def test_the_encoder_pools_at_the_first_end(self, recipe, tokenizer):
         encoder = images.start_model(recipe, tokenizer).text_encoder.eval()
-        ids = images.tokenize(tokenizer, ["a red ball"])
+        ids = tokenize(tokenizer, ["a red ball"])
         output = encoder(ids)
         torch.testing.assert_close(output.pooler_output, output.last_hidden_state[:, 4])  # begin, a, red, ball
 
 
 def test_latents_are_standardised_without_changing_what_is_decoded(vae):
-    pictures = to_unit(SceneImages(seed=0, steps=1, batch_size=8, height=16, width=16)[0]["image"])
+    pictures = to_unit(SceneImages(seed=0, steps=1, batch_size=8, height=16, width=16)[0]["video"][:, :, 0])
     with torch.no_grad():
         vae.quant_conv.weight.mul_(3)
         before = vae.encode(pictures).latent_dist
@@ -162,7 +168,7 @@ def test_autoencoder_objective_falls(vae):
     assert psnr[-1] > psnr[0] + 3
 
 
-class TestPictureObjective:
+class TestImageObjective:
     @pytest.fixture
     def model(self, recipe, tokenizer):
         return images.start_model(recipe, tokenizer)
@@ -173,15 +179,15 @@ class TestPictureObjective:
 
     def test_both_networks_learn_and_the_autoencoder_does_not(self, model, batch, vae, tokenizer):
         vae.requires_grad_(False)
-        loss, figures = PictureObjective(vae, tokenizer)(model, batch, torch.Generator().manual_seed(0))
+        loss, figures = ImageObjective(vae, tokenizer)(model, batch, torch.Generator().manual_seed(0))
         loss.backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in model.unet.parameters())
         assert model.text_encoder.get_input_embeddings().weight.grad.abs().sum() > 0
         assert 0.5 < figures["error"] < 2
 
     def test_a_perfect_prediction_costs_nothing(self, batch, vae, tokenizer, model, monkeypatch):
-        objective, seen = PictureObjective(vae, tokenizer, noises=3), {}
-        add_noise = objective.scheduler.add_noise
+        objective, seen = ImageObjective(vae, tokenizer, noises=3), {}
+        add_noise = objective.error.scheduler.add_noise
 
         def remember(latents, noise, timesteps):
             seen.update(noise=noise, timesteps=timesteps)
@@ -190,9 +196,9 @@ class TestPictureObjective:
         class Oracle(torch.nn.Module):
             def forward(self, sample, timesteps, embeds):
                 assert sample.shape[0] == embeds.shape[0] == 12
-                return type("Output", (), {"sample": seen["noise"]})
+                return type("Output", (), {"sample": seen["noise"].squeeze(2)})
 
-        monkeypatch.setattr(objective.scheduler, "add_noise", remember)
+        monkeypatch.setattr(objective.error.scheduler, "add_noise", remember)
         model.unet = Oracle()
         loss, _ = objective(model, batch, torch.Generator().manual_seed(0))
         assert loss == 0
@@ -203,7 +209,7 @@ class TestPictureObjective:
         other = {**batch, "captions": ["something else"] * 4}
 
         def loss(batch, drop):
-            objective = PictureObjective(vae, tokenizer, drop_text=drop)
+            objective = ImageObjective(vae, tokenizer, drop_text=drop)
             return objective(model, batch, torch.Generator().manual_seed(0))[0]
 
         assert torch.equal(loss(batch, 1.0), loss(other, 1.0))
@@ -212,7 +218,7 @@ class TestPictureObjective:
 
 def test_a_recipe_is_trained_resumed_and_exported(recipe, tmp_path):
     lines = []
-    base = images.train_images(recipe, tmp_path / "run", lambda name, line: lines.append((name, line["step"])))
+    base = train(recipe, tmp_path / "run", lambda name, line: lines.append((name, line["step"])))
     assert lines == [(name, step) for name in ("vae", "unet", "blueprint") for step in (1, 2)]
     assert json.loads((base / "scheduler" / "scheduler_config.json").read_text())["beta_end"] == 0.012
 
@@ -232,28 +238,28 @@ def test_a_recipe_is_trained_resumed_and_exported(recipe, tmp_path):
 
     # All is there already, so the same folder is written again, bit for bit.
     before = {path: path.read_bytes() for path in base.rglob("*.safetensors")}
-    images.train_images(copy.deepcopy(recipe), tmp_path / "run")
+    train(recipe, tmp_path / "run")
     assert {path: path.read_bytes() for path in base.rglob("*.safetensors")} == before
 
 
 def test_only_the_lora_of_a_look_is_trained(recipe, tokenizer):
     model = images.start_model(recipe, tokenizer).requires_grad_(False)
-    images.add_lora(model, 2)
+    images.add_lora(model.unet, images.LORA_TARGETS, 2)
     assert {name.split(".")[-3] for name, p in model.named_parameters() if p.requires_grad} == {"lora_A", "lora_B"}
 
 
 def test_recipe_that_lacks_a_section(recipe, tmp_path):
     del recipe["unet"]["data"]
     with pytest.raises(InputError, match=r"the recipe lacks unet\.data"):
-        images.train_images(recipe, tmp_path)
+        train(recipe, tmp_path)
 
 
 def test_words_of_a_tokenizer_that_is_not_there(recipe, tmp_path):
     recipe["tokenizer"]["words_of"] = str(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"tokenizer\.words_of is .*nowhere; give the folder"):
-        images.train_images(recipe, tmp_path)
+        train(recipe, tmp_path)
 
 
 def test_export_before_training(recipe, tmp_path):
     with pytest.raises(CheckpointError, match="train this part first"):
-        images.export_images(recipe, tmp_path)
+        images.export_model(recipe, tmp_path)

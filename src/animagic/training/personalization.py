@@ -1,4 +1,4 @@
-"""A text-to-image model learns a thing or a look from a few pictures: DreamBooth, LoRA or textual inversion.
+"""A text-to-image model learns a thing or a style from a few images: DreamBooth, LoRA or textual inversion.
 
 Only spatial layers and words learn, on the plain 2-D network, so that the result drops into the animated pipeline: no
 motion module takes part. Sources: DreamBooth, arXiv 2208.12242; LoRA, arXiv 2106.09685; textual inversion,
@@ -8,7 +8,6 @@ arXiv 2208.01618.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import math
 import shutil
@@ -20,19 +19,15 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from safetensors.torch import save_file
-from torch import nn
-from torch.nn import functional as F
-from torch.utils.data import Dataset
-from transformers import CLIPTextModel, CLIPTokenizer
+from diffusers import StableDiffusionPipeline
 
-from ...errors import CheckpointError, InputError
-from ...media import contact_sheet, read_image, resize, write_image
-from ...media.files import atomic_path, check_writable
-from ...training import Trainer, TrainingConfig
-from ...training.data import to_unit
-from .unet import AnimateDiffUNet
+from ..errors import InputError
+from ..media import contact_sheet, read_image, resize, write_image
+from ..media.files import atomic_path, check_writable
+from .concepts import ConceptObjective, Encoded, PictureBatches, new_words, save, start_learning
+from .stages import RENAMED
+from .text_to_image import load_text_to_image
+from .trainer import Trainer, TrainingConfig
 
 # What a field is if nothing is said; a field that stands in none of the method's rows does not go with it.
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -42,7 +37,6 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 METHODS = tuple(_DEFAULTS)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-_ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 _SHOWN = 4  # columns of the contact sheet
 _SAMPLING = {"num_inference_steps": 25, "guidance_scale": 7.5}
 
@@ -51,7 +45,7 @@ OnProgress = Callable[[str, int, int, dict[str, float]], None]
 
 
 @dataclass(frozen=True)
-class Personalisation:
+class Personalization:
     """What is to be learnt, and how. None: what suits the method.
 
     Args:
@@ -68,7 +62,7 @@ class Personalisation:
         initial_word: a word of one token with which it begins; None: the mean of all words.
         vectors: how many it stands for.
         steps, learning_rate, batch_size: of the training (the rate is constant).
-        most_weight: errors of noisy levels count more, SNR^-1/2 up to this; 1: all alike, as published. A look is
+        max_snr_weight: errors of noisy levels count more, SNR^-1/2 up to this; 1: all alike, as published. A look is
             decided where noise prevails, and a small model learns it sooner so.
         half: the result is stored in float16.
         seed: of everything that is random.
@@ -92,7 +86,7 @@ class Personalisation:
     steps: int | None = None
     learning_rate: float | None = None
     batch_size: int = 1
-    most_weight: float = 1.0
+    max_snr_weight: float = 1.0
     half: bool = False
     seed: int = 0
     save_every: int = 100
@@ -115,8 +109,8 @@ class Personalisation:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise InputError(f"{name.replace('_', ' ')} must be greater than 0, not {value}.")
-        if not 1 <= self.most_weight < math.inf:
-            raise InputError(f"most weight must be at least 1, not {self.most_weight}.")
+        if not 1 <= self.max_snr_weight < math.inf:
+            raise InputError(f"max SNR weight must be at least 1, not {self.max_snr_weight}.")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed must lie between 0 and 2^32 - 1, not {self.seed}.")
         for name in ("prompt", "class_prompt", "token", "initial_word"):
@@ -152,7 +146,7 @@ class Picture:
         return resize(self.pixels, size, size)
 
 
-def read_pictures(settings: Personalisation) -> list[Picture]:
+def read_pictures(settings: Personalization) -> list[Picture]:
     """The pictures of the folder with their prompts, by name. Raises InputError, MediaError."""
     folder = Path(settings.pictures)
     if not folder.is_dir():
@@ -175,183 +169,6 @@ def read_pictures(settings: Personalisation) -> list[Picture]:
     return pictures
 
 
-def load_base(source: str | Path) -> StableDiffusionPipeline:
-    """The picture model of a folder or hub id in diffusers layout, in float32; of an animated model the 2-D part.
-
-    Raises: CheckpointError if it cannot be loaded, InputError if it is of a kind that cannot be personalised here.
-    """
-    source = str(source)
-    try:
-        config = UNet2DConditionModel.load_config(source, subfolder="unet")
-        if config.get("_class_name") == AnimateDiffUNet.__name__:
-            animated = AnimateDiffUNet.from_pretrained(source, subfolder="unet")
-            known = inspect.signature(UNet2DConditionModel.__init__).parameters
-            unet = UNet2DConditionModel.from_config({k: v for k, v in animated.config.items() if k in known})
-            unet.load_state_dict(animated.base_state_dict())
-        else:
-            unet = UNet2DConditionModel.from_pretrained(source, subfolder="unet")
-        if unet.config.addition_embed_type is not None or unet.config.in_channels != unet.config.out_channels:
-            raise InputError(f"the model {source} is not a Stable Diffusion 1 or 2 for text alone; give one that is.")
-        pipe = StableDiffusionPipeline(
-            vae=AutoencoderKL.from_pretrained(source, subfolder="vae"),
-            text_encoder=CLIPTextModel.from_pretrained(source, subfolder="text_encoder", dtype=torch.float32),
-            tokenizer=CLIPTokenizer.from_pretrained(source, subfolder="tokenizer"),
-            unet=unet,
-            scheduler=DDIMScheduler.from_pretrained(source, subfolder="scheduler"),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-    except InputError:
-        raise
-    except Exception as error:  # on a damaged folder, diffusers, transformers and safetensors raise almost anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"the model {source} cannot be loaded: {reason}") from error
-    if pipe.scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
-        raise InputError(f"the model {source} predicts the {pipe.scheduler.config.prediction_type}, not noise.")
-    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
-        part.eval().requires_grad_(False)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-class NewWords(nn.Module):
-    """A text encoder's table of words with new ones behind them, which alone learn.
-
-    vectors: (new, channels); first: the id of the first of them (a table may have rows that no word uses).
-    """
-
-    def __init__(self, table: nn.Embedding, vectors: torch.Tensor, first: int):
-        super().__init__()
-        self.table, self.vectors, self.first = table, nn.Parameter(vectors), first
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """ids (...) to (..., channels)."""
-        new = ids - self.first
-        return torch.where((new < 0)[..., None], self.table(ids.clamp(max=self.first - 1)), self.vectors[new.clamp(0)])
-
-
-def start_learning(pipe: StableDiffusionPipeline, settings: Personalisation) -> nn.ParameterDict:
-    """Prepare the networks for the method; what is to learn, by name (with / for the dots). Raises InputError."""
-    torch.manual_seed(settings.seed)
-    if settings.method == "dreambooth":
-        pipe.unet.requires_grad_(True)
-        pipe.text_encoder.requires_grad_(bool(settings.train_text_encoder))
-    elif settings.method == "lora":
-        from peft import LoraConfig
-
-        alpha = settings.alpha or settings.rank
-        pipe.unet.add_adapter(
-            LoraConfig(r=settings.rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=_ATTENTION)
-        )
-    else:
-        words, start = new_words(pipe, settings)
-        first, table = len(pipe.tokenizer), pipe.text_encoder.get_input_embeddings()
-        pipe.tokenizer.add_tokens(words)
-        pipe.text_encoder.set_input_embeddings(NewWords(table, start.repeat(len(words), 1), first))
-    parts = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
-    named = ((f"{part}.{name}", p) for part, module in parts.items() for name, p in module.named_parameters())
-    return nn.ParameterDict({name.replace(".", "/"): p for name, p in named if p.requires_grad})
-
-
-def new_words(pipe: StableDiffusionPipeline, settings: Personalisation) -> tuple[list[str], torch.Tensor]:
-    """The tokens that a new word is made of, as diffusers names them, and the vector (channels,) that all begin with.
-
-    Raises: InputError for a token that is there already, or an initial word that is not one token.
-    """
-    assert settings.token is not None
-    assert settings.vectors is not None
-    tokenizer, table = pipe.tokenizer, pipe.text_encoder.get_input_embeddings()
-    if len(tokenizer.tokenize(settings.token)) == 1:
-        raise InputError(f"the tokenizer knows {settings.token} already; choose another token, such as <my-look>.")
-    words = [settings.token, *(f"{settings.token}_{i}" for i in range(1, settings.vectors))]
-    if settings.initial_word is None:
-        return words, table.weight.detach().mean(0)
-    ids = tokenizer(settings.initial_word, add_special_tokens=False).input_ids
-    if len(ids) != 1:
-        raise InputError(f"the initial word {settings.initial_word!r} is {len(ids)} tokens; choose a simpler one.")
-    return words, table.weight.detach()[ids[0]]
-
-
-@dataclass(frozen=True)
-class PictureBatches(Dataset):
-    """Which pictures a step learns from: item `step` is {"pictures": numbers (size,), "class": numbers or empty}."""
-
-    seed: int
-    steps: int
-    size: int
-    pictures: int
-    class_pictures: int
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __getitem__(self, step: int) -> dict:
-        rng = np.random.default_rng((self.seed, step))
-        counts = {"pictures": self.pictures, "class": self.class_pictures}
-        return {
-            name: torch.from_numpy(rng.integers(count, size=self.size)) if count else torch.empty(0, dtype=torch.long)
-            for name, count in counts.items()
-        }
-
-
-class Encoded:
-    """Pictures as the autoencoder sees them, made once: means and standard deviations (n, channels, h, w); prompts."""
-
-    @torch.no_grad()
-    def __init__(self, pipe: StableDiffusionPipeline, pixels: list[np.ndarray], prompts: list[str]):
-        self.prompts, self.scale = prompts, pipe.vae.config.scaling_factor
-        pictures = [to_unit(torch.from_numpy(p)[None].permute(0, 3, 1, 2).to(pipe.device)) for p in pixels]
-        posteriors = [pipe.vae.encode(picture).latent_dist for picture in pictures]
-        self.mean = torch.cat([posterior.mean for posterior in posteriors])
-        self.std = torch.cat([posterior.std for posterior in posteriors])
-
-    def draw(self, which: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, list[str]]:
-        """Latents (size, channels, h, w) of some pictures, and their prompts."""
-        mean, std = self.mean[which.to(self.mean.device)], self.std[which.to(self.std.device)]
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        return (mean + std * noise) * self.scale, [self.prompts[i] for i in which.tolist()]
-
-
-@dataclass
-class DenoisingObjective:
-    """The error of the predicted noise (or velocity), of the pictures and, as far as there are any, of the class.
-
-    What learns are parameters of `pipe` itself, so the model of the trainer is only their list.
-    """
-
-    pipe: StableDiffusionPipeline
-    pictures: Encoded
-    class_pictures: Encoded | None = None
-    prior_weight: float = 1.0
-    most_weight: float = 1.0
-
-    def __post_init__(self):
-        self.schedule = DDPMScheduler.from_config(self.pipe.scheduler.config)
-
-    def __call__(self, model: Any, batch: dict, generator: torch.Generator):
-        latents, prompts = self.pictures.draw(batch["pictures"], generator)
-        given = len(latents)
-        if self.class_pictures is not None:
-            more, class_prompts = self.class_pictures.draw(batch["class"], generator)
-            latents, prompts = torch.cat([latents, more]), prompts + class_prompts
-        device, size = latents.device, len(latents)
-        noise = torch.randn(latents.shape, generator=generator, device=device)
-        times = torch.randint(self.schedule.config.num_train_timesteps, (size,), generator=generator, device=device)
-        text, _ = self.pipe.encode_prompt(prompts, device, 1, do_classifier_free_guidance=False)
-        predicted = self.pipe.unet(self.schedule.add_noise(latents, noise, times), times, text).sample
-        velocity = self.schedule.config.prediction_type == "v_prediction"
-        target = self.schedule.get_velocity(latents, noise, times) if velocity else noise
-        kept = self.schedule.alphas_cumprod.to(device)[times]
-        weight = ((1 - kept) / kept).sqrt().clamp(1 / self.most_weight, self.most_weight)
-        error = weight * F.mse_loss(predicted.float(), target, reduction="none").mean(dim=(1, 2, 3))
-        loss, figures = error[:given].mean(), {"picture_loss": float(error[:given].detach().mean())}
-        if size > given:
-            loss = loss + self.prior_weight * error[given:].mean()
-            figures["class_loss"] = float(error[given:].detach().mean())
-        return loss, figures
-
-
 def work_folder(output: str | Path) -> Path:
     """Where an unfinished run lives, beside its output."""
     return Path(output).with_name(f"{Path(output).name}.unfinished")
@@ -363,7 +180,7 @@ def sheet_file(output: str | Path) -> Path:
 
 
 def personalize(
-    settings: Personalisation,
+    settings: Personalization,
     source: str | Path,
     output: str | Path,
     *,
@@ -390,34 +207,36 @@ def personalize(
     check_writable(sheet_file(output))
     pictures = read_pictures(settings)
     report("loading", 0, 1, {})
-    pipe = load_base(source).to(PartialState().device)
+    pipe = load_text_to_image(source).to(PartialState().device)
     report("loading", 1, 1, {})
     size = pipe.unet.config.sample_size * pipe.vae_scale_factor
     pixels = [picture.fitted(size) for picture in pictures]
     work = work_folder(output)
     shown = [pictures[i % len(pictures)].prompt for i in range(_SHOWN)]
     _check_words(pipe, settings, [*(picture.prompt for picture in pictures), settings.class_prompt or ""])
-    _begin(work, settings, str(source), pictures, resume)
-
-    before = _made(pipe, shown, work / "before", settings.seed, "pictures before", report)
-    class_pictures = None
-    if settings.prior_preservation:
-        class_prompts = [str(settings.class_prompt)] * settings.prior_preservation
-        made = _made(pipe, class_prompts, work / "class", settings.seed + _SHOWN, "class pictures", report)
-        class_pictures = Encoded(pipe, made, class_prompts)
+    state = PartialState()
+    with state.main_process_first():  # the others find its files
+        _begin(work, settings, str(source), pictures, resume or not state.is_main_process)
+        before = _made(pipe, shown, work / "before", settings.seed, "pictures before", report)
+        class_pictures = None
+        if settings.prior_preservation:
+            class_prompts = [str(settings.class_prompt)] * settings.prior_preservation
+            made = _made(pipe, class_prompts, work / "class", settings.seed + _SHOWN, "class pictures", report)
+            class_pictures = Encoded(pipe, made, class_prompts)
     encoded = Encoded(pipe, pixels, [picture.prompt for picture in pictures])
     _train(pipe, settings, work, encoded, class_pictures, report)
-    after = _made(pipe, shown, work / "after", settings.seed, "pictures after", report)
-
-    rows = [pixels[i % len(pixels)] for i in range(_SHOWN)] + before + after
-    write_image(sheet_file(output), contact_sheet(np.stack(rows), columns=_SHOWN, rows=3))
-    with atomic_path(output, folder=whole) as path:
-        _save(pipe, settings, path)
-    shutil.rmtree(work)
+    if state.is_main_process:
+        after = _made(pipe, shown, work / "after", settings.seed, "pictures after", report)
+        rows = [pixels[i % len(pixels)] for i in range(_SHOWN)] + before + after
+        write_image(sheet_file(output), contact_sheet(np.stack(rows), columns=_SHOWN, rows=3))
+        with atomic_path(output, folder=whole) as path:
+            save(pipe, settings, path)
+        shutil.rmtree(work)
+    state.wait_for_everyone()
     return output
 
 
-def _check_words(pipe: StableDiffusionPipeline, settings: Personalisation, prompts: list[str]) -> None:
+def _check_words(pipe: StableDiffusionPipeline, settings: Personalization, prompts: list[str]) -> None:
     words = new_words(pipe, settings)[0] if settings.token else []
     for prompt in prompts:
         # The tokenizer does not know new words yet; each of them is one token, as "a" is.
@@ -427,7 +246,7 @@ def _check_words(pipe: StableDiffusionPipeline, settings: Personalisation, promp
             raise InputError(f"the words {prompt!r} are {count} tokens, but the model reads {most}: shorten them.")
 
 
-def _begin(work: Path, settings: Personalisation, source: str, pictures: list[Picture], resume: bool) -> None:
+def _begin(work: Path, settings: Personalization, source: str, pictures: list[Picture], resume: bool) -> None:
     """Make the folder of a new run, or see that the one there is of the same run. Raises InputError."""
     run = {"model": source, **asdict(settings), "pictures": str(settings.pictures)}
     run["contents of the pictures"] = [
@@ -438,7 +257,7 @@ def _begin(work: Path, settings: Personalisation, source: str, pictures: list[Pi
     if note.exists():
         if not resume:
             raise InputError(f"{work} holds an unfinished run: resume it, or remove that folder.")
-        old = json.loads(note.read_text("utf-8"))
+        old = {RENAMED.get(name, name): value for name, value in json.loads(note.read_text("utf-8")).items()}
         changed = [name for name, value in run.items() if old.get(name) != value]
         if changed:
             name = changed[0].replace("_", " ")
@@ -469,7 +288,7 @@ def _made(
 
 def _train(
     pipe: StableDiffusionPipeline,
-    settings: Personalisation,
+    settings: Personalization,
     work: Path,
     pictures: Encoded,
     class_pictures: Encoded | None,
@@ -493,7 +312,7 @@ def _train(
     )
     trainer = Trainer(
         learned,
-        DenoisingObjective(pipe, pictures, class_pictures, settings.prior_weight, settings.most_weight),
+        ConceptObjective(pipe, pictures, class_pictures, settings.prior_weight, settings.max_snr_weight),
         PictureBatches(
             settings.seed, steps, settings.batch_size, len(pictures.prompts), settings.prior_preservation or 0
         ),
@@ -506,28 +325,3 @@ def _train(
     with torch.no_grad():
         for name, parameter in learned.items():
             parameter.copy_(average[name])
-
-
-def _save(pipe: StableDiffusionPipeline, settings: Personalisation, path: Path) -> None:
-    if settings.method == "dreambooth":
-        for part in (pipe.unet, pipe.vae, pipe.text_encoder) if settings.half else ():
-            part.half()
-        pipe.save_pretrained(path)
-        return
-    if settings.method == "lora":
-        from peft import get_peft_model_state_dict
-
-        assert settings.rank is not None
-        # Its strength goes into the second factor: not every reader knows of alpha.
-        scale = (settings.alpha or settings.rank) / settings.rank
-        tensors = {
-            f"unet.{name}": tensor * scale if "lora_B" in name else tensor
-            for name, tensor in get_peft_model_state_dict(pipe.unet).items()
-        }
-    else:
-        tensors = {str(settings.token): pipe.text_encoder.get_input_embeddings().vectors}
-    note = json.dumps({"method": settings.method, "prompt": settings.prompt, "steps": settings.steps})
-    dtype = torch.float16 if settings.half else torch.float32
-    stored = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
-    # One entry: safetensors writes several in any order, and the same run is to give the same file.
-    save_file(stored, path, metadata={"animagic": note})

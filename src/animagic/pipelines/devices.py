@@ -1,12 +1,10 @@
-"""Loading a model for a request: quietly, on a device that is there."""
+"""Loading models on a device that is there, without the libraries' own messages."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from .. import zoo
 from ..errors import InputError
 
 
@@ -39,11 +37,12 @@ def refusing(device: str) -> Iterator[None]:
         raise InputError(f"the device {device} cannot be used here: {reason}.") from error
 
 
-def load_pipeline(model: str, device: str | None = None) -> Any:
-    """The pipeline of a model, quietly, on a device, as `zoo.dtype_on` says."""
-    be_quiet()
-    device = device or default_device()
-    with refusing(device):
-        pipe = zoo.load(model, dtype=zoo.dtype_on(model, device))
-        pipe.set_progress_bar_config(disable=True)
-        return pipe.to(device)
+def use_threads(count: int | None) -> None:
+    """Let PyTorch use `count` CPU threads; None: as many as it takes by itself. Raises InputError."""
+    if count is None:
+        return
+    import torch
+
+    if count < 1:
+        raise InputError(f"threads must be at least 1, not {count}.")
+    torch.set_num_threads(count)

@@ -94,13 +94,11 @@ def test_the_process_that_measures_nothing_holds_little():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_quick_run_writes_the_page(model, tmp_path):
+def test_quick_run_writes_the_page(model, script, tmp_path):
     page = tmp_path / "page.md"
-    command = [sys.executable, str(SCRIPT), "--quick", "--model", str(model), "-o", str(page)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
+    printed = script("magi1_tiny.py", "--quick", "--model", model, "-o", page)
     text = page.read_text("utf-8")
-    assert text in done.stdout
+    assert text in printed
     rows = [row.split("|")[1:-1] for row in text.splitlines() if row.startswith(("| 24 ", "| 240 "))]
     assert [row[2].strip() for row in rows] == ["staircase", "whole"] * 2
     assert all(len(row) == 10 for row in rows)

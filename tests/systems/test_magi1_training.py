@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from animagic.errors import CheckpointError
 from animagic.systems.magi1.autoencoder import AutoencoderKLMagi1
-from animagic.systems.magi1.recipe import _start_autoencoder, read_weights
+from animagic.systems.magi1.training import read_weights, start_autoencoder
 
 MODEL = {
     "embed_dim": 256,
@@ -26,7 +26,7 @@ def test_an_autoencoder_can_start_from_weights_that_are_there(tmp_path):
     given = AutoencoderKLMagi1(**MODEL).half()
     save_file(given.state_dict(), tmp_path / "given.safetensors")
     section = {"model": MODEL, "data": {}, "training": {}, "start": str(tmp_path / "given.safetensors")}
-    vae = _start_autoencoder(section, tmp_path / "run")
+    vae = start_autoencoder(section, tmp_path / "run")
     for name, tensor in vae.state_dict().items():
         assert torch.equal(tensor, given.state_dict()[name].float()), name
     assert not any(p.requires_grad for p in vae.encoder.parameters())
@@ -34,9 +34,9 @@ def test_an_autoencoder_can_start_from_weights_that_are_there(tmp_path):
 
 
 def test_the_pca_is_fitted_once_and_then_read(tmp_path):
-    section = {"model": MODEL, "data": {"chunks_per_batch": 1}, "training": {}, "pca_batches": 1}
-    first = _start_autoencoder(section, tmp_path).state_dict()
-    again = _start_autoencoder(section, tmp_path).state_dict()
+    section = {"model": MODEL, "data": {"batch_size": 1}, "training": {}, "pca_batches": 1}
+    first = start_autoencoder(section, tmp_path).state_dict()
+    again = start_autoencoder(section, tmp_path).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert first["encoder.linear_path.weight"].any()
 

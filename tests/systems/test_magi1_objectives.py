@@ -10,8 +10,9 @@ import torch
 from animagic.systems.magi1.autoencoder import AutoencoderKLMagi1
 from animagic.systems.magi1.denoiser import Magi1Denoiser, Magi1Sampling
 from animagic.systems.magi1.distillation import ShortcutObjective
+from animagic.systems.magi1.objectives import AutoencoderObjective, TransformerObjective, initialise
 from animagic.systems.magi1.prompts import ChunkPrompts, TextEmbedding, null_caption
-from animagic.systems.magi1.training import AutoencoderObjective, TransformerObjective, initialise
+from animagic.systems.magi1.training import SceneChunks
 from animagic.timeline import Window, flow_levels
 from animagic.training import SceneBatches, Trainer, TrainingConfig
 from animagic.training.data import draw_scene
@@ -57,16 +58,8 @@ def objective(autoencoder):
 
 
 def batches(chunks: int = 2, clips: int = 4, **settings) -> SceneBatches:
-    return SceneBatches(
-        seed=0,
-        steps=1000,
-        chunks_per_batch=chunks * clips,
-        chunk_frames=4 * WIDTH,
-        clip_chunks=(chunks,),
-        height=16,
-        width=16,
-        **settings,
-    )
+    size = {"batch_size": chunks * clips, "num_frames": 4 * WIDTH, "height": 16, "width": 16}
+    return SceneChunks(seed=0, steps=1000, clip_chunks=(chunks,), **size, **settings)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -77,7 +70,8 @@ class Seen:
     """The transformer, and what it was last shown and said."""
 
     def __init__(self, transformer):
-        self.module = transformer  # as an accelerator wraps it
+        self.module, self.config, self.device = transformer, transformer.config, transformer.device
+        self.y_embedder = transformer.y_embedder
         self.shown = self.times = self.text = self.velocity = None
 
     def __call__(self, shown, times, text, **arguments):
@@ -389,7 +383,8 @@ class Straight(torch.nn.Module):
 
     def __init__(self, transformer):
         super().__init__()
-        self.module, self.asked = transformer, []
+        self.config, self.device, self.y_embedder = transformer.config, transformer.device, transformer.y_embedder
+        self.asked = []
 
     def forward(self, state, t, text, *, shortcut, **_):
         self.asked.append(shortcut)
