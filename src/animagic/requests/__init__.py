@@ -3,6 +3,7 @@
 from ..pipelines.options import MAX_SEED, VideoOptions
 from .carrying import check_inputs, count_equal_frames, draw_plan, generate, metadata, pipeline_for
 from .kept import enhance, kept_seed, resume_folder
+from .many import generate_all
 from .request import (
     Report,
     Result,
@@ -28,6 +29,7 @@ __all__ = [
     "free_name",
     "from_metadata",
     "generate",
+    "generate_all",
     "is_original",
     "job_for",
     "kept_seed",
