@@ -69,8 +69,8 @@ def evaluate(
     from ..evaluation.suites import find_suite
     from ..media import atomic_path, write_image
     from ..media.files import check_writable
+    from ..pipelines.devices import use_threads
     from ..requests import load_pipeline
-    from .making import use_threads
 
     if suite is None or list_suites:
         if as_json:

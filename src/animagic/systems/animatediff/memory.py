@@ -10,7 +10,7 @@ import torch
 from ...pipelines.memory import Call, Networks, Video
 from ...timeline import SchedulerSolver
 from .denoiser import AnimateDiffDenoiser
-from .pipeline import DECODED_TOGETHER
+from .pipeline import AnimateDiffPipeline
 from .prompts import PromptEmbeds
 
 _TOKENS = 77  # that CLIP reads
@@ -50,4 +50,5 @@ class MemoryNetworks(Networks):
 
     def decode(self, video: Video, tiling: bool) -> Callable[[], torch.Tensor]:
         self.pipe.vae.enable_tiling() if tiling else self.pipe.vae.disable_tiling()
-        return lambda: self.pipe._decode(self._latents(video, min(video.frames, DECODED_TOGETHER)))
+        together = AnimateDiffPipeline.frames_decoded_together
+        return lambda: self.pipe.to_video(self._latents(video, min(video.frames, together)))
