@@ -41,10 +41,10 @@ def convert(
         ),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="AnimateDiff: the picture model, a folder of diffusers or a single file.")
+        str | None, typer.Option(help="AnimateDiff: the base model, a folder of diffusers or a single file.")
     ] = None,
     dreambooth: Annotated[
-        str | None, typer.Option(help="AnimateDiff: a personalised picture model in place of the base's parts.")
+        str | None, typer.Option(help="AnimateDiff: a personalised base model in place of the base's parts.")
     ] = None,
     version: Annotated[
         str | None, typer.Option(help="AnimateDiff: v1, v2, v3 or sdxl; default: recognised from the motion module.")
