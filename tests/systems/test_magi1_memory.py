@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from animagic.systems.magi1.counting import T5_XXL_PARAMETERS, Networks, calls_of, count, size_of
+from animagic.zoo.sizes import networks_of
 from torch import nn
 
 from animagic import InputError, zoo
@@ -25,7 +26,6 @@ from animagic.systems.magi1.memory import (
     plan_memory,
 )
 from animagic.systems.magi1.published import config_of
-from animagic.zoo.sizes import networks_of
 
 SPEED = Speed(flops=1e12, attention=1e12, memory=1e11, transfer=1e10)
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
