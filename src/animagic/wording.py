@@ -34,8 +34,6 @@ _REFUSALS = {
     "enum": "it can be {expected}",
     "value_error": "{error}",
 }
-
-
 _OF_BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 
 
@@ -101,7 +99,9 @@ def in_one_sentence(
     if len(bounds) == 2 and first["type"] in (*_OF_BOUNDS, "finite_number"):
         reason = f"it must lie between {spell(bounds[0])} and {spell(bounds[1])}"
     elif (refusal := _REFUSALS.get(first["type"])) is not None:
-        reason = refusal.format_map({name: spell(value) for name, value in context.items()})
+        reason = refusal.format_map(
+            {name: str(v) if isinstance(v, Exception) else spell(v) for name, v in context.items()}
+        )
     else:
         reason = f"{needs(annotations[field])} is needed"
     return InputError(f"{name(field)} is {spell(given[field])}; {reason}.")

@@ -129,9 +129,12 @@ def read_file(file: str | Path) -> Any:
 
 def read_sections(content: Any, sections: Mapping[str, type[Section]], file: str | Path) -> dict[str, dict[str, Any]]:
     """The content of a file that maps sections to their fields; raises InputError for a section that is unknown."""
-    if not isinstance(content, dict) or not all(isinstance(fields, dict) for fields in content.values()):
+    fields = content if isinstance(content, Mapping) else {}
+    empty = [f", which {name!r} lacks" for name, values in fields.items() if not isinstance(values, Mapping)]
+    if empty or fields is not content:
+        known = ", ".join(sections)
         raise InputError(
-            f"the configuration {file} must hold the sections {', '.join(sections)}, each with its fields."
+            f"the configuration {file} must hold the sections {known}, each with its fields{''.join(empty[:1])}."
         )
     for name in content:
         if name not in sections:

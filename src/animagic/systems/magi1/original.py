@@ -39,13 +39,11 @@ def read_config(file: str | Path, settings: Iterable[str] = ()) -> dict[str, dic
 def find_special_tokens(file: str | Path, config: Mapping[str, Any]) -> Path | None:
     """special_tokens.npz where the original repository has it: in the working directory, or around the configuration or
     the weights."""
+    from .weights import find_special_tokens
+
     load = config["runtime_config"]["load"]
     near = [Path(file).parent, *([_find_folder("load", load, file)] if load else [])]
-    for folder in (Path(), *near, *(folder.parent for folder in near)):
-        for place in ("special_tokens.npz", "assets/special_tokens.npz", "example/assets/special_tokens.npz"):
-            if (folder / place).is_file():
-                return folder / place
-    return None
+    return find_special_tokens([Path(), *near, *(folder.parent for folder in near)])
 
 
 def _find_folder(name: str, path: str, file: str | Path) -> Path:
@@ -68,11 +66,7 @@ def load_pipeline(
 ) -> Magi1Pipeline:
     """The pipeline that an original configuration file describes, with its weights, on a device.
 
-    Args:
-        file, settings: see `read_config`.
-        device: "cuda", "mps" or "cpu".
-        allow_pickle: read the text encoder from pickle files, too.
-
+    Args: see `weights.original.Original`; settings: see `read_config`.
     The transformer and the autoencoder have the number format `params_dtype`, the text encoder has float32.
     Raises: InputError, CheckpointError.
     """
