@@ -9,7 +9,7 @@ VAE = {"embed_dim": 256, "depth": 1, "encoder_depth": 0, "num_heads": 4, "mlp_ra
 TRANSFORMER = {"num_layers": 1, "hidden_size": 64, "ffn_hidden_size": 128, "num_attention_heads": 2,
                "num_query_groups": 1, "kv_channels": 32, "in_channels": 16, "out_channels": 16,
                "caption_channels": 384, "caption_max_length": 64}  # fmt: skip
-DATA = {"chunks_per_batch": 2, "clip_chunks": [1], "clip_shares": [1.0]}
+DATA = {"batch_size": 2, "clip_chunks": [1], "clip_shares": [1.0]}
 recipe = {
     "system": "magi1",
     "text_encoder": zoo.resolve("magi1-tiny"),  # frozen: the embedded model's

@@ -1,11 +1,14 @@
 """What several folders of tests share."""
 
 import copy
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +19,6 @@ import torch
 # As the processes that tests start: the last bits of a sum depend on the number of threads, and the networks here are
 # so small that one is the fastest.
 torch.set_num_threads(1)
-sys.path.append(str(Path(__file__).parent / "parity"))  # goldens.py, for the tests of the public pipeline
 
 WHOLE = {"benchmarks", "docs", "e2e", "examples"}
 """The folders whose tests run something from end to end; `make check` leaves them out."""
@@ -271,7 +273,9 @@ def quick_models(quick_zoo, monkeypatch) -> None:
 
     from animagic import zoo
 
-    monkeypatch.setattr(zoo.Entry, "folder", property(lambda entry: quick_zoo / entry.name))
+    for name in zoo.names():
+        model = zoo.entry(name)
+        monkeypatch.setitem(zoo._MODELS, name, dataclasses.replace(model, folder=quick_zoo / name))
     make = diffusers.StableDiffusionPipeline.__call__
     fewest = {"num_inference_steps": LEAST["num_inference_steps"]}
     monkeypatch.setattr(diffusers.StableDiffusionPipeline, "__call__", lambda *a, **k: make(*a, **{**k, **fewest}))
@@ -280,9 +284,9 @@ def quick_models(quick_zoo, monkeypatch) -> None:
 @pytest.fixture(scope="session")
 def embedded_pipe():
     """The embedded model, loaded once; shared, so leave it as it is."""
-    from animagic.requests import load_pipeline
+    import animagic
 
-    return load_pipeline("magi1-tiny", "cpu")
+    return animagic.load("magi1-tiny")
 
 
 # The command line
@@ -321,6 +325,30 @@ def run(tmp_path, monkeypatch, capsys):
         return Ran(code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def interrupt(run):
+    """Runs `animagic WORDS` as `run` does, and presses Ctrl-C when a condition holds."""
+
+    def interrupt(condition: Callable[[], bool], *words) -> Ran:
+        over = threading.Event()
+
+        def press() -> None:
+            while not over.wait(0.005):
+                if condition():
+                    signal.raise_signal(signal.SIGINT)  # Python hands it to the main thread
+                    return
+
+        watch = threading.Thread(target=press)
+        watch.start()
+        try:
+            return run(*words)
+        finally:
+            over.set()
+            watch.join()
+
+    return interrupt
 
 
 @pytest.fixture

@@ -42,9 +42,9 @@ class Options(BaseModel):
         ({"window": 0}, "--window is 0; 1 is the least that it can be."),
         ({"window": True}, "--window is true; a whole number is needed."),
         ({"window": None}, "--window is null; a whole number is needed."),
-        ({"share": 1.5}, "--share is 1.5; 1 is the most that it can be."),
-        ({"share": 0.0}, "--share is 0; it must be more than 0."),
-        ({"share": float("nan")}, "--share is nan; a number is needed."),
+        ({"share": 1.5}, "--share is 1.5; it must lie between 0 and 1."),
+        ({"share": 0.0}, "--share is 0.0; it must lie between 0 and 1."),
+        ({"share": float("nan")}, "--share is NaN; it must lie between 0 and 1."),
         ({"fit": "stretch"}, "--fit is stretch; it can be 'crop' or 'pad'."),
         ({"seed": 1.5}, "--seed is 1.5; a whole number or a list of whole numbers is needed."),
         ({"seed": [1, 0]}, "--seed is [1, 0]; 1 is the least that it can be."),
@@ -72,7 +72,7 @@ def test_types_in_words():
 
 
 def test_values_are_spelled_as_in_a_file_and_shortened():
-    assert [spell(value) for value in ("a b", "", None, True, 1.0)] == ["a b", '""', "null", "true", "1"]
+    assert [spell(value) for value in ("a b", "", None, True, 1.0)] == ["a b", '""', "null", "true", "1.0"]
     assert spell("x" * 61) == "x" * 57 + "..."
 
 

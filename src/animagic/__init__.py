@@ -24,7 +24,19 @@ _HOMES = {
     # diffusers looks for its base class beside ours when it loads a pipeline folder.
     "ModelMixin": "diffusers",
 }
-_MODULES = ("checkpoints", "hooks", "layers", "media", "synthetic", "systems", "timeline", "training", "utils", "zoo")
+_MODULES = (
+    "checkpoints",
+    "evaluation",
+    "hooks",
+    "layers",
+    "media",
+    "synthetic",
+    "systems",
+    "timeline",
+    "training",
+    "utils",
+    "zoo",
+)
 
 __all__ = [*_HOMES, *public_classes(), *_MODULES, "__version__"]
 

@@ -34,6 +34,8 @@ _REFUSALS = {
     "enum": "it can be {expected}",
     "value_error": "{error}",
 }
+
+
 _OF_BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 
 
@@ -46,7 +48,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def spell(value: Any) -> str:
     """A value as it stands in a JSON file, shortened; texts without quotes."""
-    value = f"{value:g}" if isinstance(value, float) else value
     text = value if isinstance(value, str) and value else json.dumps(value, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -63,6 +64,11 @@ def needs(annotation: Any, many: bool = False) -> str:
     if origin in (list, tuple):
         return f"{'lists' if many else 'a list'} of {needs(inside[0], True)}"
     return _KINDS.get(annotation, _KINDS[dict])[many]
+
+
+def _plain(value: Any) -> Any:
+    """240.0 as 240."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _bounds(annotation: Any) -> list[float]:
@@ -97,11 +103,9 @@ def in_one_sentence(
         return InputError(f"{name(field)} is missing; {needs(annotations[field])} is needed.")
     bounds = _bounds(annotations[field])
     if len(bounds) == 2 and first["type"] in (*_OF_BOUNDS, "finite_number"):
-        reason = f"it must lie between {spell(bounds[0])} and {spell(bounds[1])}"
+        reason = "it must lie between {} and {}".format(*map(_plain, bounds))
     elif (refusal := _REFUSALS.get(first["type"])) is not None:
-        reason = refusal.format_map(
-            {name: str(v) if isinstance(v, Exception) else spell(v) for name, v in context.items()}
-        )
+        reason = refusal.format_map({name: _plain(value) for name, value in context.items()})
     else:
         reason = f"{needs(annotations[field])} is needed"
     return InputError(f"{name(field)} is {spell(given[field])}; {reason}.")

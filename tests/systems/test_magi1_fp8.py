@@ -16,9 +16,7 @@ from animagic import CheckpointError, InputError, MediaError
 from animagic.checkpoints import from_original
 from animagic.layers.fp8 import FP8, Fp8Linear
 from animagic.systems.magi1.quantize import (
-    Quantized,
     check_quantizable,
-    folder_of,
     measure_activations,
     quantize,
     quantize_transformer,
@@ -26,6 +24,7 @@ from animagic.systems.magi1.quantize import (
 )
 from animagic.systems.magi1.transformer import Magi1Transformer3DModel
 from animagic.systems.magi1.weights import transformer_from_config
+from animagic.weights.quantize import Quantized, folder_of
 
 QUANTISED = {"self_attention.linear_proj", "mlp.linear_fc1", "mlp.linear_fc2"} | {
     f"self_attention.linear_qkv.{name}" for name in ("q", "qx", "k", "v")

@@ -3,7 +3,6 @@
 import copy
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
@@ -15,7 +14,6 @@ from animagic.systems.magi1.prompts import ChunkPrompts, TextEmbedding, null_cap
 from animagic.systems.magi1.training import SceneChunks
 from animagic.timeline import Window, flow_levels
 from animagic.training import SceneBatches, Trainer, TrainingConfig
-from animagic.training.data import draw_scene
 
 WIDTH = 2  # latent frames of a chunk; four times as many pixels
 
@@ -298,15 +296,6 @@ def test_the_autoencoder_s_objective_is_a_loss(autoencoder):
     assert loss.isfinite()
     assert set(figures) == {"psnr"}
     assert all(p.grad is not None for p in model.decoder.parameters())
-
-
-def test_simple_scenes_show_one_thing_before_a_drawn_background():
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        scene = draw_scene(rng, simple_share=1.0)
-        assert len(scene.things) == 1
-        assert scene.camera == "still"
-        assert scene.background.kind != "photo"
 
 
 def test_a_new_transformer_starts_at_the_best_linear_guess_and_looks_near(tiny_transformer):

@@ -64,7 +64,7 @@ def recipe():
 
 
 def train(recipe, folder, on_log=None):
-    course = stages.Course(images.STAGES, lambda recipe, root: root / "base", readers=images.READERS)
+    course = stages.Course(images.STAGES, lambda recipe, root: root / "base")
     return stages.train(recipe, [course], folder, on_log=on_log)
 
 
@@ -77,43 +77,6 @@ def tokenizer(tmp_path_factory):
 @pytest.fixture
 def vae(recipe):
     return images.start_autoencoder(recipe["vae"])
-
-
-class TestSceneImages:
-    def test_a_batch_is_a_function_of_seed_and_step(self):
-        first, again = (SceneImages(seed=3, steps=4, batch_size=5)[2] for _ in range(2))
-        assert first["video"].shape == (5, 3, 1, 64, 64)
-        assert first["video"].dtype == torch.uint8
-        assert first["captions"] == again["captions"]
-        assert torch.equal(first["video"], again["video"])
-        assert first["captions"] != SceneImages(seed=4, steps=4, batch_size=5)[2]["captions"]
-
-    def test_looks_change_the_picture_and_not_the_caption(self):
-        def batch(look):
-            return SceneImages(seed=3, steps=1, batch_size=4, looks={look: 1.0})[0]
-
-        assert batch("plain")["captions"] == batch("blueprint")["captions"]
-        assert (batch("plain")["video"] != batch("blueprint")["video"]).float().mean() > 0.5
-
-    def test_share_of_captions_that_tell_the_motion(self):
-        def told(share):
-            captions = SceneImages(seed=0, steps=1, batch_size=60, height=8, width=8, motion_share=share)[0]["captions"]
-            words = {
-                "slides",
-                "sliding",
-                "bounces",
-                "bouncing",
-                "rises",
-                "rising",
-                "falls",
-                "falling",
-                "spins",
-                "rests",
-            }
-            return sum(bool(words & set(text.split())) for text in captions)
-
-        assert told(0.0) == 0
-        assert told(1.0) > 10
 
 
 class TestTokenizer:

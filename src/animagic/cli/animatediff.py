@@ -51,7 +51,7 @@ def animatediff(
     from datetime import datetime
 
     from ..pipelines.devices import be_quiet, use_threads
-    from ..requests.many import SHEET, Video, generate_all
+    from ..requests.many import SHEET, generate_all
     from ..systems import SYSTEMS
     from .progress import reporter
 
@@ -74,7 +74,7 @@ def animatediff(
 
     be_quiet()
     videos_of = SYSTEMS["animatediff"].get("original_job:videos_of")
-    videos = [Video(*video) for video in videos_of(config, [*options, *(settings or ())])]
+    videos = list(videos_of(config, [*options, *(settings or ())]))
     made = []
     for result in generate_all(
         videos,

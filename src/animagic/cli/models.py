@@ -40,7 +40,7 @@ def doctor(
     dtype: Annotated[str | None, typer.Option(help="bfloat16 or float32; default: as it would be loaded.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what this machine can do, and with --model what a video would take: memory and time."""
+    """Say what this machine can do, and with --model how much memory a video would take."""
     from ..doctor import examine, in_words, parse_memory, predict
     from ..errors import InputError
     from ..pipelines.flags import read_size

@@ -65,24 +65,22 @@ def convert(
 ) -> None:
     """Turn published files into a folder that every command can load."""
     import importlib
-    import inspect
     from dataclasses import asdict
     from pathlib import Path
 
     from ..pipelines.devices import be_quiet
     from ..weights.files import SUFFIXES
 
-    system, title = ("animatediff", "AnimateDiff") if Path(source).suffix in SUFFIXES else ("magi1", "MAGI-1")
-    run = importlib.import_module(f"animagic.systems.{system}.conversion").convert
-    options = {
-        "base": base, "dreambooth": dreambooth, "version": version,
-        "vae": vae, "t5": t5, "special_tokens": special_tokens,
-    }  # fmt: skip
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    for name in given:
-        if name not in inspect.signature(run).parameters:
+    own: dict[str, dict[str, Any]] = {
+        "AnimateDiff": {"base": base, "dreambooth": dreambooth, "version": version},
+        "MAGI-1": {"vae": vae, "t5": t5, "special_tokens": special_tokens},
+    }
+    title, system = ("AnimateDiff", "animatediff") if Path(source).suffix in SUFFIXES else ("MAGI-1", "magi1")
+    given = {name: None if value == "none" else value for name, value in own.pop(title).items() if value is not None}
+    for name, value in next(iter(own.values())).items():
+        if value is not None:
             raise InputError(f"--{name.replace('_', '-')} has no meaning for {title}; leave it out.")
-    given = {name: None if value == "none" else value for name, value in given.items()}
+    run = importlib.import_module(f"animagic.systems.{system}.conversion").convert
     be_quiet()
     with bytes_written() as on_written:
         result = run(source, output, config=config, allow_pickle=allow_pickle, on_written=on_written, **given)

@@ -1,4 +1,4 @@
-"""The keys and values of clean chunks, which later chunks look back at."""
+"""Key/value caches: what clean frames leave behind for the later ones that attend to them."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class _Slot:
 
 
 class OffloadedKeyValueCache(KeyValueCache):
-    """A cache in the memory of the processor, pinned where the network runs on CUDA; the same numbers.
+    """A cache in CPU memory, pinned where the network runs on CUDA; the same numbers.
 
     On the device there is room for two layers. `read` fetches a layer, and on CUDA the next one meanwhile, on a stream
     of its own; what it gives holds until the read after the next. `fetched` and `stowed` count the bytes that went to
@@ -181,7 +181,7 @@ class OffloadedKeyValueCache(KeyValueCache):
 
 
 class _Joined(Sequence[Pair]):
-    """The layers of an offloaded cache, each joined when it is asked for; in the memory of the processor."""
+    """The layers of an offloaded cache, each joined when it is asked for; in CPU memory."""
 
     def __init__(self, cache: OffloadedKeyValueCache):
         self.cache = cache
@@ -199,6 +199,6 @@ class _Joined(Sequence[Pair]):
 
 
 def _copy(x: torch.Tensor) -> torch.Tensor:
-    """A copy in the memory of the processor, pinned if it comes from a GPU or from such memory."""
+    """A copy in CPU memory, pinned if it comes from a GPU or from such memory."""
     copy = torch.empty(x.shape, dtype=x.dtype, pin_memory=x.is_cuda or x.is_pinned())
     return copy.copy_(x, non_blocking=x.is_cuda)

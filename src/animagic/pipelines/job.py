@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +13,27 @@ from ..errors import CheckpointError, InputError
 from ..media import read_image
 from ..weights.lora import find_lora_file
 from .devices import default_device, refusing
+from .options import VideoOptions
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..timeline import Plan, Progress, RunFolder
+
+
+@dataclass(frozen=True)
+class Video:
+    """One of several videos that an original configuration file asks for.
+
+    Args:
+        request: what it is made from.
+        weights: what is loaded for it; equal ones in a row are loaded once.
+        open_seed: whether its seed was chosen here, so that a video that is there already may have another.
+    """
+
+    request: VideoOptions
+    weights: Any
+    open_seed: bool = False
 
 
 class Job:
@@ -76,8 +94,29 @@ class Job:
             raise InputError(str(error).removesuffix(".") + has) from error
 
     def fit(self, memory: int, device: str | None) -> Any:
-        """What makes the request fit into `memory` bytes. Raises InputError."""
-        raise InputError(f"the memory of the model {self.request.model} cannot be predicted; leave --memory out.")
+        """What makes the request fit into `memory` bytes. Raises InputError, CheckpointError."""
+        import torch
+
+        from .memory import Predictor
+
+        request, device = self.request, device or default_device()
+        if Path(request.model).is_file():
+            raise InputError(
+                f"a budget of memory needs a model folder; make one from {request.model} with animagic convert."
+            )
+        model = request.model if request.model in self.models.names() else str(self.models.folder_of(request.model))
+        with refusing(device):
+            torch.ones(1, device=device).item()  # before anything is loaded
+            predictor = Predictor(
+                self.models.networks_of(model, self.models.dtype_on(model, device)),
+                torch.device(device).type,
+                request.height,
+                request.width,
+                request.frames,
+                request.steps,
+                tight=True,
+            )
+            return predictor.fit(memory, drop_text=self.live is None, tiling=request.tiling)
 
     def load(self, device: str | None = None, allow_pickle: bool = False, fitted: Any = None) -> Any:
         """The pipeline that the request names, on a device. Raises InputError, CheckpointError."""
@@ -89,7 +128,14 @@ class Job:
 
     def read(self, device: str, allow_pickle: bool, fitted: Any) -> Any:
         """The pipeline of the model, with weights in the dtype that suits the device."""
-        return self.models.load(self.request.model, dtype=self.models.dtype_on(self.request.model, device))
+        request, dtype = self.request, self.models.dtype_on(self.request.model, device)
+        load = functools.partial(self.models.load, request.model, dtype=dtype)
+        if fitted is None:
+            return load()
+        from .memory import load_fitting
+
+        texts = [request.prompt, *request.prompts_at.values(), *filter(None, [request.negative_prompt])]
+        return load_fitting(fitted, load, device, texts)
 
     def settings(self) -> Any:
         """The sampling settings of the model, without its weights. Raises InputError, CheckpointError."""

@@ -154,7 +154,13 @@ class VideoOptions(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             annotations = get_type_hints(type(self), include_extras=True)
-            raise in_one_sentence(error, annotations, values) from None
+            raise in_one_sentence(error, annotations, values, self._called) from None
+
+    @classmethod
+    def _called(cls, name: str) -> str:
+        """What a field is called in a sentence: its flag, where it has one."""
+        info = cls.model_fields.get(name)
+        return (flag_of(name, info) if info is not None else None) or name
 
     @field_validator("prompt")
     @classmethod

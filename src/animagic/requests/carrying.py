@@ -15,7 +15,7 @@ from .. import __version__
 from ..errors import InputError, MediaError
 from ..pipelines.options import VideoOptions
 from .kept import forget_unbegun, resume_folder, run_note
-from .request import Report, Result, job_for
+from .request import Report, Result, build_request, job_for
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +32,11 @@ def pipeline_for(
     Raises: InputError, CheckpointError.
     """
     return job_for(request).load(device, allow_pickle, fitted)
+
+
+def load_pipeline(model: str, device: str | None = None) -> Any:
+    """The pipeline of a model, on a device, without messages of other libraries. Raises InputError, CheckpointError."""
+    return pipeline_for(build_request("any", model), device)
 
 
 def _fingerprint(path: str) -> str:

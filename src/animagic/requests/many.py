@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, MediaError
 from ..media import contact_sheet, iter_video, probe, read_metadata, resize, write_image
+from ..pipelines.job import Video
 from ..pipelines.options import VideoOptions
 from .carrying import generate, pipeline_for
 from .kept import kept_seed
@@ -21,21 +20,6 @@ Reporting = Callable[[int, int, VideoOptions], AbstractContextManager[Callable[[
 FORMATS = ("mp4", "webm", "gif")
 SHEET = "sheet.png"
 _SHEET_COLUMNS = 8
-
-
-@dataclass(frozen=True)
-class Video:
-    """One of several videos.
-
-    Args:
-        request: what it is made from.
-        weights: what is loaded for it; equal ones in a row are loaded once.
-        open_seed: whether its seed was chosen here, so that a video that is there already may have another.
-    """
-
-    request: VideoOptions
-    weights: Any
-    open_seed: bool = False
 
 
 def generate_all(

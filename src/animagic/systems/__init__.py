@@ -127,6 +127,6 @@ register(
         },
         original_job="original_job:AnimateDiffOriginalJob",
         original_suffixes=(".yaml", ".yml"),
-        rooms=frozenset({"weights", "conversion", "training"}),
+        rooms=frozenset({"weights", "conversion", "training", "memory"}),
     )
 )

@@ -11,7 +11,7 @@ import torch
 
 from ..errors import CheckpointError
 from .guidance import Denoiser
-from .plan import Frames, Plan, Step, span_of
+from .plan import Frames, Plan, Step, Window, span_of
 from .solver import Solver, per_frame
 
 Noise = Callable[[range], torch.Tensor]
@@ -22,13 +22,16 @@ class Timeline:
     """The latent frames that are alive: drawn as noise when first asked for, forgotten when no longer needed.
 
     Args:
-        noise: gives fresh noise (batch, channels, len(frames), height, width) for frames, asked for in order.
+        noise: gives fresh noise (batch, channels, len(frames), height, width) for frames, asked for in order; or the
+            noise of all of them.
         prefix: (batch, channels, frames, height, width) given clean latents at the front, or None. What the network
             reads of those frames is always the prefix; the state beneath it takes no part.
     """
 
-    def __init__(self, noise: Noise, prefix: torch.Tensor | None = None):
-        self._noise, self.prefix = noise, prefix
+    def __init__(self, noise: Noise | torch.Tensor, prefix: torch.Tensor | None = None):
+        whole = noise
+        self._noise = (lambda f: whole[:, :, f.start : f.stop]) if isinstance(whole, torch.Tensor) else whole
+        self.prefix = prefix
         self.start = self.stop = 0
         self._latents: torch.Tensor | None = None
 
@@ -47,7 +50,10 @@ class Timeline:
 
     def read(self, frames: Frames) -> torch.Tensor:
         """What the network sees of `frames`: the state, with the prefix laid over it."""
-        latents = self.state(frames)
+        return self.with_prefix(frames, self.state(frames))
+
+    def with_prefix(self, frames: Frames, latents: torch.Tensor) -> torch.Tensor:
+        """Latents of `frames`, with the prefix in place of what is given."""
         if self.prefix is not None:
             given = [i for i, frame in enumerate(frames) if frame < self.prefix.shape[2]]
             if given:
@@ -166,14 +172,16 @@ class Sampler:
         """Yield frames as they become clean. Memory is that of the frames in flight."""
         began, first = time.monotonic(), self.steps_done
         total = self.plan.total_steps
+
+        @torch.no_grad()  # here too: a map may call it in other threads
+        def predict(window: Window) -> torch.Tensor:
+            return self.denoiser(self.timeline.read(window.frames), window)
+
         for step in itertools.islice(self.plan.steps(), first, None):
             with torch.no_grad():
                 self.timeline.forget(step.span.start)
                 self.timeline.state(step.span)  # drawn at once: the order of the windows must not matter
-                predictions = self.parallel_map(
-                    lambda window: self.denoiser(self.timeline.read(window.frames), window),
-                    list(step.windows),
-                )
+                predictions = self.parallel_map(predict, list(step.windows))
                 advance(self.timeline, self.solver, step, predictions)
             self.steps_done += 1
             self.clean_frames += len(step.clean)

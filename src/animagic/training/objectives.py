@@ -1,4 +1,4 @@
-"""What diffusion training makes small: the error of the predicted noise or velocity."""
+"""The loss of diffusion training: the error of the predicted noise or velocity."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class DenoisingError:
 
         predict: (noisy latents, timesteps) -> prediction; latents, noise: (size, ...); timesteps: (size,).
         """
-        noisy: Any = self.scheduler.add_noise(latents, noise, timesteps)  # type: ignore[arg-type]
-        target: Any = self.scheduler.get_velocity(latents, noise, timesteps) if self.velocity else noise  # type: ignore[arg-type]
+        noisy: Any = self.scheduler.add_noise(latents, noise, timesteps)
+        target: Any = self.scheduler.get_velocity(latents, noise, timesteps) if self.velocity else noise
         error = (predict(noisy, timesteps).float() - target).square().mean(tuple(range(1, latents.ndim)))
         least, most = self.weights
         if most <= 1:
@@ -81,7 +81,7 @@ class NoiseObjective:
         self.error = DenoisingError(self.scheduler_config, self.max_snr_weight)
 
     def predict(self, model: Any, noisy, timesteps, text: torch.Tensor, motion: torch.Tensor) -> torch.Tensor:
-        """What the network predicts; motion: embeddings of the motion prompts, for those that read them."""
+        """The prediction of the network; motion: embeddings of the motion prompts, for those that read them."""
         return model(noisy, timesteps, text)
 
     def encode(self, video: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from diffusers import StableDiffusionPipeline
 
 from ..errors import InputError
@@ -27,7 +26,7 @@ from ..media.files import atomic_path, check_writable
 from .concepts import ConceptObjective, Encoded, PictureBatches, new_words, save, start_learning
 from .stages import RENAMED
 from .text_to_image import load_text_to_image
-from .trainer import Trainer, TrainingConfig
+from .trainer import Trainer, TrainingConfig, processes
 
 # What a field is if nothing is said; a field that stands in none of the method's rows does not go with it.
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -37,16 +36,16 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 METHODS = tuple(_DEFAULTS)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-_SHOWN = 4  # columns of the contact sheet
+_COLUMNS = 4  # of the contact sheet
 _SAMPLING = {"num_inference_steps": 25, "guidance_scale": 7.5}
 
 OnProgress = Callable[[str, int, int, dict[str, float]], None]
-"""Called with what is being done, how much of it is done, of how much, and figures such as the loss."""
+"""Called with what is being done, how much of it is done, of how much, and metrics such as the loss."""
 
 
 @dataclass(frozen=True)
 class Personalization:
-    """What is to be learnt, and how. None: what suits the method.
+    """The settings of a personalization. None: the default of the method.
 
     Args:
         pictures: a folder of pictures (3 to 20), PNG, JPEG or WebP.
@@ -207,28 +206,28 @@ def personalize(
     check_writable(sheet_file(output))
     pictures = read_pictures(settings)
     report("loading", 0, 1, {})
-    pipe = load_text_to_image(source).to(PartialState().device)
+    state = processes()
+    pipe = load_text_to_image(source).to(state.device)
     report("loading", 1, 1, {})
     size = pipe.unet.config.sample_size * pipe.vae_scale_factor
     pixels = [picture.fitted(size) for picture in pictures]
     work = work_folder(output)
-    shown = [pictures[i % len(pictures)].prompt for i in range(_SHOWN)]
+    prompts = [pictures[i % len(pictures)].prompt for i in range(_COLUMNS)]
     _check_words(pipe, settings, [*(picture.prompt for picture in pictures), settings.class_prompt or ""])
-    state = PartialState()
     with state.main_process_first():  # the others find its files
         _begin(work, settings, str(source), pictures, resume or not state.is_main_process)
-        before = _made(pipe, shown, work / "before", settings.seed, "pictures before", report)
+        before = _made(pipe, prompts, work / "before", settings.seed, "pictures before", report)
         class_pictures = None
         if settings.prior_preservation:
             class_prompts = [str(settings.class_prompt)] * settings.prior_preservation
-            made = _made(pipe, class_prompts, work / "class", settings.seed + _SHOWN, "class pictures", report)
+            made = _made(pipe, class_prompts, work / "class", settings.seed + _COLUMNS, "class pictures", report)
             class_pictures = Encoded(pipe, made, class_prompts)
     encoded = Encoded(pipe, pixels, [picture.prompt for picture in pictures])
     _train(pipe, settings, work, encoded, class_pictures, report)
     if state.is_main_process:
-        after = _made(pipe, shown, work / "after", settings.seed, "pictures after", report)
-        rows = [pixels[i % len(pixels)] for i in range(_SHOWN)] + before + after
-        write_image(sheet_file(output), contact_sheet(np.stack(rows), columns=_SHOWN, rows=3))
+        after = _made(pipe, prompts, work / "after", settings.seed, "pictures after", report)
+        rows = [pixels[i % len(pixels)] for i in range(_COLUMNS)] + before + after
+        write_image(sheet_file(output), contact_sheet(np.stack(rows), columns=_COLUMNS, rows=3))
         with atomic_path(output, folder=whole) as path:
             save(pipe, settings, path)
         shutil.rmtree(work)

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file
 from torch import nn
@@ -22,7 +21,7 @@ from torch.utils.data import Dataset
 
 from ..errors import CheckpointError, InputError
 from .data import SceneBatches
-from .trainer import Trainer, TrainingConfig
+from .trainer import Trainer, TrainingConfig, processes
 from .videos import VideoBatches
 
 RENAMED = {"most_weight": "max_snr_weight", "chunks_per_batch": "batch_size", "chunk_frames": "num_frames"}
@@ -42,7 +41,8 @@ class Stage:
         data: the studio's batches, whose fields are the section's `data`; with `files` that may name a `source`
             instead, videos of one's own.
         model: the fields of the section's `model`; None: it has none.
-        needs: what else must be in the section, such as a rank; `besides`: what must be in the recipe.
+        needs: what else must be in the section, such as a rank.
+        besides: what must be in the recipe, too -> who reads the fields under it, if any.
         optional: it is left out where the recipe has no such section.
         save: writes what is made of the trained model, beyond the files of the trainer.
         part: the name by which it is chosen, if not its own.
@@ -57,7 +57,7 @@ class Stage:
     model: Callable[..., Any] | None = None
     shares: str = ""
     needs: Sequence[str] = ()
-    besides: Sequence[str] = ()
+    besides: Mapping[str, Callable[..., Any] | None] = field(default_factory=dict)
     optional: bool = False
     several: bool = False
     save: Callable[[Task, nn.Module], object] | None = None
@@ -67,7 +67,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Course:
-    """What a recipe of one kind trains, in order, and the model folder at the end.
+    """The stages of one kind of recipe, in order, and the model folder at the end.
 
     Args:
         stages: see Stage.
@@ -75,7 +75,6 @@ class Course:
         needs: fields that the recipe must have.
         only: the field that tells recipes of this kind; "": all others are.
         check: raises InputError for what would otherwise be found out after hours.
-        readers: more fields of the recipe -> who reads the fields under them.
     """
 
     stages: Sequence[Stage]
@@ -83,7 +82,6 @@ class Course:
     needs: Sequence[str] = ()
     only: str = ""
     check: Callable[[dict[str, Any]], object] = lambda _: None
-    readers: dict[str, Callable[..., Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,20 +108,10 @@ class Task:
     def config(self) -> TrainingConfig:
         return TrainingConfig(**self.section["training"])
 
-    def with_steps(self, steps: int) -> Task:
-        """The same with another number of steps."""
-        training = {**self.section["training"], "steps": steps}
-        return replace(self, section={**self.section, "training": training})
-
     @property
     def part(self) -> str:
         """The name by which it is chosen."""
         return self.stage.part or self.stage.name
-
-    @property
-    def objective(self) -> dict[str, Any]:
-        """The fields of the objective."""
-        return self.recipe[self.stage.shares]["objective"] if self.stage.shares else self.section["objective"]
 
     def batches(self) -> Dataset:
         """The training data that the section describes. Raises InputError."""
@@ -157,20 +145,23 @@ def train(
     chosen = names if parts is None else list(parts)
     if unknown := sorted(set(chosen) - set(names)):
         raise InputError(f"the part {unknown[0]!r} is unknown; the recipe has {', '.join(names)}.")
-    tasks = [task if steps is None else task.with_steps(steps) for task in tasks if task.part in chosen]
+    tasks = [task for task in tasks if task.part in chosen]
+    for task in tasks if steps is not None else ():
+        task.section["training"]["steps"] = steps
     for task, batches in [(task, task.batches()) for task in tasks]:  # all data first: what is wrong is refused now
         _carry_out(task, batches, on_log)
-    made = [course.export(recipe, folder) if PartialState().is_main_process else None]
+    made = [course.export(recipe, folder) if processes().is_main_process else None]
     return broadcast_object_list(made)[0]
 
 
 def _carry_out(task: Task, batches: Dataset, on_log: Callable[[str, dict], None] | None) -> None:
-    state = PartialState()
+    state = processes()
     with state.main_process_first():  # it may leave files that the others read
         model, frozen = task.stage.start(task)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     before = fingerprint(model, trained)
-    objective = task.stage.objective(**frozen, **task.objective)
+    section = task.recipe[task.stage.shares] if task.stage.shares else task.section
+    objective = task.stage.objective(**frozen, **section["objective"])
     log = None if on_log is None else partial(on_log, task.folder.name)
     average = Trainer(model, objective, batches, task.config, task.folder, log).run()
     # Both: a parameter that is pulled to zero by weight decay changes without a gradient.
@@ -239,9 +230,10 @@ def _check(course: Course, recipe: dict[str, Any], tasks: list[Task]) -> None:
             given = section.get(name, {}) if isinstance(section, dict) else section
             _check_fields(f"{task.path}.{name}", given, reader, known)
         missing += [f"{task.path}.{name}" for name in (*readers, *stage.needs) if name not in section]
-        missing += [path for path in stage.besides if _at(recipe, path) is None]
-    for path, reader in course.readers.items():
-        _check_fields(path, _at(recipe, path) or {}, reader)
+        for path, reader in stage.besides.items():
+            missing += [path] if (given := _at(recipe, path)) is None else []
+            if reader is not None and given is not None:
+                _check_fields(path, given, reader)
     missing += [name for name in course.needs if name not in recipe]
     if missing:
         raise InputError(f"the recipe lacks {missing[0]}.")
@@ -257,7 +249,7 @@ def _check_fields(path: str, given: Any, reader: Callable[..., Any], more: Itera
 
 
 def _at(recipe: dict[str, Any], path: str) -> Any:
-    """What lies under a path such as "text_encoder.model"; None: nothing."""
+    """The value under a path such as "text_encoder.model"; None: nothing."""
     found: Any = recipe
     for name in path.split("."):
         found = found.get(name) if isinstance(found, dict) else None

@@ -3,6 +3,7 @@ UNet and text encoder together, then a LoRA for every look. All networks are tho
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -36,9 +37,7 @@ SCHEDULE = {
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 LORA_TARGETS = [*ATTENTION, "conv1", "conv2"]
 
-SceneImages = partial(
-    SceneBatches, batch_size=32, num_frames=1, anywhere=True, motion_share=0.5, looks={PLAIN: 1.0}
-)  # fmt: skip
+SceneImages = partial(SceneBatches, batch_size=32, num_frames=1, anywhere=True, motion_share=0.5, looks={PLAIN: 1.0})
 
 
 def load_text_to_image(source: str | Path) -> StableDiffusionPipeline:
@@ -52,7 +51,7 @@ def load_text_to_image(source: str | Path) -> StableDiffusionPipeline:
     logging.set_verbosity_error()  # what belongs to motion modules is not expected
     try:
         pipe = StableDiffusionPipeline(
-            unet=UNet2DConditionModel.from_pretrained(source, subfolder="unet"),
+            unet=_without_motion(UNet2DConditionModel.from_pretrained(source, subfolder="unet")),
             vae=AutoencoderKL.from_pretrained(source, subfolder="vae"),
             text_encoder=CLIPTextModel.from_pretrained(source, subfolder="text_encoder", dtype=torch.float32),
             tokenizer=CLIPTokenizer.from_pretrained(source, subfolder="tokenizer"),
@@ -77,6 +76,17 @@ def load_text_to_image(source: str | Path) -> StableDiffusionPipeline:
         part.eval().requires_grad_(False)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def _without_motion(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """The same network; read from an animated one, its configuration still has fields of motion modules."""
+    known = inspect.signature(UNet2DConditionModel).parameters
+    config = {name: value for name, value in unet.config.items() if name in known}
+    if all(name in known or name.startswith("_") for name in unet.config):
+        return unet
+    made = UNet2DConditionModel.from_config(config)
+    made.load_state_dict(unet.state_dict())
+    return made
 
 
 def add_lora(network: Any, targets: str | list[str], rank: int, name: str = "default", **settings: Any) -> None:
@@ -276,39 +286,14 @@ def _save_look(task: Task, average: nn.Module) -> None:
     )
 
 
+_SCENES: dict[str, Any] = {"data": SceneImages, "part": "pictures"}
+_TOKENIZER = dict.fromkeys(["tokenizer.vocab_size", "tokenizer.model_max_length"])
+
 STAGES = (
-    Stage(
-        "vae",
-        _start_autoencoder,
-        AutoencoderObjective,
-        SceneImages,
-        model=AutoencoderKL,
-        besides=["unet.model", "tokenizer.vocab_size", "tokenizer.model_max_length", "text_encoder.model"],
-        optional=True,
-        part="pictures",
-    ),
-    Stage(
-        "unet",
-        _start_model,
-        ImageObjective,
-        SceneImages,
-        model=UNet2DConditionModel,
-        save=lambda task, _: export_model(task.recipe, task.root),
-        besides=["vae.model"],
-        optional=True,
-        part="pictures",
-    ),
-    Stage(
-        "looks",
-        _start_look,
-        ImageObjective,
-        SceneImages,
-        shares="unet",
-        needs=["rank"],
-        besides=["unet.model"],
-        several=True,
-        save=_save_look,
-        part="pictures",
-    ),
-)
-READERS = {"text_encoder.model": CLIPTextConfig}
+    Stage("vae", _start_autoencoder, AutoencoderObjective, **_SCENES, model=AutoencoderKL, optional=True,
+          besides={"unet.model": None, "text_encoder.model": CLIPTextConfig, **_TOKENIZER}),
+    Stage("unet", _start_model, ImageObjective, **_SCENES, model=UNet2DConditionModel, optional=True,
+          besides={"vae.model": None}, save=lambda task, _: export_model(task.recipe, task.root)),
+    Stage("looks", _start_look, ImageObjective, **_SCENES, several=True, shares="unet", needs=["rank"],
+          besides={"unet.model": None}, save=_save_look),
+)  # fmt: skip

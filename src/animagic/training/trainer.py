@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import gather_object, set_seed
 from safetensors.torch import save_file
 from torch import nn
@@ -64,6 +65,13 @@ class TrainingConfig:
     def rate(self, step: int) -> float:
         """The learning rate as a share of its peak."""
         return min(1.0, (step + 1) / max(1, self.warmup), (self.steps - step) / max(1, self.decay))
+
+
+def processes() -> PartialState:
+    """The processes that train together, started by torchrun or `accelerate launch`; most often one."""
+    # Without a GPU, accelerate makes them one only if it is told at the first call.
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return PartialState(cpu=several and not torch.cuda.is_available())
 
 
 def _mixed_precision(precision: str) -> str:
@@ -140,6 +148,7 @@ class Trainer:
         self.config, self.model, self.batches, self.on_log = config, model, batches, on_log
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        processes()
         self.accelerator = Accelerator(
             mixed_precision=_mixed_precision(config.precision),
             # A batch may leave a part out, such as the null caption.

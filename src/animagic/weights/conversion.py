@@ -22,19 +22,13 @@ class Opened:
 
     Args:
         pipeline: with its parts; those in `weights` may be on the meta device.
-        weights: of the parts that are written as they are stored, in files of limited size.
+        weights: of parts that are written as they are stored, in files of limited size.
         model: which published model it is, where that was recognised.
     """
 
     pipeline: Any
     weights: Mapping[str, Weights] = field(default_factory=dict)
     model: str | None = None
-
-    @property
-    def nbytes(self) -> int:
-        return sum(part.nbytes for part in self.weights.values()) + sum(
-            _nbytes(part) for name, part in self.pipeline.components.items() if name not in self.weights
-        )
 
 
 @dataclass(frozen=True)
@@ -58,16 +52,18 @@ class Written:
 
 
 def convert(
-    open_pipeline: Callable[[], Opened],
+    open_source: Callable[..., Opened],
+    source: Any,
     output: PathLike,
     *,
-    on_written: Callable[[Written], None] | None = None,
+    on_written: Callable[[Written], None] = lambda written: None,
     shard_bytes: int = SHARD_BYTES,
+    **options: Any,
 ) -> Converted:
     """Write the folder of a pipeline; it appears when it is whole.
 
     Args:
-        open_pipeline: called once it is known that `output` can be written.
+        open_source: called with `source` and `options` once it is known that `output` can be written.
         output: a folder that does not exist, or is empty.
         on_written: called after every file of weights.
         shard_bytes: the size of such a file, and about the most memory that is needed for it.
@@ -75,44 +71,42 @@ def convert(
     """
     began, target = time.monotonic(), Path(output)
     check_writable(target, folder=True)
-    opened = open_pipeline()
-    total, free = opened.nbytes, shutil.disk_usage(target.absolute().parent).free
+    opened = open_source(source, **options)
+    parts = {name: part for name, part in opened.pipeline.components.items() if part is not None}
+    total = sum(opened.weights[name].nbytes if name in opened.weights else _nbytes(parts[name]) for name in parts)
+    free = shutil.disk_usage(target.absolute().parent).free
     if free < total:
         raise MediaError(f"{output} needs {total / 1e9:.1f} GB, and only {free / 1e9:.1f} GB are free there.")
-
     done = 0
     with atomic_path(target, folder=True) as unfinished:
         unfinished.mkdir()
-        for name, component in opened.pipeline.components.items():
+        for name, part in parts.items():
 
             def count(size: int, name: str = name) -> None:
                 nonlocal done
                 done += size
-                if on_written is not None and size:
-                    on_written(Written(name, done, total))
+                on_written(Written(name, done, total))
 
-            if component is None:
-                continue
-            folder = unfinished / name
-            if name in opened.weights:
-                write_part(component, opened.weights[name], folder, count, shard_bytes)
-            else:
-                with disk_errors(folder):
-                    component.save_pretrained(folder)
-                count(_nbytes(component))
+            _write(part, opened.weights.get(name), unfinished / name, count, shard_bytes)
         opened.pipeline.save_config(unfinished)
-    parts = tuple(sorted(folder.name for folder in target.iterdir() if folder.is_dir()))
-    return Converted(str(output), opened.model, parts, total, round(time.monotonic() - began, 3))
+    return Converted(str(output), opened.model, tuple(sorted(parts)), total, round(time.monotonic() - began, 3))
 
 
-def write_part(network: Any, weights: Weights, folder: Path, on_bytes: Callable[[int], None], shard_bytes: int) -> None:
-    """Write the configuration of a network and its weights, which it need not hold, where its library looks for
-    them."""
+def _write(part: Any, weights: Weights | None, folder: Path, count: Callable[[int], None], shard_bytes: int) -> None:
+    if weights is None:
+        with disk_errors(folder):
+            part.save_pretrained(folder)
+        if size := _nbytes(part):
+            count(size)
+        return
     folder.mkdir()
-    of_diffusers = hasattr(network, "save_config")
-    network.save_config(folder) if of_diffusers else network.config.save_pretrained(folder)
-    stem = "diffusion_pytorch_model" if of_diffusers else "model"
-    write_shards(weights.entries, weights.read(), folder, stem, on_bytes, shard_bytes)
+    if hasattr(part, "save_config"):
+        part.save_config(folder)
+        stem = "diffusion_pytorch_model"
+    else:  # of transformers, which looks for other file names
+        part.config.save_pretrained(folder)
+        stem = "model"
+    write_shards(weights.entries, weights.read(), folder, stem, count, shard_bytes)
 
 
 def _nbytes(part: Any) -> int:

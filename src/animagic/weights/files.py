@@ -244,12 +244,6 @@ def open_file(path: Path, allow_pickle: bool = False) -> SafetensorsFile | Pickl
     return PickleFile(path)
 
 
-def read_tensors(file: PathLike, allow_pickle: bool = False) -> dict[str, Tensor]:
-    """Every tensor of one file of weights, by name; see `open_file`."""
-    opened = open_file(Path(file), allow_pickle)
-    return dict(opened.read(opened.entries))
-
-
 def check_allowed(path: Path, allow_pickle: bool) -> None:
     """Raises InputError for a pickle, unless the user allows it."""
     if not allow_pickle:
@@ -274,17 +268,18 @@ class Weights:
     entries: Mapping[str, StoredTensor]
 
     @classmethod
-    def open(cls, folder: Path, stem: str = "model", allow_pickle: bool = False) -> Weights:
-        """Find and check the headers of `<stem>.safetensors`, of its shards, or of `pytorch_model.bin` and its shards.
+    def open(cls, path: Path, stem: str = "model", allow_pickle: bool = False) -> Weights:
+        """Check the headers of one file, or of `<stem>.safetensors`, its shards, or `pytorch_model.bin` and its shards
+        in a folder.
 
         Raises: CheckpointError; InputError for a pickle that is not allowed.
         """
-        index = find_weights(folder, stem)
+        index = path if path.suffix and not path.is_dir() else find_weights(path, stem)
         if index is None:
             raise CheckpointError(
-                f"{folder} holds no weights: {stem}.safetensors or {stem}.safetensors.index.json is needed."
+                f"{path} holds no weights: {stem}.safetensors or {stem}.safetensors.index.json is needed."
             )
-        if ".bin" in index.name:
+        if index.name.endswith(".bin.index.json"):
             check_allowed(index, allow_pickle)
         listed = _read_index(index) if index.suffix == ".json" else {}
         paths = list(dict.fromkeys(listed.values())) if listed else [index]
@@ -316,6 +311,11 @@ class Weights:
             names = {entry.name: name for name, entry in self.entries.items() if entry.file == file.path}
             for stored, tensor in file.read(names):
                 yield names[stored], tensor
+
+
+def read_tensors(path: Path, stem: str = "model", allow_pickle: bool = False) -> dict[str, Tensor]:
+    """Every tensor of a file or folder by name; see `Weights.open`."""
+    return dict(Weights.open(path, stem, allow_pickle).read())
 
 
 def find_weights(folder: Path, stem: str = "model") -> Path | None:

@@ -90,8 +90,9 @@ def fill(
         if isinstance(old, nn.Parameter):  # of its own class: FP8 has one
             tensor = type(old)(tensor, requires_grad=old.requires_grad)
         setattr(owner, leaf, tensor)
-    if hasattr(network, "tie_weights"):
-        network.tie_weights()
+    tie: Any = getattr(network, "tie_weights", None)
+    if tie is not None:
+        tie()
     return network.eval()
 
 

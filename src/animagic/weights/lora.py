@@ -349,7 +349,7 @@ class LoraMixin(LoraBaseMixin):
                 if path not in whole and not any(f"{component}.{layer}.".startswith(f"{path}.") for layer in layers):
                     example = f"; it does change {layers[0]!r}, for example." if layers else "."
                     raise InputError(f"no LoRA changes {path.removeprefix(f'{component}.')!r}{example}")
-                made[path] = number
+                made[path] = float(number)
         return made
 
     def _lay(
@@ -388,7 +388,7 @@ class LoraMixin(LoraBaseMixin):
                 if part.component in pairs:
                     self._load(part, pairs[part.component], str(name), hotswap)
         if not hotswap:
-            self._use([*active, str(name)], {} if weight is None else {name: weight})
+            self._use([*active, str(name)], {} if weight is None else {str(name): weight})
 
     def _load(self, part: LoraPart, pairs: Mapping[str, Pair], name: str, hotswap: bool) -> None:
         """Lay changes, which fit, over one network."""
@@ -455,7 +455,7 @@ def _settings(pairs: Mapping[str, Pair]) -> dict[str, Any]:
 
 
 def _packed(pairs: Mapping[str, Pair], prefix: str = "", down: str = "lora_A", up: str = "lora_B") -> dict[str, Any]:
-    tensors = {}
+    tensors: dict[str, Any] = {}
     for layer, pair in pairs.items():
         tensors |= {f"{prefix}{layer}.{down}.weight": pair.down, f"{prefix}{layer}.{up}.weight": pair.up}
     return tensors

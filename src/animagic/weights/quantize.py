@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..layers.fp8 import Fp8Linear
 from ..media.files import atomic_path
-from .files import Weights, disk_errors, read_json
+from .files import disk_errors, read_json
 
 Maxima = dict[str, Tensor]
 """The largest absolute value of each input channel, by the name of the layer."""
@@ -96,8 +96,12 @@ def write_quantized(
         network.save_pretrained(folder / part)
         finish(folder, index)
         (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
-    sizes = [sum(file.stat().st_size for file in (root / part).glob("*.safetensors")) for root in (output, source)]
-    return Quantized(str(output), *sizes, seconds=round(time.monotonic() - began, 3))
+    after, before = (_bytes_of(root / part) for root in (output, source))
+    return Quantized(str(output), after, before, round(time.monotonic() - began, 3))
+
+
+def _bytes_of(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
 def folder_of(pipe: Any) -> Path:
@@ -106,10 +110,3 @@ def folder_of(pipe: Any) -> Path:
     if not name:
         raise InputError("this pipeline is on no disk; save it with save_pretrained, and load it from there.")
     return Path(name) if Path(name).is_dir() else Path(snapshot_download(name, local_files_only=True))
-
-
-def stored_dtype(folder: Path, among: str) -> torch.dtype:
-    """The number format of the first tensor whose name contains `among` in the folder of a network; raises
-    CheckpointError."""
-    entries = Weights.open(folder, "diffusion_pytorch_model").entries
-    return next(entry.dtype for name, entry in entries.items() if among in name)

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from ..errors import CheckpointError, first_line
-from .files import PathLike, Weights, read_json, read_tensors
+from .files import PathLike, read_json, read_tensors
 from .fit import build, check
 
 CLASSES: dict[str, Any] = {
@@ -113,7 +113,7 @@ class StableDiffusion:
             return
         if not self.source.is_file():
             raise CheckpointError(f"there is no file and no folder {source}.")
-        self._tensors = read_tensors(self.source, allow_pickle)
+        self._tensors = read_tensors(self.source, allow_pickle=allow_pickle)
         if any(name.startswith("cond_stage_model.model.") for name in self._tensors):
             raise CheckpointError(f"{source} is Stable Diffusion 2, which is not supported; 1.5 and XL are.")
         self._is_diffusers = "conv_in.weight" in self._tensors
@@ -166,7 +166,7 @@ class StableDiffusion:
             tensors = self._tensors if self._is_diffusers else self._converted(part, network)
         else:
             stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
-            tensors = dict(Weights.open(self.source / part, stem, self.allow_pickle).read())
+            tensors = read_tensors(self.source / part, stem, self.allow_pickle)
         if part == "vae":
             tensors = {_without_old_attention(name): tensor for name, tensor in tensors.items()}
         if part.startswith("text_encoder"):

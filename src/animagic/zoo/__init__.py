@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
+    from ..pipelines.memory import Networks
+
 _HERE = Path(__file__).parent
 HUB = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 """What `from_pretrained` takes about where a model lies on the hub."""
@@ -221,3 +223,28 @@ def load(model: str | Path = DEFAULT, task: str = "text", **arguments: Any) -> D
         if missing:
             raise CheckpointError(f"the model {model} lacks the tensor {part}.{missing[0]}.")
     return pipe
+
+
+def networks_of(model: str, dtype: torch.dtype) -> Networks:
+    """The networks of a model in that dtype, without weights, to predict its memory: a published one ("magi1-4.5b",
+    "24B_distill_quant", ...), an original configuration, a name that `animagic models` lists, or a folder.
+
+    Raises: InputError, CheckpointError.
+    """
+    rooms = {
+        system.name: system.room("memory").MemoryNetworks for system in SYSTEMS.values() if "memory" in system.rooms
+    }
+    if model in _MODELS or Path(model).is_dir():
+        base = _MODELS[model].base if model in _MODELS else None
+        system = _system(model, index := _index(model))
+        if system.name not in rooms or _needed(model, index) is not None:
+            raise InputError(f"the memory of the model {model} cannot be predicted: it is a {index['_class_name']}.")
+        return rooms[system.name].of_folder(Path(resolve(model)), dtype, None if base is None else Path(resolve(base)))
+    for room in rooms.values():
+        if (networks := room.of_published(model, dtype)) is not None:
+            return networks
+    published = [name for room in rooms.values() for choices in room.published.values() for name in choices.values()]
+    raise InputError(
+        f"there is no model {model!r} here; give a folder, {', '.join(_MODELS)}, "
+        f"or a published model: {', '.join(published)}."
+    )

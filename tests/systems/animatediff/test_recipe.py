@@ -34,6 +34,7 @@ def recipe(tiny_picture_model) -> dict:
     adapter["data"]["num_frames"] = 1
     zoom = section(rank=2)
     zoom["data"]["camera"] = "zoom-in"
+    zoom["objective"]["most_weight"] = 5.0  # as earlier versions called it
     return {
         "base": str(tiny_picture_model),
         "adapter": adapter,

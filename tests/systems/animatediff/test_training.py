@@ -1,6 +1,5 @@
 """What the motion module learns from: clips, the loss, and what is kept from learning."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,8 +9,6 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch import nn
 
 from animagic import AnimateDiffUNet, InputError
-from animagic.synthetic.cameras import CAMERA_MOVES
-from animagic.synthetic.captions import MOTION_WORDS
 from animagic.systems.animatediff.training import (
     MOTION_TARGETS,
     SPATIAL_TARGETS,
@@ -27,46 +24,6 @@ MOTION = {"motion_num_attention_heads": 2, "motion_max_length": 4}
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-# Clips
-
-CLIPS = SceneClips(seed=3, steps=5, batch_size=3, num_frames=4, height=24, width=32)
-
-
-def tells_motion(text: str) -> bool:
-    return any(word in text for forms in MOTION_WORDS.values() for form in forms for word in form)
-
-
-def test_a_batch_is_a_function_of_seed_and_step():
-    batch = CLIPS[2]
-    assert (batch["video"].shape, batch["video"].dtype) == ((3, 3, 4, 24, 32), torch.uint8)
-    assert (len(CLIPS), batch["index"], len(batch["captions"]), len(batch["motions"])) == (5, 2, 3, 3)
-    again = SceneClips(seed=3, steps=50, batch_size=3, num_frames=4, height=24, width=32)[2]
-    assert torch.equal(again["video"], batch["video"])
-    assert (again["captions"], again["motions"]) == (batch["captions"], batch["motions"])
-    for other in (CLIPS[3], replace(CLIPS, seed=4)[2]):
-        assert not torch.equal(other["video"], batch["video"])
-
-
-def test_captions_tell_the_motion_as_often_as_they_should():
-    small = {"batch_size": 12, "num_frames": 1, "height": 8, "width": 8}
-    silent = replace(CLIPS, **small, motion_share=0.0, alone_share=1.0)[0]
-    assert not any(tells_motion(text) for text in silent["captions"])
-    assert all(tells_motion(text) for text in silent["motions"])
-    told = replace(CLIPS, **small, motion_share=1.0, alone_share=0.0)[0]
-    assert all(tells_motion(text) for text in told["captions"] + told["motions"])
-    longer = sum(len(text.split()) for text in told["motions"]) > sum(len(text.split()) for text in silent["motions"])
-    assert longer
-
-
-def test_a_camera_may_look():
-    still = CLIPS[0]["video"]
-    moves = [replace(CLIPS, camera=move)[0]["video"] for move in CAMERA_MOVES]
-    assert {tuple(video.shape) for video in moves} == {tuple(still.shape)}
-    assert all(not torch.equal(video, still) for video in moves)
-    with pytest.raises(InputError, match="'sideways' is unknown"):
-        replace(CLIPS, camera="sideways")[0]
 
 
 # The loss

@@ -1,15 +1,16 @@
-"""How AnimateDiff samples: its settings, and the UNet as the engine's denoiser."""
+"""AnimateDiff's settings, and the UNet as the engine's denoiser."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers import LatentConsistencyModelPipeline
 
 from ...errors import InputError
+from ...pipelines.base import Sampling
 from ...timeline import Denoiser, OverlappingWindows, Plan, SchedulerSolver, TextGuidance, WholeClip, Window
 from .prompts import PromptEmbeds
 
@@ -18,41 +19,33 @@ Residuals = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, list[int]], dict
 
 
 @dataclass(frozen=True)
-class AnimateDiffSampling:
-    """The settings of a call where it says nothing else; a model keeps its own in its configuration.
+class AnimateDiffSampling(Sampling):
+    """The settings of AnimateDiff.
 
-    num_frames, height, width (pixels), fps: of the video. context_frames: the most frames in one window, as many as the
-    motion module was trained on; context_overlap: frames that neighbouring windows share.
-    Source of the defaults: AnimateDiff, arXiv 2307.04725, section 5.
+    context_frames: the most frames in one window, as many as the motion module was trained on; context_overlap: frames
+    that neighbouring windows share. Source of the defaults: AnimateDiff, arXiv 2307.04725, section 5.
     """
 
-    num_frames: int = 16
-    height: int = 512
-    width: int = 512
-    fps: float = 8
-    num_inference_steps: int = 25
-    guidance_scale: float = 7.5
     context_frames: int = 16
     context_overlap: int = 4
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any] | None) -> AnimateDiffSampling:
-        """Raises InputError for a field that is not known."""
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(config or {}) - known)
-        if unknown:
-            raise InputError(f"the sampling setting {unknown[0]!r} is unknown; known are {', '.join(sorted(known))}.")
-        return cls(**(config or {}))
-
     def changed(self, **values: Any) -> AnimateDiffSampling:
-        """With every value that is not None in place of its own. Raises InputError for one that is not possible."""
-        changed = replace(self, **{name: value for name, value in values.items() if value is not None})
-        for name in ("num_frames", "num_inference_steps", "context_frames"):
-            if getattr(changed, name) < 1:
-                raise InputError(f"{name} must be at least 1, not {getattr(changed, name)}.")
-        if not 0 <= changed.guidance_scale <= 100:
-            raise InputError(f"the guidance scale must lie between 0 and 100, not {changed.guidance_scale}.")
+        changed = super().changed(**values)
+        if changed.context_frames < 1:
+            raise InputError(f"context_frames must be at least 1, not {changed.context_frames}.")
         return changed
+
+    def plan_for(
+        self,
+        num_frames: int | None = None,
+        num_inference_steps: int | None = None,
+        *,
+        context_frames: int | None = None,
+        context_overlap: int | None = None,
+        **windows: Any,
+    ) -> Plan:
+        settings = self.changed(num_frames=num_frames, context_frames=context_frames, context_overlap=context_overlap)
+        return settings.plan(settings.changed(num_inference_steps=num_inference_steps).num_inference_steps, **windows)
 
     def plan(
         self, num_steps: int, *, closed_loop: bool = False, context_stride: int = 1, context_weights: str = "pyramid"

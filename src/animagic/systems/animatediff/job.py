@@ -9,9 +9,8 @@ from typing import Any
 from ...errors import InputError
 from ...media import read_image
 from ...pipelines.job import Job
-from ...timeline import Plan, WholeClip, build_scheduler
+from ...timeline import FreeInit, Plan, WholeClip, build_scheduler
 from .denoiser import AnimateDiffSampling
-from .noise import FreeInit
 from .pipeline import AnimateDiffPipeline
 from .weights import with_files
 

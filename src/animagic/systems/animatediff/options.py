@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import Ge
-from pydantic import field_validator, model_validator
+from annotated_types import Ge, Gt, Le
+from pydantic import model_validator
 
 from ...errors import InputError
 from ...pipelines import flags
-from ...pipelines.options import Option, WindowOptions
+from ...pipelines.options import MemoryOptions, Option, WindowOptions
 
 
-class AnimateDiffOptions(WindowOptions):
+class AnimateDiffOptions(WindowOptions, MemoryOptions):
     """What a video of AnimateDiff is made from."""
 
     motion_prompt: Annotated[
@@ -84,18 +84,13 @@ class AnimateDiffOptions(WindowOptions):
     )
     strength: Annotated[
         float | None,
+        Gt(0),
+        Le(1),
         Option("How far --image or --video is left behind, above 0 and at most 1 (anew); default: 0.8.", plan=True),
     ] = None
     clip_skip: Annotated[int | None, Ge(0), Option("Last layers of the text encoder to leave out.")] = None
     entry: Annotated[int, Ge(0)] = 0
     """Of an original inference file that is the model: which of its entries, from 0."""
-
-    @field_validator("strength")
-    @classmethod
-    def _strength_is_a_share(cls, strength: float | None) -> float | None:
-        if strength is not None and not 0 < strength <= 1:
-            raise InputError(f"strength must be above 0 and at most 1, not {strength:g}.")
-        return strength
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> AnimateDiffOptions:

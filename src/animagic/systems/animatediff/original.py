@@ -213,7 +213,7 @@ class Entry:
         from .weights import sparse_controlnet_from_config
 
         path = Path(self.files["controlnet_path"])
-        tensors = original_names(read_tensors(path, allow_pickle))
+        tensors = original_names(read_tensors(path, allow_pickle=allow_pickle))
         known = inspect.signature(UNet2DConditionModel).parameters
         base = {name: value for name, value in unet.config.items() if name in known}
         with init_empty_weights(include_buffers=False):

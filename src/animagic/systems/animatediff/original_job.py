@@ -12,6 +12,7 @@ import torch
 from ...errors import InputError
 from ...media import resize
 from ...pipelines.devices import default_device, refusing
+from ...pipelines.job import Video
 from ...pipelines.options import default_of, flag_of
 from .denoiser import AnimateDiffSampling
 from .job import AnimateDiffJob
@@ -69,9 +70,8 @@ def entry_of(request: Any) -> Entry:
     return entries[request.entry]
 
 
-def videos_of(file: str | Path, settings: Iterable[str] = ()) -> Iterator[tuple[AnimateDiffOptions, Any, bool]]:
-    """What an original inference file asks for, for every prompt of every entry in their order: the request, what is
-    loaded for it, and whether its seed was left open and chosen here.
+def videos_of(file: str | Path, settings: Iterable[str] = ()) -> Iterator[Video]:
+    """The videos that an original inference file asks for: one for every prompt of every entry, in their order.
 
     Args:
         settings: see `read_entries`.
@@ -99,4 +99,4 @@ def videos_of(file: str | Path, settings: Iterable[str] = ()) -> Iterator[tuple[
                 entry=entry.number,
                 seed=secrets.randbelow(2**32) if video.seed is None else video.seed,
             )
-            yield request, entry.weights, video.seed is None
+            yield Video(request, entry.weights, open_seed=video.seed is None)

@@ -150,29 +150,15 @@ def export(recipe: dict[str, Any], root: Path) -> Path:
     return target
 
 
-CLIPS: dict[str, Any] = {"objective": ClipObjective, "data": SceneClips, "files": True, "optional": True}
-
-STAGES = (
-    Course(
-        stages=[
-            *text_to_image.STAGES,
-            # A LoRA over the spatial layers that takes in how the videos look, so that the motion module need not.
-            Stage("adapter", _start_adapter, **CLIPS, needs=["rank"], save=_save_adapter),
-            Stage("motion", _start_motion, **CLIPS, model=AnimateDiffUNet, save=_save_motion),
-            Stage(
-                "motion_loras",
-                _start_motion_lora,
-                **CLIPS,
-                needs=["rank"],
-                besides=["motion"],
-                several=True,
-                save=_save_motion_lora,
-                folder="motion_lora_{}",
-            ),
-        ],
-        needs=["sampling"],
-        check=lambda recipe: AnimateDiffSampling.from_config(recipe["sampling"]),
-        readers=text_to_image.READERS,
-        export=export,
-    ),
-)
+_CLIPS: dict[str, Any] = {"objective": ClipObjective, "data": SceneClips, "files": True}
+_STAGES = [
+    *text_to_image.STAGES,
+    # A LoRA over the spatial layers that takes in how the videos look, so that the motion module need not.
+    Stage("adapter", _start_adapter, **_CLIPS, optional=True, needs=["rank"], save=_save_adapter),
+    Stage("motion", _start_motion, **_CLIPS, optional=True, model=AnimateDiffUNet, save=_save_motion),
+    Stage("motion_loras", _start_motion_lora, **_CLIPS, several=True, folder="motion_lora_{}", needs=["rank"],
+          besides={"motion": None}, save=_save_motion_lora),
+]  # fmt: skip
+STAGES = [
+    Course(_STAGES, export, ["sampling"], check=lambda recipe: AnimateDiffSampling.from_config(recipe["sampling"]))
+]

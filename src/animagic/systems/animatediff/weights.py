@@ -16,7 +16,7 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 from ...errors import CheckpointError, InputError
-from ...weights.files import PathLike, Weights, open_file, read_json, read_tensors
+from ...weights.files import PathLike, Weights, read_json, read_tensors
 from ...weights.fit import build, check, fill
 from ...weights.stable_diffusion import StableDiffusion, network_of
 from .motion import MotionModule
@@ -150,20 +150,14 @@ def read_motion_module(
     path = Path(source)
     if version is not None and version not in VERSIONS:
         raise InputError(f"AnimateDiff {version!r} is unknown; choose {', '.join(VERSIONS)}.")
-    if path.is_dir():
-        weights = Weights.open(path, "diffusion_pytorch_model", allow_pickle)
-        weights = weights.renamed({name: name for name in weights.entries if "motion_modules." in name})
-        read, names = dict(weights.read()), list(weights.entries)
-    else:
-        file = open_file(path, allow_pickle)
-        names = list(file.entries)
-        read = dict(file.read(name for name in names if "motion_modules." in name))
+    weights = Weights.open(path, "diffusion_pytorch_model", allow_pickle)
+    names = [name for name in weights.entries if "motion_modules." in name]
     for sign, what in (("controlnet_cond_embedding.", "a SparseCtrl network"), ("lora", "a LoRA")):
-        if any(sign in name for name in names):
+        if any(sign in name for name in weights.entries):
             raise CheckpointError(f"{source} is {what}, not a motion module.")
-    if not read:
+    if not names:
         raise CheckpointError(f"{source} is no motion module: no tensor's name contains motion_modules.")
-    named = {motion_name(_from_motion_on(name)): tensor for name, tensor in read.items()}
+    named = dict(weights.renamed({name: motion_name(_from_motion_on(name)) for name in names}).read())
     shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
     version = version or recognise(shapes, path)
     arguments = VERSIONS[version] | {
@@ -192,11 +186,10 @@ def load_sparse_controlnet(
     Raises: InputError, CheckpointError, which name file and tensor.
     """
     path, dtype = Path(source), dtype or unet.dtype
+    tensors = original_names(read_tensors(path, "diffusion_pytorch_model", allow_pickle))
     if path.is_dir():
         network = network_of(SparseControlNet, read_json(path / "config.json"), path / "config.json")
-        tensors = dict(Weights.open(path, "diffusion_pytorch_model", allow_pickle).read())
     else:
-        tensors = original_names(read_tensors(path, allow_pickle))
         config = _sparse_config(tensors, unet, path)
         network = build(lambda: SparseControlNet(**config), path)
     check(network.state_dict(), tensors, path, hint=": is it for another base model?")

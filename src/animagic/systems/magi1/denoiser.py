@@ -1,4 +1,4 @@
-"""How MAGI-1 samples: its settings, and the denoiser that turns windows of a plan into calls of the transformer."""
+"""MAGI-1's settings, and the denoiser that turns windows of a plan into calls of the transformer."""
 
 from __future__ import annotations
 
@@ -75,6 +75,14 @@ class Magi1Sampling:
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k in known}
         return cls(**values)
 
+    @property
+    def num_inference_steps(self) -> int:
+        return self.num_steps
+
+    @property
+    def frames_per_latent(self) -> int:
+        return self.temporal_downsample_factor
+
     def with_steps(self, num_steps: int | None) -> Magi1Sampling:
         """These settings with another number of steps; raises InputError for fewer than the chunks in flight."""
         if num_steps is None:
@@ -88,6 +96,15 @@ class Magi1Sampling:
         if num_frames < 1:
             raise InputError(f"the number of frames must be at least 1, not {num_frames}.")
         return math.ceil((math.ceil(num_frames / self.temporal_downsample_factor) + prefix_frames) / self.chunk_width)
+
+    def plan_for(
+        self, num_frames: int | None = None, num_inference_steps: int | None = None, endless: bool = False
+    ) -> Staircase:
+        """The plan of a call, without a network. Raises InputError."""
+        sampling = self.with_steps(num_inference_steps)
+        if endless:
+            return sampling.plan(None)
+        return sampling.plan(sampling.chunks_of(sampling.num_frames if num_frames is None else num_frames))
 
     def plan(self, num_chunks: int | None, prefix_frames: int = 0) -> Staircase:
         return Staircase(
@@ -118,7 +135,7 @@ class Magi1Denoiser:
         prompts: text of every chunk, known or live.
         plan: whose levels and look-backs are meant.
         sampling: the settings.
-        kv_offload: whether the cache lies in the memory of the processor.
+        kv_offload: whether the cache lies in CPU memory.
     """
 
     def __init__(

@@ -50,13 +50,13 @@ class ShortcutObjective(TransformerObjective):
                 t,
                 text[part],
                 encoder_attention_mask=mask[part],
-                # The step size as distilled models are told it: 2 * steps / 4.
+                # The step size as distilled models read it: 2 * steps / 4.
                 shortcut=(steps / 2.0).expand_as(t),
                 return_dict=False,
             )[0]
 
         begin, middle, end = time(step), time(step + 0.5), time(step + 1)
-        state = clips.shown(clips.noisy(begin))
+        state = clips.visible(clips.noisy(begin))
         everything = torch.arange(count, device=device)
         finest = steps[:, 0] == max(self.sizes)
         with torch.no_grad():
@@ -68,7 +68,7 @@ class ShortcutObjective(TransformerObjective):
                 some = clips.part(part)
                 first, second = some.spread((middle - begin)[part]), some.spread((end - middle)[part])
                 one = velocity(state[part], begin[part], 2 * steps[part], part)
-                halfway = some.shown(state[part] + first * one)
+                halfway = some.visible(state[part] + first * one)
                 two = velocity(halfway, middle[part], 2 * steps[part], part)
                 # Clean chunks do not move; they are not learned from.
                 target[part] = (first * one + second * two) / (first + second).clamp_min(1e-6)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...errors import InputError
 from ...media import read_video
 from ...pipelines.devices import default_device, refusing
 from ...pipelines.job import Job
@@ -27,24 +26,8 @@ class Magi1Job(Job):
     plans = {"staircase": "the model's own"}
     can_be_endless = True
 
-    def fit(self, memory: int, device: str | None) -> Any:
-        from ...zoo.fitting import fit
-
-        request, device = self.request, device or default_device()
-        sizes = (request.height, request.width, request.frames, request.steps)
-        with refusing(device):
-            return fit(request.model, memory, device, *sizes, drop_text=self.live is None, tiling=request.tiling)
-
     def read(self, device: str, allow_pickle: bool, fitted: Any) -> Any:
-        request = self.request
-        if fitted is None:
-            pipe = super().read(device, allow_pickle, fitted)
-        else:
-            from ...zoo.fitting import load_fitting
-
-            texts = [request.prompt, *request.prompts_at.values(), *filter(None, [request.negative_prompt])]
-            pipe = load_fitting(fitted, device, texts)
-        return self.with_special_tokens(pipe)
+        return self.with_special_tokens(super().read(device, allow_pickle, fitted))
 
     def with_special_tokens(self, pipe: Any) -> Any:
         if self.request.special_token_file is not None:
@@ -96,11 +79,6 @@ class Magi1OriginalJob(Magi1Job):
 
     def input_files(self) -> dict[str, str]:
         return {"model": self.request.model} | super().input_files()
-
-    def fit(self, memory: int, device: str | None) -> Any:
-        raise InputError(
-            f"a budget of memory needs a model folder; make one from {self.request.model} with animagic convert."
-        )
 
     def load(self, device: str | None = None, allow_pickle: bool = False, fitted: Any = None) -> Any:
         device = device or default_device()

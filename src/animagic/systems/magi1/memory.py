@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import torch
 
 from ...errors import CheckpointError, InputError
 from ...layers.cache import KeyValueCache
-from ...pipelines.memory import Call, Networks, Video, cast
+from ...pipelines.memory import ALL_MOVES, Call, Networks, Video
+from ...pipelines.meta import cast
 from ...timeline import Window
 from .denoiser import Magi1Denoiser
 from .pipeline import Magi1Pipeline
@@ -21,12 +24,13 @@ from .weights import autoencoder_from_config, transformer_from_config
 T5_XXL_PARAMETERS = 4_762_310_656
 """Of the encoder of T5 v1.1 XXL, which the published models read text with."""
 _STEADY = 12  # chunks after which every further one is like those before it
-_TEXT, _NULL = 128, 50  # tokens of a long prompt, and of the null caption
+_TEXT = 128  # tokens of a long prompt
 
 
 class MemoryNetworks(Networks):
     denoiser = "transformer"
-    drops_text = offloads_cache = True
+    texts = ("keep", "drop", "cpu")
+    moves = ALL_MOVES
     published = {
         "MAGI-1 4.5B": {"bfloat16": "4.5B_base", "fp8": "4.5B_distill_quant"},
         "MAGI-1 24B": {"bfloat16": "24B_base", "fp8": "24B_distill_quant"},
@@ -59,66 +63,84 @@ class MemoryNetworks(Networks):
         return Video(height, width, frames, sampling.num_steps, sampling)
 
     def calls(self, video: Video, kv_offload: bool) -> list[Call]:
-        config, sampling = self.pipe.transformer.config, video.settings
+        config, sampling, (height, width) = self.pipe.transformer.config, video.settings, self._latent(video)
+        # Layers take the same memory one after another. The first and the last one of a quantised model differ.
+        transformer = _changed(self.pipe.transformer, num_layers=min(3, config.num_layers))
         plan = sampling.plan(min(sampling.chunks_of(video.frames), _STEADY))
-        text, null = (
-            TextEmbedding(torch.empty(1, tokens, config.caption_channels, device="meta"), torch.ones(1, tokens))
-            for tokens in (min(_TEXT, config.caption_max_length), min(_NULL, config.caption_max_length))
-        )
-        denoiser = Magi1Denoiser(self.pipe.transformer, ChunkPrompts(((0, text),), null), plan, sampling)
+        text = TextEmbedding(torch.empty(1, _TEXT, config.caption_channels, device="meta"), torch.ones(1, _TEXT))
+        denoiser = Magi1Denoiser(transformer, ChunkPrompts(((0, text),), text), plan, sampling)
 
-        def frames(window: Window) -> int:
-            """That the transformer sees at once."""
+        def seen(window: Window) -> int:
             again = denoiser._nearly_clean(list(window.levels[:: sampling.chunk_width])) is not None
-            return len(window.span) + again * sampling.chunk_width
+            return len(window.frames) + again * sampling.chunk_width
 
         def held(window: Window) -> int:
             return len(window.context) + len(window.commit)
 
-        windows = [window for step in plan.steps() for window in step.windows]
-        largest = max(windows, key=lambda window: (frames(window), held(window)))
-        fullest = max(windows, key=lambda window: (held(window), frames(window)))
-        return [self._call(video, denoiser, window, held(window), kv_offload) for window in (largest, fullest)]
+        def pairs(frames: range, layers: int) -> list[Any]:
+            tokens = len(frames) * height * width // config.patch_size**2
+            shape = (2, 1, config.num_query_groups, tokens, config.kv_channels)
+            return [torch.empty(shape, dtype=transformer.dtype, device="meta").unbind() for _ in range(layers)]
 
-    def _call(self, video: Video, denoiser: Magi1Denoiser, window: Window, held: int, kv_offload: bool) -> Call:
-        transformer, config, (height, width) = self.pipe.transformer, self.pipe.transformer.config, self._latent(video)
-        tokens = height * width // config.patch_size**2
-        frame = 2 * config.num_query_groups * tokens * config.kv_channels * transformer.dtype.itemsize  # in one layer
+        def size(frames: int, layers: int) -> int:
+            return sum(keys.nbytes + values.nbytes for keys, values in pairs(range(frames), layers))
 
-        def run() -> Any:
-            shape = (1, config.num_query_groups, len(window.context) * tokens, config.kv_channels)
-            layers = [
-                tuple(torch.empty(shape, dtype=transformer.dtype, device="meta") for _ in range(2))
-                for _ in range(2 if kv_offload else config.num_layers)
-            ]
-            denoiser.cache = (_TwoLayers if kv_offload else KeyValueCache)(window.context.start)
-            if len(window.context):
-                denoiser.cache.append(window.context, layers)
-            del layers
+        def denoise(window: Window) -> Any:
             # The window, what comes of it, and what the branches of guidance make of it.
-            latents = [
-                torch.empty(1, transformer.latent_channels, len(window.span), height, width, device="meta")
-                for _ in range(1 if video.settings.cfg_number == 1 else 3)
-            ]
+            shape = (1, transformer.latent_channels, len(window.frames), height, width)
+            latents = [torch.empty(shape, device="meta") for _ in range(1 if sampling.cfg_number == 1 else 3)]
+            denoiser.cache = _OneLayer(window.context.start)
+            if len(window.context):
+                denoiser.cache.append(window.context, pairs(window.context, 1))
             return denoiser(latents[0], window), latents
 
-        if kv_offload:
-            return Call(run, 2 * frame * held, config.num_layers * frame * held)
-        return Call(run, config.num_layers * frame * held)
+        def commit(window: Window) -> None:
+            cache = KeyValueCache(window.context.start)
+            if len(window.context):
+                cache.append(window.context, pairs(window.context, config.num_layers))
+            cache.written = pairs(window.commit, config.num_layers)
+            cache.commit(window.commit)
 
-    def decode(self, video: Video) -> torch.Tensor:
+        windows = [window for step in plan.steps() for window in step.windows]
+        calls = [
+            Call(partial(denoise, window), size(len(window.context), 1), size(held(window), config.num_layers))
+            for window in (max(windows, key=seen), max(windows, key=held))
+        ]
+        committing = [window for window in windows if len(window.commit)]
+        if committing and not kv_offload:  # the cache is made anew, layer by layer, while the old one is there
+            fullest = max(committing, key=held)
+            whole = size(held(fullest), config.num_layers)
+            calls.append(Call(partial(commit, fullest), whole, whole))
+        return calls
+
+    @property
+    def cache_layers(self) -> int:
+        return self.pipe.transformer.config.num_layers
+
+    def decode(self, video: Video, tiling: bool) -> Callable[[], torch.Tensor]:
+        vae = _changed(self.pipe.vae, depth=1, encoder_depth=0)
+        if tiling:
+            vae.enable_tiling()
+        pipe = Magi1Pipeline(self.pipe.transformer, vae, config=self.pipe.config.config)
         shape = (1, self.pipe.transformer.latent_channels, video.settings.chunk_width, *self._latent(video))
-        return self.pipe._decode(torch.empty(shape, device="meta"), "pt")
+        return lambda: pipe._decode(torch.empty(shape, device="meta"), "pt")
 
     def _latent(self, video: Video) -> tuple[int, int]:
         return video.height // self.pipe._pixel_ratio, video.width // self.pipe._pixel_ratio
 
 
-class _TwoLayers(KeyValueCache):
-    """The part of an offloaded cache that is on the device: room for two layers."""
+def _changed(network: Any, **changes: Any) -> Any:
+    """A network of the same configuration but for some fields, on the meta device."""
+    with torch.device("meta"):
+        other = type(network)(**{name: x for name, x in network.config.items() if name[0] != "_"} | changes)
+    return cast(other, network.dtype)
+
+
+class _OneLayer(KeyValueCache):
+    """A cache of which each layer is the same, and which keeps nothing."""
 
     def read(self, layer: int) -> Any:
-        return super().read(layer % 2)
+        return super().read(0)
 
     def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
         pass

@@ -87,7 +87,7 @@ class Clips:
         """The latents at times t (size, chunks)."""
         return torch.lerp(self.noise, self.latents, self.spread(t))
 
-    def shown(self, state: torch.Tensor) -> torch.Tensor:
+    def visible(self, state: torch.Tensor) -> torch.Tensor:
         """A state as the network sees it: given frames and clean chunks as they are."""
         known = self.given | self.clean.repeat_interleave(self.width, dim=1)
         return torch.where(known[:, None, :, None, None], self.latents, state)
@@ -107,7 +107,7 @@ class TransformerObjective:
         prefix: share of samples that begin with given frames. Clips that are `held` begin with a picture.
         window_size: chunks in flight when sampling: chunks one stage apart in the staircase.
         shift: of the time points; 3 as in sampling.
-        clean_t: the time at which clean chunks are shown.
+        clean_t: the time that clean chunks are given.
         text_length: tokens of a caption.
     """
 
@@ -178,7 +178,7 @@ class TransformerObjective:
         return Clips(latents, noise, caption, mask, positions, given_frames, width)
 
     def read(self, network: Magi1Transformer3DModel, clips: Clips, without: torch.Tensor):
-        """What each chunk reads, (size, chunks, length, channels) and its mask: the null caption where `without`."""
+        """The text of each chunk, (size, chunks, length, channels), and its mask: the null caption where `without`."""
         null = network.y_embedder.null_caption_embedding
         caption, mask = clips.caption[:, : len(null)], clips.mask[:, : len(null)]
         length = max(caption.shape[1], min(50, len(null)))
@@ -189,16 +189,16 @@ class TransformerObjective:
         return text, torch.where(without[..., None], null_mask, mask[:, None])
 
     def loss(self, network: Magi1Transformer3DModel, clips: Clips, velocity, target, t: torch.Tensor):
-        """The weighted error of the frames that are made, (size, chunks) times `t`; and figures by time."""
+        """The weighted error of the frames that are made, (size, chunks) times `t`; and metrics by time."""
         time = clips.spread(t)[:, 0, :, 0, 0]
         learned = (~clips.given & ~clips.clean.repeat_interleave(clips.width, dim=1)).float()
         error = ((velocity - target).square() * self._channel_weights(network)).mean(dim=(1, 3, 4))
         loss = (error * learned).sum() / learned.sum().clamp_min(1)
-        figures = {}
+        metrics = {}
         for name, low, high in (("noisy", 0.0, 0.1), ("middle", 0.1, 0.5), ("nearly_clean", 0.5, 1.0)):
             part = learned * ((time >= low) & (time < high))
-            figures[name] = float((error.detach() * part).sum() / part.sum()) if part.sum() else float("nan")
-        return loss, figures
+            metrics[name] = float((error.detach() * part).sum() / part.sum()) if part.sum() else float("nan")
+        return loss, metrics
 
     def __call__(self, model: Any, batch: dict, generator: torch.Generator):
         device = generator.device
@@ -210,7 +210,7 @@ class TransformerObjective:
         # Clean chunks read the null caption, whatever the rest reads.
         text, text_mask = self.read(model, clips, dropped[:, None] | clips.clean)
         velocity = model(
-            clips.shown(clips.noisy(t)),
+            clips.visible(clips.noisy(t)),
             t,
             text,
             encoder_attention_mask=text_mask,

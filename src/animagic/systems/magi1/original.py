@@ -39,11 +39,11 @@ def read_config(file: str | Path, settings: Iterable[str] = ()) -> dict[str, dic
 def find_special_tokens(file: str | Path, config: Mapping[str, Any]) -> Path | None:
     """special_tokens.npz where the original repository has it: in the working directory, or around the configuration or
     the weights."""
-    from .weights import find_special_tokens
+    from . import weights
 
     load = config["runtime_config"]["load"]
     near = [Path(file).parent, *([_find_folder("load", load, file)] if load else [])]
-    return find_special_tokens([Path(), *near, *(folder.parent for folder in near)])
+    return weights.find_special_tokens([Path(), *near, *(folder.parent for folder in near)])
 
 
 def _find_folder(name: str, path: str, file: str | Path) -> Path:
@@ -66,7 +66,11 @@ def load_pipeline(
 ) -> Magi1Pipeline:
     """The pipeline that an original configuration file describes, with its weights, on a device.
 
-    Args: see `weights.original.Original`; settings: see `read_config`.
+    Args:
+        file, settings: see `read_config`.
+        device: "cuda", "mps" or "cpu".
+        allow_pickle: read the text encoder from pickle files, too.
+
     The transformer and the autoencoder have the number format `params_dtype`, the text encoder has float32.
     Raises: InputError, CheckpointError.
     """

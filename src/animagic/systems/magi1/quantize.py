@@ -14,7 +14,7 @@ from ...errors import CheckpointError, InputError
 from ...media.files import check_writable
 from ...timeline import Progress
 from ...weights import quantize as shared
-from ...weights.files import write_shards
+from ...weights.files import Weights, write_shards
 from ...weights.quantize import Maxima, Quantized
 from .pipeline import Magi1Pipeline
 from .transformer import Magi1Transformer3DModel
@@ -126,7 +126,9 @@ def quantize(
     source = shared.folder_of(pipe)
     weights = source / "transformer"
     maxima = measure_activations(pipe, prompts, num_frames, num_steps, seed, on_progress)
-    stored: Any = Magi1Transformer3DModel.from_pretrained(weights, dtype=shared.stored_dtype(weights, ".layers."))
+    entries = Weights.open(weights, "diffusion_pytorch_model").entries
+    dtype = next(entry.dtype for name, entry in entries.items() if ".layers." in name)
+    stored: Any = Magi1Transformer3DModel.from_pretrained(weights, dtype=dtype)
     transformer = quantize_transformer(stored, maxima)
 
     def finish(folder: Path, index: dict[str, Any]) -> None:

@@ -49,6 +49,10 @@ def start_autoencoder(section: dict[str, Any], folder: Path) -> AutoencoderKLMag
     return vae
 
 
+def _start_autoencoder(task: Task) -> tuple[nn.Module, dict[str, Any]]:
+    return start_autoencoder(task.section, task.folder), {}
+
+
 def trained_autoencoder(recipe: dict[str, Any], root: Path) -> AutoencoderKLMagi1:
     """The autoencoder as trained so far, frozen. Its encoder must be final before the transformer starts: with
     `encoder_depth: 0` it is the PCA of the first step, so both can be trained at the same time."""
@@ -121,10 +125,9 @@ def export(recipe: dict[str, Any], root: Path) -> Path:
     transformer = Magi1Transformer3DModel(**recipe["transformer"]["model"], data_std=std)
     transformer.load_state_dict(average_of(root / "transformer", "the transformer"))
     parts = {"transformer": transformer.half(), "vae": vae.half()}
-    text = Path(recipe["text_encoder"])
-    encoder, tokenizer = (kind.from_pretrained(text / name) for kind, name in
-                          ((AutoModel, "text_encoder"), (AutoTokenizer, "tokenizer")))  # fmt: skip
-    return _save(Magi1Pipeline(**parts, text_encoder=encoder, tokenizer=tokenizer, config=recipe["sampling"]), root)
+    text = _text_encoder(recipe)
+    text["text_encoder"].half()
+    return _save(Magi1Pipeline(**parts, **text, config=recipe["sampling"]), root)
 
 
 def export_student(recipe: dict[str, Any], root: Path) -> Path:
@@ -152,26 +155,12 @@ def _check_text_encoder(recipe: dict[str, Any]) -> None:
         raise InputError(f"{recipe['text_encoder']} has no text encoder; recipes/build_text_encoder.py makes one.")
 
 
-STAGES = (
-    Course(
-        only="teacher",
-        stages=[Stage("transformer", _start_student, ShortcutObjective, SceneChunks)],
-        needs=["sampling"],
-        export=export_student,
-    ),
-    Course(
-        stages=[
-            Stage(
-                "vae",
-                lambda task: (start_autoencoder(task.section, task.folder), {}),
-                AutoencoderObjective,
-                SceneChunks,
-                model=AutoencoderKLMagi1,
-            ),
-            Stage("transformer", _start_transformer, TransformerObjective, SceneChunks, model=Magi1Transformer3DModel),
-        ],
-        needs=["text_encoder", "sampling"],
-        check=_check_text_encoder,
-        export=export,
-    ),
-)
+_STUDENT = [Stage("transformer", _start_student, ShortcutObjective, SceneChunks)]
+_STAGES = [
+    Stage("vae", _start_autoencoder, AutoencoderObjective, SceneChunks, model=AutoencoderKLMagi1),
+    Stage("transformer", _start_transformer, TransformerObjective, SceneChunks, model=Magi1Transformer3DModel),
+]
+STAGES = [
+    Course(_STUDENT, export_student, ["sampling"], only="teacher"),
+    Course(_STAGES, export, ["text_encoder", "sampling"], check=_check_text_encoder),
+]

@@ -1,29 +1,28 @@
-"""What `judge.py` does not say of AnimateDiff's videos: which look a frame has, how things move in a look, how much
-flickers, and how the camera moves. Frames are uint8 (F, 64, 64, 3), as the studio draws them."""
+"""The judge of styles: which style a frame has, how things move in it, and how much flickers. Frames are uint8
+(F, 64, 64, 3)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
-from itertools import pairwise
 
 import numpy as np
-from judge import thing_pixels
 from scipy import ndimage
 
-from animagic.synthetic import render, sample_scene
-from animagic.synthetic.looks import LOOKS, apply_look
+from ..synthetic import render, sample_scene
+from ..synthetic.looks import LOOKS, apply_look
+from .scenes import thing_pixels
 
 STYLES = ("plain", *LOOKS, "noise")
 MARGIN = 5  # pixels of bare paper around a watercolour
 SHEET_RED, SHEET_BLUE, INK_RED, INK_BLUE = 22.0, 132.0, 226.0, 255.0  # of a blueprint
 
 
-# ---- look ------------------------------------------------------------------------------------------------
+# ---- style -----------------------------------------------------------------------------------------------
 
 
 def style_features(frames: np.ndarray) -> np.ndarray:
-    """What tells looks apart: colours and unrest of the whole frame and of its margin, (F, 19)."""
+    """What tells styles apart: colours and unrest of the whole frame and of its margin, (F, 19)."""
     pixels = frames.astype(np.float32) / 255
     saturation = pixels.max(-1) - pixels.min(-1)
     right, down = np.abs(np.diff(pixels, axis=2)).mean((1, 2, 3)), np.abs(np.diff(pixels, axis=1)).mean((1, 2, 3))
@@ -78,7 +77,7 @@ def _style_weights(count: int = 600, steps: int = 400) -> tuple[np.ndarray, np.n
 
 
 def style_of(frames: np.ndarray) -> list[str]:
-    """The look of every frame, one of STYLES."""
+    """The style of every frame, one of STYLES."""
     mean, spread, weights = _style_weights()
     features = (style_features(frames) - mean) / spread
     return [STYLES[i] for i in (features @ weights[:-1] + weights[-1]).argmax(-1)]
@@ -109,98 +108,22 @@ def _coloured_in(frames: np.ndarray) -> np.ndarray:
     return np.where(thing[..., None], (222, 40, 48), (172, 176, 182)).astype(np.uint8)
 
 
-PLAIN_AGAIN: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+TO_PLAIN: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "plain": lambda frames: frames,
     "watercolour": _unpainted,
     "blueprint": _coloured_in,
 }
-"""What makes videos of a look such that `judge` can follow things in them."""
+"""Style -> a function that makes a video in it one in which `judge` can follow things."""
 
 
 def kind_of(motion: str) -> str:
-    """A motion of the studio as far as it can be seen in every look: what rolls is not told from what slides."""
+    """A motion as far as every style shows it: rolling and sliding are both moving."""
     return motion.replace("slides", "moves").replace("rolls", "moves")
 
 
-# ---- flicker ---------------------------------------------------------------------------------------------
-
-
-def changes(frames: np.ndarray) -> np.ndarray:
-    """Mean difference of each frame from the one before it, 0 to 255: (F - 1,)."""
-    return np.abs(np.diff(frames.astype(np.float32), axis=0)).mean((1, 2, 3))
-
-
-def flicker(frames: np.ndarray, look: str = "plain") -> float:
+def flicker(frames: np.ndarray, style: str = "plain") -> float:
     """Mean change from frame to frame where the thing is in neither, 0 to 255."""
-    things = thing_pixels(PLAIN_AGAIN[look](frames))
+    things = thing_pixels(TO_PLAIN[style](frames))
     free = ~(things[1:] | things[:-1])
     change = np.abs(np.diff(frames.astype(np.float32), axis=0)).mean(-1)
     return float((change * free).sum() / max(1, free.sum()))
-
-
-def seams(frames: np.ndarray, windows: Sequence[Sequence[Sequence[int]]]) -> tuple[float, float]:
-    """Change from frame to frame at the windows' borders, relative to that inside them: (mean over the steps, largest
-    of any step).
-
-    windows: for every step the frames of each window. A pair of frames is a border where a window begins with the
-    second or ends with the first; the clip's own ends are none.
-    """
-    change, ratios = changes(frames), []
-    for step in windows:
-        starts = {window[0] for window in step} | {window[-1] + 1 for window in step}
-        border = np.isin(np.arange(1, len(frames)), list(starts))
-        if border.any() and not border.all():
-            ratios.append(change[border].mean() / max(1e-6, change[~border].mean()))
-    return (float(np.mean(ratios)), float(np.max(ratios))) if ratios else (1.0, 1.0)
-
-
-# ---- camera ----------------------------------------------------------------------------------------------
-
-
-def _warp(picture: np.ndarray, motion: np.ndarray) -> np.ndarray:
-    """A picture (64, 64) moved by (right, down, growth, turn): where each of its points was."""
-    right, down, growth, turn = motion
-    middle = (np.array(picture.shape) - 1) / 2
-    inverse = np.array([[1 - growth, -turn], [turn, 1 - growth]])  # rows: y, x
-    offset = middle - inverse @ (middle + np.array([down, right]))
-    return ndimage.affine_transform(picture, inverse, offset, order=1, mode="nearest")
-
-
-def _step(before: np.ndarray, after: np.ndarray, rounds: int = 9) -> np.ndarray:
-    """By what motion (right, down in pixels, growth, turn clockwise in radians) `before` becomes `after`, both (H, W).
-
-    Least squares on the brightness' gradients, again and again on the picture that is moved so far, blurred less and
-    less; pixels that do not follow count little.
-    """
-    ys, xs = np.mgrid[: before.shape[0], : before.shape[1]] - (before.shape[0] - 1) / 2
-    motion = np.zeros(4)
-    for i in range(rounds):
-        blur = 3.0 if i < rounds / 3 else 1.5
-        moved, target = (ndimage.gaussian_filter(one, blur) for one in (_warp(before, motion), after))
-        down, right = np.gradient(moved)
-        columns = np.stack([right, down, xs * right + ys * down, xs * down - ys * right], -1)[6:-6, 6:-6]
-        error = (moved - target)[6:-6, 6:-6]
-        weight = 1 / (1 + (np.abs(error) / (1.4826 * np.median(np.abs(error)) + 2)) ** 2)
-        # The brightness of a point is kept: moved - motion . gradients = target.
-        design = (columns * weight[..., None]).reshape(-1, 4)
-        motion = motion + np.linalg.lstsq(design, (error * weight).ravel(), rcond=None)[0]
-    return motion
-
-
-def camera_motion(frames: np.ndarray) -> np.ndarray:
-    """Median motion of the whole picture from frame to frame: (right, down in pixels, growth, turn clockwise)."""
-    grey = frames.astype(np.float64).mean(-1)
-    return np.median([_step(a, b) for a, b in pairwise(grey)], axis=0)
-
-
-def camera_move(frames: np.ndarray, slowest: float = 0.25) -> str:
-    """The key of CAMERA_MOVES that the picture's motion fits best, or "still": less than `slowest` pixels a frame."""
-    right, down, growth, turn = camera_motion(frames)
-    reach = 24.5  # pixels from the middle, on average: where growth and turns are seen
-    # The picture goes the other way than the camera.
-    moves = {
-        "pan-left": right, "pan-right": -right, "pan-up": down, "pan-down": -down, "zoom-in": reach * growth,
-        "zoom-out": -reach * growth, "roll-clockwise": -reach * turn, "roll-anticlockwise": reach * turn,
-    }  # fmt: skip
-    best = max(moves, key=lambda name: moves[name])
-    return best if moves[best] >= slowest else "still"

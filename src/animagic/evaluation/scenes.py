@@ -1,8 +1,8 @@
-"""Look at a 64 x 64 video of one drawn thing and say, by rules, what it shows.
+"""The judge of drawn scenes: by rules, which colour, shape, motion, background and camera a 64 x 64 video shows.
 
-The judge knows the studio's palette and silhouettes, but nothing of the scene that it looks at. It scores the
-trained models' videos, so it bears blur: colours are weighed per pixel, shapes are correlated with rendered
-silhouettes, and the motion is the studio's own kind of path that the thing's centre follows best.
+It knows the studio's palette and silhouettes, but nothing of the scene that it looks at. Models' videos are blurred, so
+colours are weighed per pixel, shapes are correlated with rendered silhouettes, and the motion is the one of the
+studio's paths that the thing's centre follows best.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 from scipy import ndimage
 from skimage.color import rgb2lab
 
-from animagic.errors import InputError
-from animagic.synthetic import COLOURS, SHAPES, Background, Motion, Scene, Thing, facts, render
-from animagic.synthetic.drawing import MOON, SUN
-from animagic.synthetic.scenes import FLOORS, PANNED, PHOTOS, PLAIN, VIEWS, WALLS
+from ..errors import InputError
+from ..synthetic import COLOURS, SHAPES, Background, Motion, Scene, Thing, facts, render
+from ..synthetic.drawing import MOON, SUN
+from ..synthetic.scenes import FLOORS, PANNED, PHOTOS, PLAIN, VIEWS, WALLS
 
 GRID = 20  # silhouettes are compared at this many pixels a side
 ANGLES = np.arange(0, 360, 10)
@@ -28,7 +28,7 @@ NOT_A_THING = [MOON, SUN, OUTLINE, *PLAIN.values(), *FLOORS.values(), *WALLS.val
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a video shows, and how sure it is.
+    """The judgement of a video.
 
     confidence: mean correlation with the shape's silhouette, 0 to 1;
     share: part of the frames that show the thing as a whole.
@@ -74,10 +74,10 @@ def _table() -> np.ndarray:
     return np.where(to_thing == nearest, soft, 0).astype(np.float32)
 
 
-def _memberships(frames: np.ndarray) -> np.ndarray:
+def _memberships(frames: np.ndarray, table: np.ndarray) -> np.ndarray:
     """How much each pixel has of each palette colour, 0 to 1, and of one at most: (colours, F, H, W)."""
     red, green, blue = np.moveaxis(frames.astype(np.int32) >> 2, -1, 0)
-    return _table()[:, (red << 12) | (green << 6) | blue]
+    return table[..., (red << 12) | (green << 6) | blue]
 
 
 def _largest_pieces(member: np.ndarray) -> np.ndarray:
@@ -97,21 +97,24 @@ def _largest_pieces(member: np.ndarray) -> np.ndarray:
 
 def _track(frames: np.ndarray) -> Track:
     """Find the palette colour of which most is seen in one piece, and follow that piece."""
-    members = _memberships(frames)
+    members = dict(zip(COLOURS, _memberships(frames, _table()), strict=True))
     sizes = {}
-    for name, member in zip(COLOURS, members, strict=True):
+    for name, member in members.items():
         if member.sum() > 20 * len(frames):
             sizes[name] = float(np.quantile(_largest_pieces(member).sum((1, 2)), 0.75))
     # White is also in clouds, windows and highlights: it counts only where nothing is coloured.
     coloured = {name: size for name, size in sizes.items() if name != "white" and size > 30}
     chosen = coloured or sizes or {"white": 0.0}
-    return _follow(max(chosen, key=lambda name: chosen[name]), frames, members)
+    colour = max(chosen, key=lambda name: chosen[name])
+    return _follow(colour, frames, members[colour])
 
 
-def _follow(colour: str, frames: np.ndarray, members: np.ndarray | None = None) -> Track:
-    """Follow what has this colour, in the longest run of frames through which it moves without a jump."""
-    members = _memberships(frames) if members is None else members
-    everywhere = _largest_pieces(members[list(COLOURS).index(colour)])
+def _follow(colour: str, frames: np.ndarray, member: np.ndarray) -> Track:
+    """Follow what has this colour, in the longest run of frames through which it moves without a jump.
+
+    member: how much each pixel has of it, (F, H, W).
+    """
+    everywhere = _largest_pieces(member)
     areas, solid = everywhere.sum((1, 2)), everywhere > 0.4
     rim = [0, 1, -2, -1]  # the outline, a pixel wide, is no part of the mask
     touches = solid[:, :, rim].any((1, 2)) | solid[:, rim].any((1, 2))
@@ -160,7 +163,7 @@ def _silhouettes(colour: str) -> np.ndarray:
         for blur in BLURS:
             blurred = ndimage.gaussian_filter(frames, (0, blur, blur, 0))
             for view in (blurred, blurred[:, :, ::-1]):
-                track = _follow(colour, view)
+                track = _follow(colour, view, _memberships(view, _table()[list(COLOURS).index(colour)]))
                 vectors = np.zeros((len(ANGLES), GRID * GRID), np.float32)  # white may blur away altogether
                 vectors[track.frames] = _normalised(track.masks, track.centres, track.spreads)
                 looks.append(vectors)
@@ -310,7 +313,7 @@ def _around(track: Track) -> np.ndarray:
     return ndimage.binary_dilation(track.everywhere > 0.2, np.ones((1, 3, 3)), iterations=4)
 
 
-# ---- what others use -------------------------------------------------------------------------------------
+# ---- the judge -------------------------------------------------------------------------------------------
 
 
 def _checked(frames: np.ndarray) -> np.ndarray:
@@ -340,12 +343,6 @@ def judge(frames: np.ndarray, fps: float = 24) -> Verdict:
         confidence=confidence,
         share=len(track.frames) / len(frames),
     )
-
-
-def judge_scene(frames: np.ndarray, facts: dict[str, str]) -> dict[str, bool]:
-    """Which of the facts (as `animagic.synthetic.facts` gives them) the video shows."""
-    verdict = judge(frames)
-    return {name: getattr(verdict, name) == value for name, value in facts.items()}
 
 
 def direction(frames: np.ndarray) -> tuple[float, float]:

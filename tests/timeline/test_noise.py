@@ -9,7 +9,7 @@ from diffusers.pipelines.free_init_utils import FreeInitMixin
 from diffusers.pipelines.free_noise_utils import AnimateDiffFreeNoiseMixin
 
 from animagic.errors import InputError
-from animagic.systems.animatediff.noise import FreeInit, free_noise
+from animagic.timeline import FreeInit, free_noise
 
 
 def seeded(seed: int = 0) -> torch.Generator:

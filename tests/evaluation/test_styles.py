@@ -1,24 +1,15 @@
-"""What is said of AnimateDiff's videos agrees with what was drawn, blurred or not, and with nothing else."""
+"""Judges of styles, flicker, windows and cameras agree with what was drawn, blurred or not, and with nothing else."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from animatediff_judge import (
-    PLAIN_AGAIN,
-    STYLES,
-    camera_motion,
-    camera_move,
-    changes,
-    drawn_frames,
-    flicker,
-    kind_of,
-    seams,
-    style_of,
-)
-from judge import judge
 from scipy import ndimage
 
+from animagic.evaluation import judge
+from animagic.evaluation.cameras import camera_motion, camera_move
+from animagic.evaluation.metrics import changes, seams
+from animagic.evaluation.styles import STYLES, TO_PLAIN, drawn_frames, flicker, kind_of, style_of
 from animagic.synthetic import Scene, facts, render, sample_scene
 from animagic.synthetic.cameras import CAMERA_MOVES, move_camera
 from animagic.synthetic.looks import LOOKS, apply_look
@@ -42,51 +33,51 @@ def blur(frames: np.ndarray, pixels: float = 0.7) -> np.ndarray:
     return np.rint(ndimage.gaussian_filter(frames.astype(np.float32), (0, pixels, pixels, 0))).astype(np.uint8)
 
 
-def drawn(scene: Scene, look: str, seed: int = 0) -> np.ndarray:
+def drawn(scene: Scene, style: str, seed: int = 0) -> np.ndarray:
     """What the model is to make of a scene: 16 frames, 8 a second, a little blurred."""
     frames = render(scene, 16, fps=8)
-    return blur(apply_look(look, frames, seed) if look in LOOKS else frames)
+    return blur(apply_look(style, frames, seed) if style in LOOKS else frames)
 
 
-def motion_in(frames: np.ndarray, look: str) -> str:
-    return kind_of(judge(PLAIN_AGAIN[look](frames), fps=8).motion)
+def motion_in(frames: np.ndarray, style: str) -> str:
+    return kind_of(judge(TO_PLAIN[style](frames), fps=8).motion)
 
 
-def test_looks_are_told_apart():
+def test_styles_are_told_apart():
     frames, styles = drawn_frames(240, seed=2)
-    said = style_of(frames)
-    assert np.mean([STYLES[style] == name for style, name in zip(styles, said, strict=True)]) >= 0.98
+    seen = style_of(frames)
+    assert np.mean([STYLES[style] == name for style, name in zip(styles, seen, strict=True)]) >= 0.98
 
 
-def test_a_flat_frame_has_no_look():
+def test_a_flat_frame_has_no_style():
     flat = np.stack([np.full((64, 64, 3), colour, np.uint8) for colour in (0, 128, 255)])
     assert set(style_of(flat)) == {"noise"}
 
 
-@pytest.mark.parametrize("look", PLAIN_AGAIN)
-def test_motion_is_seen_in_every_look(look):
+@pytest.mark.parametrize("style", TO_PLAIN)
+def test_motion_is_seen_in_every_style(style):
     right = [
-        motion_in(drawn(scene, look, i), look) == kind_of(facts(scene)["motion"]) for i, scene in enumerate(SCENES)
+        motion_in(drawn(scene, style, i), style) == kind_of(facts(scene)["motion"]) for i, scene in enumerate(SCENES)
     ]
     assert np.mean(right) >= 0.9
 
 
-@pytest.mark.parametrize("look", LOOKS)
-def test_frames_in_disorder_do_not_move_as_prompted(look):
+@pytest.mark.parametrize("style", LOOKS)
+def test_frames_in_disorder_do_not_move_as_prompted(style):
     moving = [scene for scene in SCENES if scene.things[0].motion.name not in ("stays still", "spins")]
     order = np.random.default_rng(0).permutation(16)
-    right = [motion_in(drawn(scene, look)[order], look) == kind_of(facts(scene)["motion"]) for scene in moving]
+    right = [motion_in(drawn(scene, style)[order], style) == kind_of(facts(scene)["motion"]) for scene in moving]
     assert np.mean(right) < 0.4
 
 
-@pytest.mark.parametrize("look", PLAIN_AGAIN)
-def test_flicker_is_what_changes_beside_the_thing(look):
+@pytest.mark.parametrize("style", TO_PLAIN)
+def test_flicker_is_what_changes_beside_the_thing(style):
     moving = next(scene for scene in SCENES if scene.things[0].motion.name == "slides right")
-    clip = drawn(moving, look)
-    calm = flicker(clip, look)
+    clip = drawn(moving, style)
+    calm = flicker(clip, style)
     assert calm < 0.3 * changes(clip).mean()
     noise = np.random.default_rng(0).integers(-8, 9, clip.shape)  # differences of two of it: 5.9 on average
-    restless = flicker(np.clip(clip.astype(int) + noise, 0, 255).astype(np.uint8), look)
+    restless = flicker(np.clip(clip.astype(int) + noise, 0, 255).astype(np.uint8), style)
     assert restless == pytest.approx(5.9, abs=1.2)
 
 
