@@ -41,7 +41,7 @@ def request_(tiny_model):
         ({"width": -8}, "--size is -8; 1 is the least"),
         ({"steps": 0}, "--steps is 0; 1 is the least"),
         ({"fps": 0}, "fps is 0; it must lie between 0 and 240"),
-        ({"fps": float("nan")}, "fps is nan; it must lie between 0 and 240"),
+        ({"fps": float("nan")}, "fps is NaN; it must lie between 0 and 240"),
         ({"seed": -1}, "seed is -1; it must lie between 0 and 18446744073709551615"),
         ({"seed": 2**64}, "must lie between 0 and 18446744073709551615"),
         ({"fit": "squash"}, "it can be 'crop', 'pad' or 'stretch'"),
