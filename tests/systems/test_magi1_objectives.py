@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from animagic.systems.magi1.autoencoder import AutoencoderKLMagi1
+from animagic.systems.magi1.denoiser import Magi1Denoiser, Magi1Sampling
 from animagic.systems.magi1.distillation import ShortcutObjective
 from animagic.systems.magi1.objectives import AutoencoderObjective, TransformerObjective, initialise
 from animagic.systems.magi1.prompts import ChunkPrompts, TextEmbedding, null_caption
-from animagic.systems.magi1.sampling import Magi1Denoiser, Magi1Sampling
 from animagic.systems.magi1.training import SceneChunks
 from animagic.timeline import Window, flow_levels
 from animagic.training import SceneBatches, Trainer, TrainingConfig

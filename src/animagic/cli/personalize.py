@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from ..pipelines.devices import use_threads
 from .app import Json, Model, app, print_json, say
-from .making import use_threads
 from .options import Quiet, Threads
 
 
@@ -94,9 +94,9 @@ def personalize(
     quiet: Quiet = False,
 ) -> None:
     """Let a model learn a thing or a look from a few pictures; the result drops into the animated model."""
-    from ..requests import loading
+    from ..pipelines.devices import be_quiet
 
-    loading.be_quiet()  # before the networks are imported, which warn of what is not needed here
+    be_quiet()  # before the networks are imported, which warn of what is not needed here
 
     from .. import zoo
     from ..training.personalization import Personalization, sheet_file, work_folder

@@ -20,9 +20,9 @@ from ...training.data import SceneBatches
 from ...training.objectives import NoiseObjective
 from ...training.stages import Course, Stage, Task, average_of
 from ...training.text_to_image import add_lora, load_text_to_image
+from .denoiser import AnimateDiffSampling
 from .lora import motion_lora_state_dict
 from .pipeline import AnimateDiffPipeline
-from .sampling import AnimateDiffSampling
 from .unet import AnimateDiffUNet
 
 ATTENTION = "(to_q|to_k|to_v|to_out.0)"

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from ...timeline.guidance import scales_at
+from ...timeline.guidance import branch_weights
+from .denoiser import Magi1Sampling
 from .objectives import Clips, TransformerObjective
-from .sampling import Magi1Sampling
 
 
 @dataclass
@@ -79,10 +79,6 @@ class ShortcutObjective(TransformerObjective):
         state, t, clean = state[part], t[part], clips.clean[part]
         settings, width = self.sampling, clips.width
 
-        def scale(values: Sequence[float]) -> torch.Tensor:
-            scales = scales_at(t, settings.cfg_t_range, values)
-            return scales.repeat_interleave(width, dim=1)[:, None, :, None, None]
-
         def teach(text: bool) -> torch.Tensor:
             words, mask = self.read(self.teacher, clips, clips.clean if text else torch.ones_like(clips.clean))
             dropped = torch.full_like(clean, not text)
@@ -90,9 +86,10 @@ class ShortcutObjective(TransformerObjective):
                 state, t, words[part], encoder_attention_mask=mask[part], caption_dropped=dropped, return_dict=False
             )[0]
 
-        history, text = scale(settings.prev_chunk_scales), scale(settings.text_scales)
-        guided = text * teach(text=True) + (history - text) * teach(text=False)
-        if (history != 1).any():
+        scales = (settings.cfg_t_range, settings.prev_chunk_scales, settings.text_scales)
+        by_itself, history, text = (clips.spread(weight) for weight in branch_weights(t, *scales))
+        guided = text * teach(text=True) + history * teach(text=False)
+        if (by_itself != 0).any():
             null, mask = self.read(self.teacher, clips, torch.ones_like(clips.clean))
             chunks = state.unflatten(2, (-1, width)).transpose(1, 2).flatten(0, 1)
             alone = self.teacher(
@@ -103,5 +100,5 @@ class ShortcutObjective(TransformerObjective):
                 caption_dropped=torch.ones_like(t.flatten()[:, None], dtype=torch.bool),
                 return_dict=False,
             )[0]
-            guided = guided + (1 - history) * alone.unflatten(0, t.shape).transpose(1, 2).flatten(2, 3)
+            guided = guided + by_itself * alone.unflatten(0, t.shape).transpose(1, 2).flatten(2, 3)
         return guided

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...timeline.levels import flow_times
 from ...training.data import to_unit
 from .autoencoder import AutoencoderKLMagi1
 from .prompts import encode_text
@@ -126,9 +127,7 @@ class TransformerObjective:
 
     def times(self, u: torch.Tensor, squared: torch.Tensor) -> torch.Tensor:
         """Positions 0..1 in the schedule to times: the sampler's own spacing, or plain where `squared` is false."""
-        t = u**2
-        t = (t / self.shift) / (1 + (1 / self.shift - 1) * t)
-        return torch.where(squared, t, u)
+        return torch.where(squared, flow_times(u, self.shift), u)
 
     def positions(self, batch: int, chunks: int, generator: torch.Generator) -> torch.Tensor:
         """(batch, chunks) positions in the schedule, 1 = clean; older chunks are never less clean than later ones."""
