@@ -31,6 +31,8 @@ from animagic.systems.animatediff.personalize import (
 )
 from animagic.systems.animatediff.unet import AnimateDiffUNet
 
+pytestmark = pytest.mark.integration
+
 PROMPT = "a picture of red ball"
 METHODS = {
     "lora": {"prompt": PROMPT, "learning_rate": 1e-2, "rank": 4},

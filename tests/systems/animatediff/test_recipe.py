@@ -13,6 +13,8 @@ from animagic.media import VideoWriter
 from animagic.systems.animatediff import recipe as room
 from animagic.systems.animatediff.recipe import load_base, start_motion, train, trained_motion
 
+pytestmark = pytest.mark.integration
+
 CLIPS = {"batch_size": 1, "num_frames": 3, "height": 32, "width": 32}
 LEARN = {"steps": 2, "learning_rate": 1e-2, "warmup": 0, "decay": 1, "ema": 0.5, "save_every": 1, "log_every": 1}
 LEARN |= {"workers": 0}
