@@ -182,6 +182,7 @@ def save_always(monkeypatch):
 
 @pytest.mark.parametrize("given", ["words", "image", "video"])
 @pytest.mark.parametrize("every_step", [False, True], ids=["at chunks", "at every step"])
+@pytest.mark.integration
 def test_interrupted_anywhere_the_bytes_are_the_same(
     request_, tiny_pipe, tmp_path, make_moving_clip, given, every_step, request
 ):

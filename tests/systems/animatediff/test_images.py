@@ -210,6 +210,7 @@ class TestPictureObjective:
         assert not torch.equal(loss(batch, 0.0), loss(other, 0.0))
 
 
+@pytest.mark.integration
 def test_a_recipe_is_trained_resumed_and_exported(recipe, tmp_path):
     lines = []
     base = images.train_images(recipe, tmp_path / "run", lambda name, line: lines.append((name, line["step"])))
