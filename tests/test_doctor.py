@@ -145,7 +145,6 @@ def test_with_a_live_prompt_the_text_encoder_stays(tiny_model, budget):
         fit_request(request, budget, "cpu", live=True)
 
 
-@pytest.mark.integration
 def test_plain_doctor_predicts_the_published_models_once(run, monkeypatch):
     first = json.loads(run("doctor", "--json").out)["models"]
     assert "bfloat16" in first["MAGI-1 4.5B"]

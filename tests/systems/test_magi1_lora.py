@@ -210,7 +210,6 @@ def test_what_cannot_be_swapped(pipe, make_lora):
         pipe.load_lora_weights(make_lora(3, only=("mlp",)), "a", hotswap=True)
 
 
-@pytest.mark.integration
 def test_compiled_whole_and_swapped_without_compiling_again(make_lora, tiny_transformer):
     here = ("layers.0", "final_linear")
     pipe, fresh = (Magi1Pipeline(tiny_transformer(num_layers=1)) for _ in range(2))

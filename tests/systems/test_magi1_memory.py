@@ -277,7 +277,6 @@ def test_speed_is_measured():
 # Against real runs
 
 
-@pytest.mark.integration
 def test_the_memory_of_a_run_on_the_processor_is_met_within_15_percent():
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("needs Linux")
