@@ -1,6 +1,7 @@
 """What several folders of tests share."""
 
 import copy
+import dataclasses
 import json
 import os
 import signal
@@ -161,8 +162,8 @@ def animatediff_parts():
         from diffusers import AutoencoderKL
         from transformers import CLIPTextConfig, CLIPTextModel
 
-        from animagic.systems.animatediff.images import build_tokenizer
         from animagic.systems.animatediff.unet import AnimateDiffUNet
+        from animagic.training.text_to_image import build_tokenizer
 
         torch.manual_seed(3)
         tokenizer = build_tokenizer([WORDS] * 4, 560, 16)
@@ -272,7 +273,9 @@ def quick_models(quick_zoo, monkeypatch) -> None:
 
     from animagic import zoo
 
-    monkeypatch.setattr(zoo.Entry, "folder", property(lambda entry: quick_zoo / entry.name))
+    for name in zoo.names():
+        model = zoo.entry(name)
+        monkeypatch.setitem(zoo._MODELS, name, dataclasses.replace(model, folder=quick_zoo / name))
     make = diffusers.StableDiffusionPipeline.__call__
     fewest = {"num_inference_steps": LEAST["num_inference_steps"]}
     monkeypatch.setattr(diffusers.StableDiffusionPipeline, "__call__", lambda *a, **k: make(*a, **{**k, **fewest}))
@@ -281,9 +284,9 @@ def quick_models(quick_zoo, monkeypatch) -> None:
 @pytest.fixture(scope="session")
 def embedded_pipe():
     """The embedded model, loaded once; shared, so leave it as it is."""
-    from animagic.requests import load_pipeline
+    import animagic
 
-    return load_pipeline("magi1-tiny", "cpu")
+    return animagic.load("magi1-tiny")
 
 
 # The command line

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from animagic.media import read_image, write_image
-from animagic.systems.animatediff import personalize as room
+from animagic.training import personalization as room
 
 
 @pytest.fixture
