@@ -183,6 +183,7 @@ def save_always(monkeypatch):
 
 @pytest.mark.parametrize("given", ["words", "image", "video"])
 @pytest.mark.parametrize("every_step", [False, True], ids=["at chunks", "at every step"])
+@pytest.mark.integration
 def test_interrupted_anywhere_the_bytes_are_the_same(
     request_, tiny_pipe, tmp_path, make_moving_clip, given, every_step, request
 ):
@@ -196,7 +197,7 @@ def test_interrupted_anywhere_the_bytes_are_the_same(
 
     total = run(asked, tmp_path / "whole.mp4", tiny_pipe)
     whole = (tmp_path / "whole.mp4").read_bytes()
-    for stop_at in range(1, total + 1):
+    for stop_at in range(1, total + 1, 3):  # a stage has two steps: both are met
         output = tmp_path / f"{stop_at}.mp4"
         run(asked, output, tiny_pipe, stop_at, resume=True)
         assert not output.exists()

@@ -7,6 +7,8 @@ from torch._dynamo.utils import counters
 from animagic import InputError, Magi1Pipeline
 from animagic.layers.cache import KeyValueCache
 
+pytestmark = pytest.mark.integration
+
 CHUNKS = 10
 
 
