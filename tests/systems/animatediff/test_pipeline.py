@@ -15,14 +15,14 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 import animagic
 from animagic import AnimateDiffPipeline, InputError
 from animagic.media import probe, read_metadata, resize
 from animagic.media.outputs import to_bytes
-from animagic.systems.animatediff import pipeline as module
+from animagic.systems.animatediff.prompts import PromptEmbeds
 from animagic.timeline import FreeInit, OverlappingWindows, RunFolder, WholeClip, build_scheduler
 
 PROMPT, OTHER = "a red ball bounces", "the blue cat falls"
@@ -305,7 +305,7 @@ def test_several_videos_of_one_prompt(make):
 def asked(pipe, monkeypatch, **arguments) -> tuple[list[list[int]], list[torch.Tensor]]:
     """The frames of each window, and the text of each frame that the UNet was given for it (prompted half)."""
     frames, texts = [], []
-    inputs = module.PromptEmbeds.inputs
+    inputs = PromptEmbeds.inputs
 
     def spy(self, window, guided):
         made = inputs(self, window, guided)
@@ -313,7 +313,7 @@ def asked(pipe, monkeypatch, **arguments) -> tuple[list[list[int]], list[torch.T
         texts.append(made["encoder_hidden_states"])
         return made
 
-    monkeypatch.setattr(module.PromptEmbeds, "inputs", spy)
+    monkeypatch.setattr(PromptEmbeds, "inputs", spy)
     pipe(PROMPT, generator=seeded(), output_type="latent", guidance_scale=1.0, num_inference_steps=2, **arguments)
     return frames, texts
 
@@ -584,6 +584,28 @@ def test_a_run_goes_on_from_any_step(pipe, tmp_path, name, arguments, steps):
         assert seen[0] >= stop_after
         assert same(run(folder, seen=(seen := [])), plain)
         assert seen == []  # it is all there
+
+
+def test_a_run_of_rounds_that_an_earlier_version_kept_goes_on(pipe, make, tmp_path):
+    """Then each round of FreeInit was a run of its own, whose steps counted from 0."""
+
+    def stop(progress):
+        if progress.step == STEPS + 1:
+            raise Stop
+
+    def run(on_progress=None):
+        return make(free_init=FreeInit(2), resume=RunFolder(tmp_path, {}, every=0), on_progress=on_progress)
+
+    with pytest.raises(Stop):
+        run(stop)
+    state = load_file(tmp_path / "state.safetensors")
+    assert state["steps_done"] == STEPS + 1
+    old = {name.removeprefix("solver.") if name in ("solver.round", "solver.first_noise") else name: value
+           for name, value in state.items()} | {"steps_done": torch.tensor(1)}  # fmt: skip
+    save_file(old, tmp_path / "state.safetensors")
+    steps = []
+    assert same(run(lambda progress: steps.append(progress.step)), make(free_init=FreeInit(2)))
+    assert steps == list(range(STEPS + 2, 2 * STEPS + 1))
 
 
 def test_a_run_of_a_picture_goes_on(pipe, tmp_path, make_moving_clip):
