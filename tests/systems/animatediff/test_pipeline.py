@@ -136,11 +136,6 @@ def test_output_types_agree(pipe, make):
     close(decoded, tensor[0], 1e-5)
 
 
-def test_the_tuple_form(pipe, make):
-    (frames,) = pipe(PROMPT, return_dict=False, generator=seeded(), output_type="latent")
-    assert same(frames, make())
-
-
 @pytest.mark.parametrize("frames", [1, 2, 3, 7, 8, 9, 11, 19])
 def test_as_many_frames_as_were_asked_for(make, rows, frames):
     assert make(num_frames=frames, num_inference_steps=2).shape[2] == frames
