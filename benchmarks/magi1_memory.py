@@ -47,9 +47,9 @@ def measure(network: dict[str, int], width: int, height: int, frames: int, tight
     import torch
 
     from animagic import AutoencoderKLMagi1, Magi1Pipeline, Magi1Transformer3DModel
+    from animagic.media.outputs import to_bytes
     from animagic.pipelines import memory
     from animagic.systems.magi1.memory import MemoryNetworks
-    from animagic.systems.magi1.pipeline import to_bytes
 
     torch.set_num_threads(1)
     settings = {"num_frames": frames, "video_size_h": height, "video_size_w": width, "num_steps": 4}
