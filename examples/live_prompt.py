@@ -5,7 +5,7 @@ from pathlib import Path
 
 import animagic
 from animagic.media import VideoWriter
-from animagic.systems.magi1.pipeline import to_bytes
+from animagic.media.outputs import to_bytes
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--frames", type=int, default=192, help="where to stop")
