@@ -89,7 +89,7 @@ def diffusers_unet(unet: Any, mended: bool) -> Any:
     from diffusers import MotionAdapter
     from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D, UNetMotionModel
 
-    from animagic.systems.animatediff.checkpoint import diffusers_motion_name
+    from animagic.systems.animatediff.published import diffusers_motion_name
 
     adapter = MotionAdapter(
         block_out_channels=unet.config.block_out_channels,
@@ -138,7 +138,7 @@ def make_ways(model: str, steps: int | None) -> dict[str, Way]:
     unet = with_two_attentions(own.unet)
     settings = own.sampling.changed(num_inference_steps=steps, num_frames=FRAMES)
     same = {"num_inference_steps": settings.num_inference_steps, "guidance_scale": settings.guidance_scale}
-    ratio = own._pixel_ratio
+    ratio = own.pixels_per_latent
     shape = (1, own.unet.config.in_channels, FRAMES, settings.height // ratio, settings.width // ratio)
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     config = {"height": settings.height, "width": settings.width, "context_frames": FRAMES}

@@ -65,7 +65,7 @@ def work(job: Job) -> dict[str, Any]:
     make(job.frames, job.steps)
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
     steps = list(pipe.plan(job.frames, job.steps, context_frames=size).steps())
-    sampling, ratio = pipe.sampling, pipe._pixel_ratio
+    sampling, ratio = pipe.sampling, pipe.pixels_per_latent
     return {
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,

@@ -5,7 +5,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from animagic import InputError, Magi1Pipeline
-from animagic.systems.magi1.cache import KeyValueCache
+from animagic.layers.cache import KeyValueCache
 
 CHUNKS = 10
 

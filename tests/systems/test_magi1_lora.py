@@ -102,7 +102,7 @@ def test_in_the_dtype_of_each_layer(pipe, make_lora):
 
 
 def test_beside_layers_in_fp8(pipe, make_lora):
-    from animagic.quantization.fp8 import Fp8Linear
+    from animagic.layers.fp8 import Fp8Linear
 
     for name, layer in linear_layers(pipe.transformer).items():
         if name.endswith(("linear_qkv.q", "linear_proj", "linear_fc1")):
@@ -128,8 +128,8 @@ def test_beside_layers_in_fp8(pipe, make_lora):
 
 
 def test_a_lora_of_the_24b_model_on_the_4_5b_model(tmp_path):
-    from animagic.systems.magi1.checkpoint import transformer_from_config
     from animagic.systems.magi1.published import config_of
+    from animagic.systems.magi1.weights import transformer_from_config
 
     def network(name):
         config = config_of(name)
@@ -145,10 +145,10 @@ def test_a_lora_of_the_24b_model_on_the_4_5b_model(tmp_path):
 
 
 def test_weights_on_the_command_line():
-    from animagic.cli.options import parse_lora
+    from animagic.pipelines.flags import read_weights
 
     given = [r"C:\styles\ink.safetensors", r"D:\a.safetensors:0.5", "owner/name", "owner/other:-1", "x:y", "b:2e-1"]
-    assert list(parse_lora(given).items()) == [
+    assert list(read_weights(given).items()) == [
         (r"C:\styles\ink.safetensors", 1),
         (r"D:\a.safetensors", 0.5),
         ("owner/name", 1),
@@ -157,7 +157,7 @@ def test_weights_on_the_command_line():
         ("b", 0.2),
     ]
     with pytest.raises(InputError, match="twice"):
-        parse_lora(["a:1", "a:2"])
+        read_weights(["a:1", "a:2"])
 
 
 def test_generate_and_reproduce(generate, run, make_lora, frames_of, tmp_path):
@@ -182,11 +182,11 @@ def test_generate_and_reproduce(generate, run, make_lora, frames_of, tmp_path):
 
 
 def test_a_shared_pipeline_is_left_as_it_was(tiny_pipe, tiny_model, make_lora, tmp_path):
-    from animagic.requests import Request, generate
+    from animagic.requests import build_request, generate
 
     before = {name: tensor.clone() for name, tensor in tiny_pipe.transformer.state_dict().items()}
     save_file(make_lora(), tmp_path / "style.safetensors")
-    request = Request("a red ball", str(tiny_model), frames=8, steps=4, loras={str(tmp_path): 0.7})
+    request = build_request("a red ball", str(tiny_model), frames=8, steps=4, loras={str(tmp_path): 0.7})
     generate(request, tmp_path / "a.mp4", pipe=tiny_pipe)
     after = tiny_pipe.transformer.state_dict()
     assert list(after) == list(before)
@@ -197,7 +197,7 @@ def test_wrong_loras_on_the_command_line(generate, make_lora, tmp_path):
     generate("--lora", "styles/ink.safetensors").refused("no LoRA styles/ink.safetensors")
     generate("--lora", "ink").refused("no LoRA ink")
     generate("--lora", "a.safetensors:1", "--lora", "a.safetensors").refused("twice")
-    generate("--lora", "a.safetensors:nan").refused("number")
+    generate("--lora", "a.safetensors:nan").refused("--lora", "a.safetensors")
     generate("--lora", "someone/style").refused("no LoRA someone/style", "fetched")
     save_file({"transformer.x.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     generate("--lora", "other.safetensors", "--resume", "-o", "a.mp4").refused("other.safetensors", "x.weight")

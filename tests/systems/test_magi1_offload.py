@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from animagic import AutoencoderKLMagi1, InputError, Magi1Pipeline, Magi1SpecialTokens, zoo
 from animagic.checkpoints import from_original
-from animagic.systems.magi1.cache import KeyValueCache, OffloadedKeyValueCache
+from animagic.layers.cache import KeyValueCache, OffloadedKeyValueCache
 
 CPU = torch.device("cpu")
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

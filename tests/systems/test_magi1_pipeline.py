@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 import animagic
 from animagic import InputError, Magi1ImageToVideoPipeline, Magi1Pipeline, Magi1VideoToVideoPipeline
 from animagic.media import iter_video, probe, read_metadata, resize
+from animagic.media.outputs import to_bytes
+from animagic.pipelines import base
 from animagic.systems.magi1 import pipeline as module
 from animagic.systems.magi1.prompts import encode_text
 
@@ -98,7 +100,7 @@ def test_output_types_agree(tiny_pipe, make):
     assert tensor.shape == (1, FRAMES, 3, HEIGHT, WIDTH)
     assert np.array_equal(tensor.permute(0, 1, 3, 4, 2).numpy(), array)
     assert [type(picture) for picture in pictures[0]] == [Image.Image] * FRAMES
-    assert np.array_equal(np.stack(pictures[0]), module.to_bytes(array[0]))
+    assert np.array_equal(np.stack(pictures[0]), to_bytes(array[0]))
 
     latents = make(output_type="latent")
     assert latents.shape == (1, 4, FRAMES // 4, HEIGHT // 8, WIDTH // 8)
@@ -254,7 +256,7 @@ def test_a_clip_is_shown_again_and_goes_on(make, make_moving_clip):
     clip = make_moving_clip(14)  # three latent frames: a chunk and a half
     frames = make(video=clip, num_frames=30)
     kept = clip[2:]
-    assert np.array_equal(module.to_bytes(frames[0, :12]), kept)
+    assert np.array_equal(to_bytes(frames[0, :12]), kept)
     assert np.array_equal(frames, make(video=[Image.fromarray(frame) for frame in clip], num_frames=30))
     assert different(frames[:, 12:], make(video=clip[::-1].copy(), num_frames=30)[:, 12:])
 
@@ -266,7 +268,7 @@ def test_a_clip_of_any_length_goes_on_smoothly(tiny_pipe, make, make_moving_clip
     shown = given // 4 * 4
     frames = make(video=clip, num_frames=shown + 20)
     assert frames.shape[1] == shown + 20
-    assert np.array_equal(module.to_bytes(frames[0, :shown]), clip[-shown:])
+    assert np.array_equal(to_bytes(frames[0, :shown]), clip[-shown:])
     latents = make(video=clip, num_frames=shown + 20, output_type="latent")
     assert latents.shape[2] * 4 >= 20
     # The first new frames are those of the first new latents, decoded behind the given ones of their chunk.
@@ -389,8 +391,8 @@ def test_several_videos_from_one_clip(make, make_moving_clip):
     clip = make_moving_clip(8)
     frames = make(["a red ball", "the blue cat"], video=clip, num_frames=24)
     assert frames.shape[:2] == (2, 24)
-    assert np.array_equal(module.to_bytes(frames[0, :8]), clip)
-    assert np.array_equal(module.to_bytes(frames[1, :8]), clip)
+    assert np.array_equal(to_bytes(frames[0, :8]), clip)
+    assert np.array_equal(to_bytes(frames[1, :8]), clip)
 
 
 # Embeddings and noise instead of text and seeds
@@ -426,7 +428,7 @@ def test_a_pipeline_without_the_parts_that_it_does_not_need(tiny_pipe, make):
         bare(**given)
     with pytest.raises(InputError, match="no text encoder; pass prompt_embeds"):
         bare(PROMPT, output_type="latent")
-    with pytest.raises(InputError, match="no autoencoder; pass prefix_latents"):
+    with pytest.raises(InputError, match="no autoencoder; it cannot read pictures, but"):
         bare(**given, image=np.zeros((HEIGHT, WIDTH, 3), np.uint8), output_type="latent")
 
 
@@ -464,7 +466,7 @@ def test_a_pipeline_without_the_parts_that_it_does_not_need(tiny_pipe, make):
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 def test_wrong_arguments_are_refused_before_any_step(tiny_pipe, monkeypatch, arguments, said):
-    monkeypatch.setattr(module, "Sampler", None)
+    monkeypatch.setattr(base, "Sampler", None)
     with pytest.raises(InputError, match=said):
         tiny_pipe(**{"prompt": PROMPT, **arguments})
 

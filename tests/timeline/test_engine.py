@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from animagic.errors import CheckpointError
+from animagic.systems.magi1.denoiser import Magi1Denoiser, Magi1Sampling
 from animagic.systems.magi1.prompts import ChunkPrompts, TextEmbedding, null_caption
-from animagic.systems.magi1.sampling import Magi1Denoiser, Magi1Sampling
 from animagic.timeline import (
     FlowEuler,
     Plan,
@@ -20,6 +20,7 @@ from animagic.timeline import (
     Window,
     flow_levels,
 )
+from animagic.timeline.engine import advance
 
 CHANNELS, HEIGHT, WIDTH = 2, 2, 3
 
@@ -164,6 +165,47 @@ def test_windows_of_a_step_may_be_called_in_any_order():
     )
     assert torch.equal(a.latents, b.latents)
     assert a.frames == range(10)
+
+
+# Windows that overlap
+
+
+def randn(seed: int) -> torch.Tensor:
+    return torch.randn((1, 2, 5, 3, 4), generator=torch.Generator().manual_seed(seed))
+
+
+def test_predictions_are_averaged_by_weight_where_windows_overlap():
+    solver = FlowEuler(torch.tensor([0.0, 0.5, 1.0]))
+    start = randn(0)
+    timeline = Timeline(lambda frames: start[:, :, frames.start : frames.stop].clone())
+    windows = (
+        Window(range(3), (0, 0, 0), weights=(1.0, 1.0, 3.0)),
+        Window(range(2, 5), (0, 0, 0)),  # no weights: 1 everywhere
+    )
+    a, b = randn(1)[:, :, :3], randn(2)[:, :, :3]
+    advance(timeline, solver, Step(windows), [a, b])
+    mean = torch.cat([a[:, :, :2], (3 * a[:, :, 2:] + b[:, :, :1]) / 4, b[:, :, 1:]], dim=2)
+    torch.testing.assert_close(timeline.state(range(5)), start + 0.5 * mean)
+
+
+def test_frames_between_windows_are_left_alone():
+    solver = FlowEuler(torch.tensor([0.0, 1.0]))
+    start = randn(0)
+    timeline = Timeline(lambda frames: start[:, :, frames.start : frames.stop].clone())
+    ones = torch.ones(1, 2, 2, 3, 4)
+    advance(timeline, solver, Step((Window(range(2), (0, 0)), Window(range(3, 5), (0, 0)))), [ones, ones])
+    assert torch.equal(timeline.state(range(5))[:, :, 2], start[:, :, 2])
+    torch.testing.assert_close(timeline.state(range(5))[:, :, [0, 1, 3, 4]], start[:, :, [0, 1, 3, 4]] + 1)
+
+
+def test_a_step_begins_from_what_the_network_saw():
+    """Where frames are given, the step goes from the given frame, not from the state beneath it."""
+    solver, prefix = FlowEuler(torch.tensor([0.0, 0.5, 1.0])), randn(3)[:, :, :2]
+    timeline = Timeline(lambda frames: randn(0)[:, :, frames.start : frames.stop].clone(), prefix)
+    velocity = randn(1)
+    advance(timeline, solver, Step((Window(range(5), (0,) * 5),)), [velocity])
+    torch.testing.assert_close(timeline.state(range(2)), prefix + 0.5 * velocity[:, :, :2])
+    assert torch.equal(timeline.read(range(5))[:, :, :2], prefix)
 
 
 # Memory

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
 
 from animagic.errors import InputError
-from animagic.timeline import ddpm_alphas, flow_levels, shortcut_intervals
+from animagic.timeline import flow_levels, shortcut_intervals
 
 
 @pytest.mark.parametrize("num_steps", [1, 4, 12, 64])
@@ -36,13 +35,3 @@ def test_wrong_schedules_are_refused():
     for call in (flow_levels, shortcut_intervals):
         with pytest.raises(InputError, match="8,16,16"):
             call(12, "4,4,4")
-    with pytest.raises(InputError, match="scaled_linear"):
-        ddpm_alphas(schedule="cosine")
-
-
-@pytest.mark.parametrize("schedule", ["linear", "scaled_linear"])
-def test_alphas_equal_those_of_diffusers(schedule):
-    scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule=schedule)
-    alphas = ddpm_alphas(0.00085, 0.012, schedule)
-    torch.testing.assert_close(alphas.float(), scheduler.alphas_cumprod, rtol=1e-4, atol=1e-7)
-    assert (alphas.diff() < 0).all()

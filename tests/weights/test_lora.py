@@ -437,7 +437,7 @@ def test_saved_by_us_by_diffusers_and_by_peft_it_loads_the_same(toy, networks, t
 
 def test_what_is_trained_is_the_lora_alone():
     network = make_toy()
-    add_lora(network, ["up"], 2, "mine", alpha=4, start="gaussian")
+    add_lora(network, ["up"], 2, "mine", lora_alpha=4, init_lora_weights="gaussian")
     assert {name for name, p in network.named_parameters() if p.requires_grad} == {
         f"{FIRST}.lora_A.mine.weight",
         f"{FIRST}.lora_B.mine.weight",
@@ -575,7 +575,7 @@ def test_damaged_files(toy, tmp_path):
     with pytest.raises(CheckpointError, match=r"cut\.safetensors"):
         toy.pipe.load_lora_weights(tmp_path / "cut.safetensors")
     (tmp_path / "adapter_config.json").write_text("{")
-    with pytest.raises(CheckpointError, match=rf"{tmp_path}.* JSON|whole\.safetensors cannot be read"):
+    with pytest.raises(CheckpointError, match=r"adapter_config\.json is not valid JSON"):
         toy.pipe.load_lora_weights(tmp_path / "whole.safetensors")
     with pytest.raises(InputError, match=r"no LoRA styles/ink\.safetensors"):
         toy.pipe.load_lora_weights("styles/ink.safetensors")

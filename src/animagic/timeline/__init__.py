@@ -1,21 +1,24 @@
 """The one idea of the project: a video is a timeline of latent frames, and a plan says which are denoised when."""
 
 from .engine import Clean, Progress, Sampler, Timeline
+from .free_init import FreeInit
 from .guidance import ChunkGuidance, Denoiser, TextGuidance
-from .levels import ddpm_alphas, flow_levels, shortcut_intervals
+from .levels import flow_levels, shortcut_intervals
+from .noise import ChunkNoise, free_noise
 from .plan import Frames, Plan, PlanSummary, Staircase, Step, WholeClip, Window
 from .resume import RunFolder
 from .schedulers import SchedulerSolver, build_scheduler
-from .solver import Ddim, FlowEuler, Solver
+from .solver import FlowEuler, Solver
 from .windows import OverlappingWindows, uniform_windows
 
 __all__ = [
     "ChunkGuidance",
+    "ChunkNoise",
     "Clean",
-    "Ddim",
     "Denoiser",
     "FlowEuler",
     "Frames",
+    "FreeInit",
     "OverlappingWindows",
     "Plan",
     "PlanSummary",
@@ -31,8 +34,8 @@ __all__ = [
     "WholeClip",
     "Window",
     "build_scheduler",
-    "ddpm_alphas",
     "flow_levels",
+    "free_noise",
     "shortcut_intervals",
     "uniform_windows",
 ]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from ..errors import CheckpointError
 from .guidance import Denoiser
-from .plan import Frames, Plan, Step, span_of
-from .solver import Solver
+from .plan import Frames, Plan, Step, Window, span_of
+from .solver import Solver, per_frame
 
 Noise = Callable[[range], torch.Tensor]
 Map = Callable[[Callable, list], list]
@@ -22,13 +22,16 @@ class Timeline:
     """The latent frames that are alive: drawn as noise when first asked for, forgotten when no longer needed.
 
     Args:
-        noise: gives fresh noise (batch, channels, len(frames), height, width) for frames, asked for in order.
+        noise: gives fresh noise (batch, channels, len(frames), height, width) for frames, asked for in order; or the
+            noise of all of them.
         prefix: (batch, channels, frames, height, width) given clean latents at the front, or None. What the network
             reads of those frames is always the prefix; the state beneath it takes no part.
     """
 
-    def __init__(self, noise: Noise, prefix: torch.Tensor | None = None):
-        self._noise, self.prefix = noise, prefix
+    def __init__(self, noise: Noise | torch.Tensor, prefix: torch.Tensor | None = None):
+        whole = noise
+        self._noise = (lambda f: whole[:, :, f.start : f.stop]) if isinstance(whole, torch.Tensor) else whole
+        self.prefix = prefix
         self.start = self.stop = 0
         self._latents: torch.Tensor | None = None
 
@@ -47,7 +50,10 @@ class Timeline:
 
     def read(self, frames: Frames) -> torch.Tensor:
         """What the network sees of `frames`: the state, with the prefix laid over it."""
-        latents = self.state(frames)
+        return self.with_prefix(frames, self.state(frames))
+
+    def with_prefix(self, frames: Frames, latents: torch.Tensor) -> torch.Tensor:
+        """Latents of `frames`, with the prefix in place of what is given."""
         if self.prefix is not None:
             given = [i for i, frame in enumerate(frames) if frame < self.prefix.shape[2]]
             if given:
@@ -89,6 +95,27 @@ class Timeline:
             self._noise.load_state_dict(_part(state, "noise."))
 
 
+def advance(timeline: Timeline, solver: Solver, step: Step, predictions: Sequence[torch.Tensor]) -> None:
+    """Write the next state of every frame of a step; where windows overlap, predictions are averaged by weight."""
+    if len(step.windows) == 1:
+        window, prediction = step.windows[0], predictions[0]
+        timeline.write(window.frames, solver.step(timeline.read(window.frames), prediction, window.levels))
+        return
+    frames = step.span
+    latents = timeline.read(frames)
+    total, share = torch.zeros_like(latents), torch.zeros(len(frames))
+    levels = [solver.num_steps] * len(frames)
+    for window, prediction in zip(step.windows, predictions, strict=True):
+        rows = torch.tensor([frame - frames.start for frame in window.frames])
+        weights = torch.tensor(window.weights or (1.0,) * len(window.frames))
+        # index_add_: a strided window on a short loop may hold a frame twice.
+        total.index_add_(2, rows.to(total.device), (prediction * per_frame(weights, prediction)).to(total))
+        share.index_add_(0, rows, weights)
+        for row, level in zip(rows.tolist(), window.levels, strict=True):
+            levels[row] = level
+    timeline.write(frames, solver.step(latents, total / per_frame(share.clamp_min(1e-12), total), levels))
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Where a run stands after a step."""
@@ -113,7 +140,8 @@ class Clean:
     latents: torch.Tensor
 
 
-def _one_by_one(function: Callable, items: list) -> list:
+def one_by_one(function: Callable, items: list) -> list:
+    """The plain `parallel_map`: no device but the one."""
     return [function(item) for item in items]
 
 
@@ -133,7 +161,7 @@ class Sampler:
         solver: Solver,
         timeline: Timeline,
         *,
-        parallel_map: Map = _one_by_one,
+        parallel_map: Map = one_by_one,
         on_step: Callable[[Progress], None] | None = None,
     ):
         self.plan, self.denoiser, self.solver, self.timeline = plan, denoiser, solver, timeline
@@ -144,15 +172,17 @@ class Sampler:
         """Yield frames as they become clean. Memory is that of the frames in flight."""
         began, first = time.monotonic(), self.steps_done
         total = self.plan.total_steps
+
+        @torch.no_grad()  # here too: a map may call it in other threads
+        def predict(window: Window) -> torch.Tensor:
+            return self.denoiser(self.timeline.read(window.frames), window)
+
         for step in itertools.islice(self.plan.steps(), first, None):
             with torch.no_grad():
                 self.timeline.forget(step.span.start)
                 self.timeline.state(step.span)  # drawn at once: the order of the windows must not matter
-                predictions = self.parallel_map(
-                    lambda window: self.denoiser(self.timeline.read(window.frames), window),
-                    list(step.windows),
-                )
-                self.solver.advance(self.timeline, step, predictions)
+                predictions = self.parallel_map(predict, list(step.windows))
+                advance(self.timeline, self.solver, step, predictions)
             self.steps_done += 1
             self.clean_frames += len(step.clean)
             if self.on_step is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -38,7 +38,7 @@ class ConditionalDenoiser(Protocol):
 class _Guidance:
     """What is inside keeps the state of a run (a cache); guidance itself has none."""
 
-    def __init__(self, denoiser: ConditionalDenoiser):
+    def __init__(self, denoiser: Any):
         self.denoiser = denoiser
 
     def state_dict(self) -> dict[str, torch.Tensor]:
@@ -49,26 +49,37 @@ class _Guidance:
             self.denoiser.load_state_dict(state)
 
 
+class PairedDenoiser(Protocol):
+    """A denoiser that predicts without and with the prompt in one call of the network."""
+
+    def pair(self, latents: torch.Tensor, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
+        """The predictions (unprompted, prompted), each of the shape of `latents`."""
+        ...
+
+
 class TextGuidance(_Guidance):
     """Classifier-free guidance (arXiv 2207.12598): unprompted + scale (prompted - unprompted)."""
 
-    def __init__(self, denoiser: ConditionalDenoiser, scale: float):
+    def __init__(self, denoiser: PairedDenoiser, scale: float):
         super().__init__(denoiser)
         self.scale = scale
 
     def __call__(self, latents: torch.Tensor, window: Window) -> torch.Tensor:
-        if self.scale == 1:
-            return self.denoiser(latents, window)
-        prompted = self.denoiser(latents, window, commit=False)
-        unprompted = self.denoiser(latents, window, text=False)
+        unprompted, prompted = self.denoiser.pair(latents, window)
         return unprompted + self.scale * (prompted - unprompted)
 
 
-def scales_at(times: torch.Tensor, ranges: Sequence[float], scales: Sequence[float]) -> torch.Tensor:
-    """The scale that holds at each time; `ranges` are the increasing times at which the next one begins."""
+def branch_weights(
+    times: torch.Tensor, ranges: Sequence[float], history_scales: Sequence[float], text_scales: Sequence[float]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """MAGI-1's guidance at each time: the weights of v(alone), v(history) and v(history, text), which add up to 1.
+
+    Args: `ChunkGuidance`'s.
+    """
     starts = torch.tensor(ranges, device=times.device)
     index = (starts <= times[..., None] + 1e-7).sum(-1) - 1
-    return torch.tensor(scales, device=times.device)[index]
+    history, text = (torch.tensor(scales, device=times.device)[index] for scales in (history_scales, text_scales))
+    return 1 - history, history - text, text
 
 
 class ChunkGuidance(_Guidance):
@@ -98,27 +109,26 @@ class ChunkGuidance(_Guidance):
 
     def __call__(self, latents: torch.Tensor, window: Window) -> torch.Tensor:
         times = self.times[torch.tensor(window.levels)]
-        history = scales_at(times, self.ranges, self.history_scales)
-        text = scales_at(times, self.ranges, self.text_scales)
+        alone, history, text = branch_weights(times, self.ranges, self.history_scales, self.text_scales)
         denoised = torch.tensor([level < len(self.times) - 1 for level in window.levels])
 
-        def wanted(factor: torch.Tensor) -> torch.Tensor:
-            return (factor != 0) & denoised
+        def wanted(weight: torch.Tensor) -> torch.Tensor:
+            return (weight != 0) & denoised
 
-        def spread(factor: torch.Tensor) -> torch.Tensor:
-            return factor.to(latents.device, latents.dtype)[:, None, None]
+        def spread(weight: torch.Tensor) -> torch.Tensor:
+            return weight.to(latents.device, latents.dtype)[:, None, None]
 
         result = torch.zeros_like(latents)
         if wanted(text).any():
             # First: it must see the cache as it was before the history branch commits.
             result = result + spread(text) * self.denoiser(latents, window, commit=False)
-        if wanted(history - text).any() or len(window.commit):
-            result = result + spread(history - text) * self.denoiser(latents, window, text=False)
-        alone = wanted(1 - history)
-        if alone.any():
-            levels = tuple(level for level, yes in zip(window.levels, alone.tolist(), strict=True) if yes)
+        if wanted(history).any() or len(window.commit):
+            result = result + spread(history) * self.denoiser(latents, window, text=False)
+        rows = wanted(alone)
+        if rows.any():
+            levels = tuple(level for level, yes in zip(window.levels, rows.tolist(), strict=True) if yes)
             part = replace(window, levels=levels, context=range(0), commit=range(0))
-            alone = alone.to(latents.device)
-            velocity = self.denoiser(latents[:, :, alone], part, text=False, history=False, commit=False)
-            result[:, :, alone] += spread((1 - history)[alone.cpu()]) * velocity
+            here = rows.to(latents.device)
+            velocity = self.denoiser(latents[:, :, here], part, text=False, history=False, commit=False)
+            result[:, :, here] += spread(alone[rows]) * velocity
         return result

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import CheckpointError, InputError
+from .noise import Generators, as_list, fresh_generator
 from .solver import Solver
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
-
-Generators = torch.Generator | Sequence[torch.Generator]
 
 _DPM = {"algorithm_type": "dpmsolver++", "solver_order": 2}
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -95,7 +94,7 @@ class SchedulerSolver(Solver):
         self,
         scheduler: SchedulerMixin,
         num_steps: int,
-        generator: Generators | None = None,
+        generator: Generators = None,
         strength: float = 1.0,
     ):
         if num_steps < 1:
@@ -104,9 +103,7 @@ class SchedulerSolver(Solver):
             raise InputError(f"strength must be above 0 and at most 1, not {strength}.")
         if int(num_steps * strength) < 1:
             raise InputError(f"strength {strength} leaves none of {num_steps} steps; raise one of them.")
-        if generator is None:
-            generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
-        self.scheduler, self.generator = copy.deepcopy(scheduler), generator
+        self.scheduler, self.generator = copy.deepcopy(scheduler), generator or fresh_generator()
         self._inference_steps = num_steps
         self._begin = (num_steps - int(num_steps * strength)) * getattr(scheduler, "order", 1)
         self._restart()
@@ -137,9 +134,16 @@ class SchedulerSolver(Solver):
             scheduler.set_begin_index(self._begin + level)
         return scheduler.add_noise(clean, noise, self.timesteps[level].expand(clean.shape[0]))
 
+    def begin(self, noise: torch.Tensor, clean: torch.Tensor | None = None) -> torch.Tensor:
+        """The latents that a run begins with: noise of variance 1, or clean latents under it (see strength)."""
+        return self.initial_noise(noise) if clean is None else self.add_noise(clean, noise)
+
     def model_input(self, latents: torch.Tensor, level: int) -> torch.Tensor:
         """What the network reads of latents at the level that is due; windows of it may come in any order."""
         return self.scheduler.scale_model_input(latents, self.timesteps[level])
+
+    def timestep(self, level: int) -> torch.Tensor:
+        return self.timesteps[level]
 
     def step(self, latents: torch.Tensor, prediction: torch.Tensor, levels: Sequence[int]) -> torch.Tensor:
         """One step of all frames of the timeline, from the level that is due to the next."""
@@ -155,9 +159,6 @@ class SchedulerSolver(Solver):
         moved = self.scheduler.step(prediction, self.timesteps[self._level], latents, return_dict=False, **drawn)[0]
         self._level += 1
         return moved
-
-    def _generators(self) -> list[torch.Generator]:
-        return [self.generator] if isinstance(self.generator, torch.Generator) else list(self.generator)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """What the scheduler remembers: everything that has changed in it since the first step."""
@@ -177,11 +178,11 @@ class SchedulerSolver(Solver):
         note = json.dumps({"level": self._level, "scheduler": changed}).encode()
         state = {"note": torch.tensor(list(note), dtype=torch.uint8)}
         state |= {f"tensor.{i}": tensor for i, tensor in enumerate(tensors)}
-        return state | {f"noise.{i}": generator.get_state() for i, generator in enumerate(self._generators())}
+        return state | {f"noise.{i}": generator.get_state() for i, generator in enumerate(as_list(self.generator))}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Go on from `state`. Raises CheckpointError if it is of another number of generators."""
-        generators = self._generators()
+        generators = as_list(self.generator)
         if (saved := sum(key.startswith("noise.") for key in state)) != len(generators):
             raise CheckpointError(f"the saved run has {saved} generators, this one {len(generators)}.")
 

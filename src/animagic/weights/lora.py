@@ -23,7 +23,7 @@ from peft.tuners import lora
 from torch import nn
 
 from ..errors import CheckpointError, InputError
-from ..quantization.fp8 import Fp8Linear
+from ..layers.fp8 import Fp8Linear
 from .lora_files import LoraPart, Pair, Source, find_lora_file, pack, peft_settings, read_lora
 
 __all__ = ["LoraMixin", "LoraPart", "Source", "add_lora", "find_lora_file", "lora_layers"]
@@ -31,26 +31,15 @@ __all__ = ["LoraMixin", "LoraPart", "Source", "add_lora", "find_lora_file", "lor
 Weight = float | Mapping[str, Any] | None
 
 
-def add_lora(
-    network: Any,
-    targets: str | list[str],
-    rank: int,
-    name: str = "default",
-    *,
-    alpha: float | None = None,
-    start: bool | str = True,
-) -> None:
-    """Freeze a network and lay a new LoRA over some of its layers, which alone is trained.
+def add_lora(network: Any, targets: str | list[str], rank: int, name: str = "default", **settings: Any) -> None:
+    """Lay a new LoRA over some layers of a network of diffusers or transformers; only it is trained.
 
     Args:
-        network: of diffusers or transformers.
         targets: the ends of the layers' names, or a pattern for whole names.
-        alpha: the LoRA counts alpha / rank times; None: once.
-        start: peft's `init_lora_weights`; True: it changes nothing at first.
+        settings: others of peft's LoraConfig; without `lora_alpha`, the change counts once.
     """
     network.requires_grad_(False)
-    alpha = rank if alpha is None else alpha
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, init_lora_weights=start)
+    config = LoraConfig(r=rank, target_modules=targets, **{"lora_alpha": rank, **settings})
     network.add_adapter(config, adapter_name=name)
 
 
@@ -348,7 +337,7 @@ class LoraMixin(LoraBaseMixin):
                 if path not in whole and not any(f"{component}.{layer}.".startswith(f"{path}.") for layer in layers):
                     example = f"; it does change {layers[0]!r}, for example." if layers else "."
                     raise InputError(f"no LoRA changes {path.removeprefix(f'{component}.')!r}{example}")
-                made[path] = number
+                made[path] = float(number)
         return made
 
     def _lay(

@@ -23,8 +23,7 @@ from animagic import AnimateDiffPipeline, InputError
 from animagic.media import probe, read_metadata, resize
 from animagic.media.outputs import to_bytes
 from animagic.systems.animatediff import pipeline as module
-from animagic.systems.animatediff.noise import FreeInit
-from animagic.timeline import OverlappingWindows, RunFolder, WholeClip, build_scheduler
+from animagic.timeline import FreeInit, OverlappingWindows, RunFolder, WholeClip, build_scheduler
 
 PROMPT, OTHER = "a red ball bounces", "the blue cat falls"
 FRAMES, SIZE, STEPS = 8, 32, 3  # of the random model, whose latents are 8x8
@@ -155,7 +154,7 @@ def test_the_size_of_the_model_or_another(make):
 
 def test_frames_are_decoded_a_few_at_a_time(make, pipe, monkeypatch):
     whole = make(num_frames=7, output_type="np")
-    monkeypatch.setattr(module, "DECODED_TOGETHER", 3)
+    monkeypatch.setattr(AnimateDiffPipeline, "frames_decoded_together", 3)
     decoded = []
     decode = pipe.vae.decode
     monkeypatch.setattr(pipe.vae, "decode", lambda z, **named: decoded.append(len(z)) or decode(z, **named))
@@ -174,7 +173,7 @@ def test_saving_the_result(pipe, tmp_path):
 
 @pytest.mark.parametrize("output_type", ["pil", "np", "pt", "latent"])
 def test_pieces_joined_are_the_whole(pipe, make, output_type, monkeypatch):
-    monkeypatch.setattr(module, "DECODED_TOGETHER", 4)
+    monkeypatch.setattr(AnimateDiffPipeline, "frames_decoded_together", 4)
     whole = make(output_type=output_type, num_frames=10, num_videos_per_prompt=2)
     options = {"num_frames": 10, "num_videos_per_prompt": 2, "generator": seeded(), "output_type": output_type}
     pieces = list(pipe.stream(PROMPT, **options))

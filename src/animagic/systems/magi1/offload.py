@@ -1,4 +1,4 @@
-"""What a pipeline can do to need less memory, beyond what diffusers gives every pipeline."""
+"""Ways of a pipeline to need less memory, beyond what diffusers gives every pipeline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .prompts import TextEmbedding, encode_text
 
 
 class Magi1OffloadMixin:
-    """Ways of Magi1Pipeline to need less memory; none but tiling changes a frame."""
+    """Ways of Magi1Pipeline to need less memory; none changes a frame."""
 
     transformer: Any
     vae: Any
@@ -22,38 +22,25 @@ class Magi1OffloadMixin:
     _exclude_from_cpu_offload = ["special_tokens"]
 
     kv_offload = False
-    """Whether the keys and values of clean chunks lie in the memory of the processor."""
+    """Whether the keys and values of clean chunks lie in CPU memory."""
 
     def enable_kv_offload(self) -> None:
-        """Keep the keys and values of clean chunks in the memory of the processor (pinned, with CUDA), and bring them
-        to the device layer by layer while the layer before is at work. Where the device is the processor itself,
-        it only costs copies."""
+        """Keep the keys and values of clean chunks in CPU memory (pinned, with CUDA), and bring each layer's to the
+        device while the layer before is at work. Where the device is the CPU itself, it only costs copies."""
         self.kv_offload = True
 
     def disable_kv_offload(self) -> None:
         """Keep the keys and values of clean chunks on the device of the transformer."""
         self.kv_offload = False
 
-    def enable_vae_tiling(self, **tile: Any) -> None:
-        """Code pixels tile by tile; the arguments are those of `AutoencoderKLMagi1.enable_tiling`. Each tile sees only
-        itself, so the pixels differ a little. Raises InputError."""
-        if self.vae is None:
-            raise InputError("this pipeline has no autoencoder that could work in tiles.")
-        self.vae.enable_tiling(**tile)
-
-    def disable_vae_tiling(self) -> None:
-        """Code pixels as a whole again."""
-        if self.vae is not None:
-            self.vae.disable_tiling()
-
     def encode_ahead(self, *texts: str) -> None:
-        """Encode prompts now: calls with these words need the text encoder no longer. Raises InputError."""
+        """Encode prompts now: calls with these prompts need the text encoder no longer. Raises InputError."""
         for text in texts:
             self.encoded_texts[text] = self._encode([text])
 
     @property
     def encoded_texts(self) -> dict[str, TextEmbedding]:
-        """What was encoded ahead, by its words; another pipeline of the same model may take it over."""
+        """What was encoded ahead, by its text; another pipeline of the same model may take it over."""
         return self.__dict__.setdefault("_encoded_texts", {})
 
     def drop_text_encoder(self) -> None:

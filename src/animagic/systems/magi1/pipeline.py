@@ -1,79 +1,29 @@
-"""Words, a picture or a clip to video with MAGI-1, streamed chunk by chunk."""
+"""Text, an image or a video to video with MAGI-1, streamed chunk by chunk."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
-from diffusers.utils.torch_utils import randn_tensor
-from PIL import Image
 
 from ...errors import InputError
-from ...media.outputs import Chunk, in_form, to_bytes
-from ...timeline import FlowEuler, Progress, Sampler, Staircase, Timeline
-from ...timeline.resume import RunFolder
-from ...timeline.streaming import Interrupted, StreamingPipeline, Watch, kept_clean
+from ...media.frames import resize
+from ...pipelines.base import Run, VideoPipeline, frames_of
+from ...timeline import FlowEuler, Staircase, Timeline
+from ...timeline.engine import Clean
 from .autoencoder import AutoencoderKLMagi1
+from .denoiser import Magi1Denoiser, Magi1Sampling
 from .live import LivePrompts, PromptSource
 from .lora import Magi1LoraLoaderMixin
 from .offload import Magi1OffloadMixin
-from .prompts import (
-    ChunkPrompts,
-    Magi1SpecialTokens,
-    TextEmbedding,
-    negative_caption,
-    null_caption,
-)
-from .sampling import Magi1Denoiser, Magi1Sampling
+from .prompts import ChunkPrompts, Magi1SpecialTokens, TextEmbedding, enhanced, negative_caption, null_caption
 from .transformer import Magi1Transformer3DModel
 
 
-class Noise:
-    """Fresh noise for a timeline, drawn chunk after chunk: a longer video begins like a shorter one."""
-
-    def __init__(self, shape: tuple[int, int, int, int], generator, device: torch.device, chunk_width: int):
-        self.shape, self.generator, self.device, self.chunk_width = shape, generator, device, chunk_width
-
-    def __call__(self, frames: range) -> torch.Tensor:
-        batch, channels, height, width = self.shape
-        pieces = [
-            randn_tensor((batch, channels, self.chunk_width, height, width), self.generator, self.device, torch.float32)
-            for _ in range(len(frames) // self.chunk_width)
-        ]
-        return torch.cat(pieces, dim=2)
-
-    def _generators(self) -> list[torch.Generator]:
-        return list(self.generator) if isinstance(self.generator, (list, tuple)) else [self.generator]
-
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        return {str(i): generator.get_state() for i, generator in enumerate(self._generators())}
-
-    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        for i, generator in enumerate(self._generators()):
-            generator.set_state(state[str(i)])
-
-
-def _enhanced(prompt: Any, prompts_at: dict[int, str] | None, enhancer: Callable[[str], str]) -> tuple[Any, Any]:
-    """Prompt (a text or several) and later prompts, as an enhancer writes them."""
-
-    def one(text: str) -> str:
-        better = enhancer(text)
-        if not isinstance(better, str):
-            raise InputError(f"prompt_enhancer must return a text, not {type(better).__name__}.")
-        return better
-
-    if prompt is None:
-        raise InputError("prompt_enhancer needs a prompt; with prompt_embeds, enhance the text before encoding it.")
-    prompt = one(prompt) if isinstance(prompt, str) else [one(text) for text in prompt]
-    return prompt, {chunk: one(text) for chunk, text in (prompts_at or {}).items()}
-
-
-class Magi1Pipeline(StreamingPipeline, Magi1OffloadMixin, Magi1LoraLoaderMixin, DiffusionPipeline):
+class Magi1Pipeline(Magi1OffloadMixin, Magi1LoraLoaderMixin, VideoPipeline):
     """Text, image or video to video with MAGI-1 (arXiv 2505.13211).
 
     Args:
@@ -118,7 +68,7 @@ class Magi1Pipeline(StreamingPipeline, Magi1OffloadMixin, Magi1LoraLoaderMixin, 
             allow_pickle: read the text encoder from pickles; no code in them is run.
         Raises: InputError, CheckpointError: one sentence that names the file, and the tensor if one does not fit.
         """
-        from .files import load_original
+        from .weights import load_original
 
         return load_original(cls, source, **arguments)
 
@@ -189,52 +139,34 @@ class Magi1Pipeline(StreamingPipeline, Magi1OffloadMixin, Magi1LoraLoaderMixin, 
 
         return LivePrompts(prompts, source, encode)
 
-    def encode_frames(self, frames: np.ndarray, batch: int = 1) -> torch.Tensor:
-        """Pixels uint8 (frames, height, width, 3) to latents (batch, channels, latent frames, height/8, width/8)."""
-        if self.vae is None:
-            raise InputError("this pipeline has no autoencoder; pass prefix_latents.")
-        video = torch.tensor(frames).permute(3, 0, 1, 2)[None].to(self._execution_device, self.vae.dtype)
-        latents = self.vae.encode(video / 127.5 - 1).latent_dist.mode().float() * self.sampling.scale_factor
-        return latents.expand(batch, *latents.shape[1:])
+    def to_latents(self, video: torch.Tensor) -> torch.Tensor:
+        return self.vae.encode(video).latent_dist.mode().float() * self.sampling.scale_factor
 
-    def _prefix(self, image, video, size: tuple[int, int], fit: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """The given pixels as (what is encoded, what is shown before the new frames)."""
-        from ...media import resize
+    def to_video(self, latents: torch.Tensor) -> torch.Tensor:
+        latents = latents.to(self.vae.dtype) / self.sampling.scale_factor
+        return self.vae.decode(latents.to(self._execution_device)).sample
 
-        height, width = size
-        if image is not None and video is not None:
-            raise InputError("give an image or a video, not both.")
-        if image is not None:
-            if isinstance(image, Image.Image):
-                image = np.asarray(image.convert("RGB"))
-            return resize(np.asarray(image)[None], height, width, fit), None
-        if video is not None:
-            if not isinstance(video, np.ndarray):
-                video = np.stack([np.asarray(frame.convert("RGB")) for frame in video])
-            whole = len(video) // self._frame_ratio * self._frame_ratio
-            if not whole:
-                raise InputError(f"the video has {len(video)} frames; at least {self._frame_ratio} are needed.")
-            clip = resize(video[-whole:], height, width, fit)
-            return clip, clip
-        return None, None
+    def _given(self, image: Any, video: Any, size: tuple[int, int], fit: Any) -> np.ndarray | None:
+        """The pixels to go on from: an image, or the end of a video in whole latent frames."""
+        frames = frames_of(image, video)
+        if frames is not None and video is not None:
+            ratio = self.sampling.frames_per_latent
+            if len(frames) < ratio:
+                raise InputError(f"the video has {len(frames)} frames; at least {ratio} are needed.")
+            frames = frames[-(len(frames) // ratio * ratio) :]
+        return None if frames is None else resize(frames, *size, fit)
 
     @property
-    def _frame_ratio(self) -> int:
-        return self.sampling.temporal_downsample_factor
+    def latent_channels(self) -> int:  # type: ignore[override]
+        return self.transformer.latent_channels
 
     @property
-    def _pixel_ratio(self) -> int:
+    def pixels_per_latent(self) -> int:  # type: ignore[override]
         return 8 if self.vae is None else self.vae.config.patch_size
 
-    def check_size(self, height: int, width: int) -> None:
-        """Raises InputError if the model cannot make this size."""
-        unit = self._pixel_ratio * self.transformer.config.patch_size
-        if height < unit or width < unit or height % unit or width % unit:
-            near = tuple(max(unit, round(x / unit) * unit) for x in (width, height))
-            raise InputError(
-                f"{width}x{height} is not possible: width and height must be multiples of {unit}; "
-                f"the nearest size is {near[0]}x{near[1]}."
-            )
+    @property
+    def size_unit(self) -> int:
+        return self.pixels_per_latent * self.transformer.config.patch_size
 
     def configure(
         self,
@@ -267,7 +199,7 @@ class Magi1Pipeline(StreamingPipeline, Magi1OffloadMixin, Magi1LoraLoaderMixin, 
     # ---------------------------------------------------------------- the work
 
     @torch.no_grad()
-    def stream(
+    def prepare(  # type: ignore[override]
         self,
         prompt: str | Sequence[str] | PromptSource | None = None,
         *,
@@ -293,15 +225,9 @@ class Magi1Pipeline(StreamingPipeline, Magi1OffloadMixin, Magi1LoraLoaderMixin, 
         prefix_latents: torch.Tensor | None = None,
         prompt_embeds: torch.Tensor | None = None,
         prompt_embeds_mask: torch.Tensor | None = None,
-        fit: str = "crop",
-        output_type: str = "pil",
-        on_progress: Callable[[Progress], None] | None = None,
-        on_preview: Callable[[Callable[[], np.ndarray]], None] | None = None,
-        callback_on_step_end: Callable | None = None,
-        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-        resume: RunFolder | None = None,
-    ) -> Iterator[Chunk]:
-        """Yield pieces of the video as they become clean. Memory does not grow with the length.
+        fit: Any = "crop",
+    ) -> Run:
+        """What a call decides before the first step. The memory of a run does not grow with the length of the video.
 
         Args:
             prompt: what to show; a list makes one video each. A `LivePrompt`, or any function from a chunk's index to
@@ -313,25 +239,15 @@ class Magi1Pipeline(StreamingPipeline, Magi1OffloadMixin, Magi1LoraLoaderMixin, 
             num_inference_steps, guidance_scale, enable_distillation, shortcut_mode: see `configure`.
             special_tokens, negative_special_tokens: see `encode_prompt`.
             prompt_enhancer: rewrites every prompt before it is read, for example animagic.enhancement's.
+            generator: one, or one for each video; None: the model's own seed.
             latents: (videos, channels, latent frames, h, w) noise of the whole timeline, prefix included.
             prefix_latents: (videos, channels, latent frames, h, w) given clean frames: one (a picture) or more.
             fit: how image or video are brought to size: "crop", "pad" or "stretch".
-            output_type: "pil", "np", "pt" or "latent".
-            on_progress: called after every step. on_preview: called after every step with a function that decodes
-                what is being made right now, uint8 (frames, height, width, 3).
-            callback_on_step_end: as in diffusers: (pipe, step, timestep, {"latents"}) -> dict.
-            resume: a folder in which the run is kept, and continued from if it holds one.
 
         Raises: InputError.
         """
-        self.check_call(output_type, callback_on_step_end_tensor_inputs)
         sampling = self.configure(num_inference_steps, guidance_scale, enable_distillation, shortcut_mode)
-        ratio, device = self._pixel_ratio, self._execution_device
-        if latents is not None:
-            height, width = latents.shape[-2] * ratio, latents.shape[-1] * ratio
-        height, width = height or sampling.video_size_h, width or sampling.video_size_w
-        self.check_size(height, width)
-
+        size = self.size_of(latents, height, width)
         source: Any = prompt if callable(prompt) else None
         if source is not None:
             if prompts_at:
@@ -341,33 +257,28 @@ class Magi1Pipeline(StreamingPipeline, Magi1OffloadMixin, Magi1LoraLoaderMixin, 
                 raise InputError("the live prompt has nothing for the first chunk; say what the video should show.")
         texts: Any = [prompt] if isinstance(prompt, str) else prompt
         batch = len(texts) if texts is not None else 1 if prompt_embeds is None else len(prompt_embeds)
-        batch *= num_videos_per_prompt
-        given, shown = self._prefix(image, video, (height, width), fit)
+        videos = batch * num_videos_per_prompt
+
+        given = self._given(image, video, size, fit)
+        shown = given if video is not None else None
         if given is not None:
-            prefix_latents = self.encode_frames(given, batch)
+            prefix_latents = self.encode_frames(given).expand(videos, -1, -1, -1, -1)
         prefix_frames = 0 if prefix_latents is None else prefix_latents.shape[2]
+        wanted: int | None
+        chunks: int | None
         if latents is not None:
-            chunks: int | None = latents.shape[2] // sampling.chunk_width
-            wanted = None
+            wanted, chunks = None, latents.shape[2] // sampling.chunk_width
         else:
-            wanted = None if endless else (sampling.num_frames if num_frames is None else num_frames)
-            if wanted is not None and wanted < 1:
-                raise InputError(f"the number of frames must be at least 1, not {wanted}.")
-            before = 0 if shown is None else len(shown)
-            # A picture is shown as the first of the new frames; a clip only stands before them.
-            hidden = prefix_frames if prefix_frames > 1 or shown is not None else 0
-            new = None if wanted is None else wanted - before
-            if new is not None and new < 1:
-                raise InputError(f"the given clip already has {before} of the {wanted} frames; ask for more frames.")
-            chunks = None if new is None else sampling.chunks_of(new, hidden)
+            wanted = None if endless else sampling.num_frames if num_frames is None else num_frames
+            chunks = None if wanted is None else self._chunks(sampling, wanted, prefix_frames, shown)
         late = max(prompts_at or {0: ""})
         if chunks is not None and late >= chunks:
             raise InputError(f"no prompt can begin at chunk {late}: the video has {chunks}, counted from 0.")
         plan = sampling.plan(chunks, prefix_frames)
 
         if prompt_enhancer is not None:
-            prompt, prompts_at = _enhanced(prompt, prompts_at, prompt_enhancer)
-        known = self.encode_prompt(
+            prompt, prompts_at = enhanced(prompt, prompts_at, prompt_enhancer)
+        prompts: Any = self.encode_prompt(
             prompt,  # type: ignore[arg-type]  # a source has been asked by now
             prompts_at=prompts_at,
             negative_prompt=negative_prompt,
@@ -379,88 +290,43 @@ class Magi1Pipeline(StreamingPipeline, Magi1OffloadMixin, Magi1LoraLoaderMixin, 
             num_chunks=chunks,
             hand_over=hand_over,
         )
-        prompts: ChunkPrompts | LivePrompts = known
         if source is not None:
-            prompts = self._live(known, source, prompt_enhancer, len(texts), num_videos_per_prompt)
-        if latents is not None:
-            whole = latents.to(device, torch.float32)
-            noise: Any = lambda frames: whole[:, :, frames.start : frames.stop].clone()  # noqa: E731
-        else:
-            generator = generator if generator is not None else torch.Generator().manual_seed(sampling.seed)
-            shape = (batch, self.transformer.latent_channels, height // ratio, width // ratio)
-            noise = Noise(shape, generator, device, sampling.chunk_width)
+            prompts = self._live(prompts, source, prompt_enhancer, batch, num_videos_per_prompt)
+        if generator is None:
+            generator = torch.Generator().manual_seed(sampling.seed)
+        noise = self.noise(latents, videos, size, generator, sampling.chunk_width)
+        prefix = None if prefix_latents is None else prefix_latents.to(self._execution_device, torch.float32)
         denoiser = Magi1Denoiser(self.transformer, prompts, plan, sampling, self.kv_offload)
-        timeline = Timeline(noise, None if prefix_latents is None else prefix_latents.to(device, torch.float32))
-        sampler = Sampler(plan, sampling.guide(denoiser), FlowEuler(sampling.times()), timeline)
-        sampler.on_step = Watch(
-            self,
-            sampler,
-            lambda level: sampling.times()[level] * 1000,
-            lambda latents: to_bytes(self._decode(latents, "np")[0]),
-            callback=callback_on_step_end,
-            resume=resume,
-            on_preview=on_preview,
-            on_progress=on_progress,
-        )
-        self.interrupt = False
-        with contextlib.suppress(Interrupted):
-            yield from self._emit(sampler, resume, shown, wanted, output_type, batch)
-        self.maybe_free_model_hooks()
+        solver = FlowEuler(sampling.times())
+        return Run(plan, sampling.guide(denoiser), solver, Timeline(noise, prefix), videos, wanted, shown)
 
-    def _emit(self, sampler: Sampler, resume: RunFolder | None, shown, wanted, output_type, batch) -> Iterator[Chunk]:
-        """Clean latents to pixels, cut to the frames asked for, behind the clip that was given."""
-        start = 0
-        if shown is not None and output_type != "latent":
-            start = len(shown)
-            given = torch.from_numpy(shown[None, :wanted]).permute(0, 1, 4, 2, 3).float() / 255
-            yield Chunk(in_form(given.repeat(batch, 1, 1, 1, 1), output_type), 0, self.sampling.fps)
-        for clean in kept_clean(sampler, resume, self._execution_device):
-            if output_type == "latent":
-                frames: Any = clean.latents
-                yield Chunk(frames, clean.frames.start, self.sampling.fps)
-            else:
-                latents, prefix = clean.latents, sampler.timeline.prefix
-                if prefix is not None and clean.frames.start < prefix.shape[2]:  # the picture, as it was given
-                    latents = torch.cat([prefix[:, :, clean.frames.start :], latents[:, :, prefix.shape[2] :]], dim=2)
-                # Given frames in front of it in its chunk are decoded with it: it is their continuation, and a latent
-                # frame alone would be taken for a picture.
-                hidden = clean.frames.start % self.sampling.chunk_width
-                if hidden and prefix is not None:
-                    latents = torch.cat([prefix[:, :, -hidden:], latents], dim=2)
-                if shown is not None and prefix is not None:
-                    # A clip of one latent frame, which plans take for a picture, was shown already.
-                    hidden = max(hidden, prefix.shape[2] - clean.frames.start)
-                left = None if wanted is None else wanted - start
-                frames = self._decode(latents, output_type, hidden * self._frame_ratio, left)
-                yield Chunk(frames, start, self.sampling.fps)
-                start += len(frames[0])
-                if wanted is not None and start >= wanted:
-                    return
-            if self.interrupt:
-                return
+    def _chunks(self, sampling: Magi1Sampling, wanted: int, prefix_frames: int, shown: np.ndarray | None) -> int:
+        """Chunks of the timeline of a video that ends. Raises InputError."""
+        if wanted < 1:
+            raise InputError(f"the number of frames must be at least 1, not {wanted}.")
+        before = 0 if shown is None else len(shown)
+        if wanted <= before:
+            raise InputError(f"the given clip already has {before} of the {wanted} frames; ask for more frames.")
+        # A picture is shown as the first of the new frames; a clip only stands before them.
+        return sampling.chunks_of(wanted - before, prefix_frames if prefix_frames > 1 or shown is not None else 0)
 
-    def _decode(self, latents: torch.Tensor, output_type: str, skip: int = 0, limit: int | None = None) -> Any:
-        latents = latents.to(self.vae.dtype) / self.sampling.scale_factor
-        video = self.vae.decode(latents.to(self._execution_device)).sample.float()
-        return in_form((video / 2 + 0.5).clamp(0, 1).transpose(1, 2)[:, skip:][:, :limit], output_type)
+    def decodable(self, clean: Clean, run: Run) -> tuple[torch.Tensor, int]:
+        latents, _ = super().decodable(clean, run)
+        prefix, hidden = run.timeline.prefix, clean.frames.start % self.sampling.chunk_width
+        if prefix is not None and hidden:
+            # Given frames in front of it in its chunk are decoded with it: it is their continuation, and a latent
+            # frame alone would be taken for a picture.
+            latents = torch.cat([prefix[:, :, -hidden:], latents], dim=2)
+        if prefix is not None and run.shown is not None:
+            # A clip of one latent frame, which plans take for a picture, was shown already.
+            hidden = max(hidden, prefix.shape[2] - clean.frames.start)
+        return latents, hidden * self.sampling.frames_per_latent
 
-    def __call__(self, prompt: str | Sequence[str] | None = None, return_dict: bool = True, **arguments):  # type: ignore[override]
-        """Make the whole video; the arguments are those of `stream`. Returns VideoOutput (`.frames`, `.save`).
-
-        Raises: InputError.
-        """
-        if arguments.get("endless"):
-            raise InputError("an endless video cannot be returned as a whole; use stream().")
-        return super().__call__(prompt, return_dict=return_dict, **arguments)
-
-    def plan(
+    def plan(  # type: ignore[override]
         self, num_frames: int | None = None, num_inference_steps: int | None = None, endless: bool = False
     ) -> Staircase:
         """The plan that a call with these numbers would follow."""
-        sampling = self.configure(num_inference_steps)
-        if endless:
-            return sampling.plan(None)
-        return sampling.plan(sampling.chunks_of(sampling.num_frames if num_frames is None else num_frames))
+        return self.sampling.plan_for(num_frames, num_inference_steps, endless)
 
 
 class Magi1ImageToVideoPipeline(Magi1Pipeline):

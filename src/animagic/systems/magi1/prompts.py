@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -12,13 +13,12 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from ...errors import InputError
+from .options import NEGATIVE_TOKENS
 
 _SPECIAL_ROWS = {"transition": 0, "hq": 1, "static": 2, "dynamic": 3, "borderness": 4, "3d": 15, "anime": 16}
 _DURATION_ROW, _DURATION_COUNT = 7, 8
 # Each token is put in front of those before it, so the last of an order comes first.
 _SPECIAL_ORDER = ("static", "dynamic", "borderness", "hq", "3d", "anime", "duration")
-NEGATIVE_TOKENS = ("caption", "logo", "transition", "borderness")
-"""The negative set: what was seen in training and is not wanted, in front of the null caption."""
 
 
 @dataclass(frozen=True)
@@ -197,3 +197,18 @@ def encode_text(text_encoder, tokenizer, prompts: Sequence[str], max_length: int
     embeds = states.last_hidden_state.float()
     embeds = torch.nn.functional.pad(embeds, (0, 0, 0, max_length - used))
     return TextEmbedding(embeds, tokens.attention_mask)
+
+
+def enhanced(prompt: Any, prompts_at: dict[int, str] | None, enhancer: Callable[[str], str]) -> tuple[Any, Any]:
+    """Prompt (a text or several) and later prompts, as an enhancer writes them. Raises InputError."""
+
+    def one(text: str) -> str:
+        better = enhancer(text)
+        if not isinstance(better, str):
+            raise InputError(f"prompt_enhancer must return a text, not {type(better).__name__}.")
+        return better
+
+    if prompt is None:
+        raise InputError("prompt_enhancer needs a prompt; with prompt_embeds, enhance the text before encoding it.")
+    prompt = one(prompt) if isinstance(prompt, str) else [one(text) for text in prompt]
+    return prompt, {chunk: one(text) for chunk, text in (prompts_at or {}).items()}

@@ -1,0 +1,440 @@
+"""The pipeline that every system's is made from: a call becomes a `Run`, and one flow carries any run out.
+
+A system's pipeline is a subclass of `VideoPipeline` with
+
+- `sampling`: its settings, a `Sampling` or an object with the same names;
+- `denoiser(prompt, plan, sampling, ...)`: its network as the engine calls it;
+- `to_latents`, `to_video`, `latent_channels`, `pixels_per_latent`, where latents are not the pixels themselves;
+- `prepare`, where a call takes more than the shared arguments: it turns them into a `Run`.
+
+Users of a pipeline, requests among them, rely on these, whatever the system:
+
+- `stream(prompt, image=, video=, height=, width=, num_frames=, num_inference_steps=, guidance_scale=, generator=, fit=,
+  output_type=, on_progress=, on_preview=, resume=, ...)`, an iterator of `Chunk`, and `__call__` with the same
+  arguments, a `VideoOutput`; an unknown argument is a TypeError;
+- `plan(num_frames, num_inference_steps, ...)`, the plan that such a call follows;
+- `sampling.num_frames`, `.height`, `.width`, `.fps`, `.num_inference_steps`, `.frames_per_latent`, and without weights
+  `Sampling.from_config(config)` and `sampling.plan_for(num_frames=, num_inference_steps=, ...)`;
+- `check_size(height, width)`, `enable_vae_tiling()`, `disable_vae_tiling()`, `using_loras(...)`, `interrupt`;
+- `parallel_map`: how the windows of a step are spread over devices.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image
+
+from ..errors import InputError
+from ..media.frames import resize
+from ..media.outputs import Chunk, VideoOutput, check_output_type, in_form, joined, to_bytes
+from ..timeline import ChunkNoise, Denoiser, FlowEuler, Plan, Progress, Sampler, Solver, Timeline, WholeClip
+from ..timeline.engine import Clean, Map, one_by_one
+from ..timeline.noise import Generators, as_list, fresh_generator
+from ..timeline.resume import RunFolder
+
+S = TypeVar("S", bound="Sampling")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The settings of a call where it says nothing else; a model keeps its own in its configuration.
+
+    num_frames, height, width (pixels), fps: of the video. Systems add fields, and change defaults.
+    """
+
+    num_frames: int = 16
+    height: int = 512
+    width: int = 512
+    fps: float = 8
+    num_inference_steps: int = 25
+    guidance_scale: float = 7.5
+
+    frames_per_latent: ClassVar[int] = 1
+    """Frames of video that a latent frame stands for."""
+
+    @classmethod
+    def from_config(cls: type[S], config: Mapping[str, Any] | None) -> S:
+        """Raises InputError for a field that is not known."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(config or {}) - known)
+        if unknown:
+            raise InputError(f"the sampling setting {unknown[0]!r} is unknown; known are {', '.join(sorted(known))}.")
+        return cls(**(config or {}))
+
+    def changed(self: S, **values: Any) -> S:
+        """With every value that is not None in place of its own. Raises InputError for one that is not possible."""
+        changed = replace(self, **{name: value for name, value in values.items() if value is not None})
+        for name in ("num_frames", "num_inference_steps"):
+            if getattr(changed, name) < 1:
+                raise InputError(f"{name} must be at least 1, not {getattr(changed, name)}.")
+        if not 0 <= changed.guidance_scale <= 100:
+            raise InputError(f"the guidance scale must lie between 0 and 100, not {changed.guidance_scale}.")
+        return changed
+
+    def plan_for(self, num_frames: int | None = None, num_inference_steps: int | None = None) -> Plan:
+        """The plan of a call, without a network."""
+        settings = self.changed(num_frames=num_frames, num_inference_steps=num_inference_steps)
+        return WholeClip(math.ceil(settings.num_frames / self.frames_per_latent), settings.num_inference_steps)
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that a call has decided: what is denoised, by what, from what, and how much of it is handed out."""
+
+    plan: Plan
+    denoiser: Denoiser
+    solver: Solver
+    timeline: Timeline
+    videos: int = 1
+    num_frames: int | None = None
+    """Frames that are handed out at most; None: all that the plan makes."""
+    shown: np.ndarray | None = None
+    """A given clip, uint8 (frames, height, width, 3), handed out before the frames that are made and counted in
+    `num_frames`."""
+
+
+class Interrupted(Exception):
+    """Someone has set `pipe.interrupt`."""
+
+
+def frames_of(image: Any, video: Any) -> np.ndarray | None:
+    """The given image or video as pixels (frames, height, width, 3), or None. Raises InputError for both."""
+    if image is not None and video is not None:
+        raise InputError("give an image or a video, not both.")
+    if image is None and (video is None or isinstance(video, np.ndarray)):
+        frames = video
+    else:
+        pictures = video if image is None else [image]
+        arrays = [np.asarray(p.convert("RGB") if isinstance(p, Image.Image) else p) for p in pictures]
+        frames = np.stack(arrays) if arrays else np.empty(0)
+    if frames is not None and not len(frames):
+        raise InputError("the video has no frames.")
+    return frames
+
+
+class VideoPipeline(DiffusionPipeline):
+    """A pipeline whose `stream` yields pieces of the video as they become clean. See the module's docstring."""
+
+    sampling: Any
+    vae: Any = None
+    latent_channels: int = 3
+    pixels_per_latent: int = 1
+    """Height and width in pixels that a latent stands for."""
+    frames_decoded_together: int | None = None
+    """Latent frames that are decoded at once; None: all that become clean together."""
+    parallel_map: Map = staticmethod(one_by_one)
+    """Calls the denoiser on the windows of a step, which do not depend on each other: one that spreads them over
+    threads or devices gives the same frames."""
+    _callback_tensor_inputs = ["latents"]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_to_config()
+        self.interrupt = False
+        """Set to True (in a callback, or another thread) to end the run after the present step."""
+
+    # ---------------------------------------------------------------- what a system makes its own
+
+    def denoiser(self, prompt: Any, plan: Plan, sampling: Any, **own: Any) -> Denoiser:
+        """The network, guided, for a call of the shared `prepare`; own: the system's own arguments."""
+        raise NotImplementedError
+
+    def solver(self, plan: Plan) -> Solver:
+        """For the shared `prepare`: flow matching in even steps."""
+        return FlowEuler(torch.linspace(0, 1, plan.num_steps + 1))
+
+    def to_latents(self, video: torch.Tensor) -> torch.Tensor:
+        """Video (1, 3, frames, height, width) in [-1, 1] to latents (1, channels, latent frames, h, w)."""
+        return video
+
+    def to_video(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents (videos, channels, latent frames, h, w) to video (videos, 3, frames, height, width) in [-1, 1]."""
+        return latents
+
+    def decodable(self, clean: Clean, run: Run) -> tuple[torch.Tensor, int]:
+        """The latents to decode for frames that are final, and how many frames at their front are not handed out."""
+        return run.timeline.with_prefix(clean.frames, clean.latents), 0
+
+    @property
+    def size_unit(self) -> int:
+        """Height and width must be multiples of this many pixels."""
+        return self.pixels_per_latent
+
+    def plan(self, num_frames: int | None = None, num_inference_steps: int | None = None, **own: Any) -> Plan:
+        """The plan that a call with these arguments would follow."""
+        return self.sampling.plan_for(num_frames=num_frames, num_inference_steps=num_inference_steps, **own)
+
+    @torch.no_grad()
+    def prepare(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        image: Any = None,
+        video: Any = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        num_videos_per_prompt: int = 1,
+        generator: Generators = None,
+        latents: torch.Tensor | None = None,
+        fit: Any = "crop",
+        **own: Any,
+    ) -> Run:
+        """What a call decides before the first step.
+
+        Args:
+            prompt: what to show; a list makes one video each.
+            image (PIL or uint8 (H, W, 3)), video (list of PIL or uint8 (F, H, W, 3)): the frames at the front.
+            height, width: pixels; num_frames: of the video; None: the model's own, as with num_inference_steps and
+                guidance_scale.
+            generator: one, or one for each video. latents: (videos, channels, latent frames, h, w) noise instead.
+            fit: how image or video are brought to size: "crop", "pad" or "stretch".
+            own: the arguments of `denoiser`.
+        Raises: InputError.
+        """
+        size = self.size_of(latents, height, width)
+        sampling = self.sampling.changed(
+            height=size[0],
+            width=size[1],
+            num_frames=num_frames,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+        )
+        videos = (1 if prompt is None or isinstance(prompt, str) else len(prompt)) * num_videos_per_prompt
+        plan = self.plan(sampling.num_frames, sampling.num_inference_steps)
+        given, prefix = frames_of(image, video), None
+        if given is not None:
+            prefix = self.encode_frames(resize(given, *size, fit)).expand(videos, -1, -1, -1, -1)
+        noise = self.noise(latents, videos, size, generator)
+        denoiser = self.denoiser(prompt, plan, sampling, **own)
+        return Run(plan, denoiser, self.solver(plan), Timeline(noise, prefix), videos, sampling.num_frames)
+
+    # ---------------------------------------------------------------- what goes in
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raises InputError if the model cannot make this size."""
+        unit = self.size_unit
+        if height < unit or width < unit or height % unit or width % unit:
+            near = tuple(max(unit, round(x / unit) * unit) for x in (width, height))
+            raise InputError(
+                f"{width}x{height} is not possible: width and height must be multiples of {unit}; "
+                f"the nearest size is {near[0]}x{near[1]}."
+            )
+
+    def size_of(self, latents: torch.Tensor | None, height: int | None, width: int | None) -> tuple[int, int]:
+        """(height, width) in pixels: that of given latents, else what the call or the model says. Raises InputError."""
+        if latents is not None:
+            height, width = (side * self.pixels_per_latent for side in latents.shape[-2:])
+        height = self.sampling.height if height is None else height
+        width = self.sampling.width if width is None else width
+        self.check_size(height, width)
+        return height, width
+
+    def noise(
+        self,
+        latents: torch.Tensor | None,
+        videos: int,
+        size: tuple[int, int],
+        generator: Generators,
+        chunk_width: int = 1,
+    ) -> Any:
+        """What a timeline begins with: the given noise, or fresh noise, chunk after chunk. Raises InputError."""
+        device = self._execution_device
+        if latents is not None:
+            if len(latents) != videos:
+                raise InputError(f"there are latents of {len(latents)} videos, but {videos} are asked for.")
+            return latents.to(device, torch.float32)
+        shape = (videos, self.latent_channels, *(side // self.pixels_per_latent for side in size))
+        return ChunkNoise(shape, self.generator_of(generator, videos), device, chunk_width)
+
+    def generator_of(self, generator: Generators, videos: int) -> Generators:
+        """The generator of a call; None: a fresh one. Raises InputError if there is not one, or one a video."""
+        if len(as_list(generator)) not in (0, 1, videos):
+            raise InputError(
+                f"there are {len(as_list(generator))} generators, but {videos} videos; give one, or one each."
+            )
+        return fresh_generator() if generator is None else generator
+
+    def encode_frames(self, frames: np.ndarray) -> torch.Tensor:
+        """Pixels uint8 (frames, height, width, 3) to latents (1, channels, latent frames, h, w). Raises InputError."""
+        if self._without_autoencoder:
+            raise InputError("this pipeline has no autoencoder; it cannot read pictures, but it can be given latents.")
+        video = torch.tensor(frames).permute(3, 0, 1, 2)[None].to(self._execution_device, self._pixel_dtype)
+        return self.to_latents(video / 127.5 - 1)
+
+    def decode_frames(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents (videos, channels, latent frames, h, w) to pixels (videos, frames, 3, height, width) in [0, 1]."""
+        return (self.to_video(latents).float() / 2 + 0.5).clamp(0, 1).transpose(1, 2)
+
+    @property
+    def _without_autoencoder(self) -> bool:
+        return "vae" in self.config and self.vae is None
+
+    @property
+    def _pixel_dtype(self) -> torch.dtype:
+        return torch.float32 if self.vae is None else self.vae.dtype
+
+    def enable_vae_tiling(self, **tile: Any) -> None:
+        """Code pixels tile by tile; the arguments are those of the autoencoder's `enable_tiling`. Each tile sees only
+        itself, so the pixels differ a little. Raises InputError."""
+        if self.vae is None:
+            raise InputError("this pipeline has no autoencoder that could work in tiles.")
+        self.vae.enable_tiling(**tile)
+
+    def disable_vae_tiling(self) -> None:
+        """Code pixels as a whole again."""
+        if self.vae is not None:
+            self.vae.disable_tiling()
+
+    @contextlib.contextmanager
+    def using_loras(self, *loras: Any, **named: Any) -> Iterator[None]:
+        """Inside, these LoRAs (name or file -> weight) are in place. Raises InputError: this system takes none."""
+        if any(loras) or named.get("loras"):
+            raise InputError("this model takes no LoRA; leave it out.")
+        yield
+
+    # ---------------------------------------------------------------- the work
+
+    @torch.no_grad()
+    def stream(
+        self,
+        prompt: Any = None,
+        *,
+        output_type: str = "pil",
+        on_progress: Callable[[Progress], None] | None = None,
+        on_preview: Callable[[Callable[[], np.ndarray]], None] | None = None,
+        callback_on_step_end: Callable | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        resume: RunFolder | None = None,
+        **arguments: Any,
+    ) -> Iterator[Chunk]:
+        """Yield pieces of the video as they become clean.
+
+        Args:
+            prompt, arguments: those of `prepare`.
+            output_type: "pil", "np", "pt" or "latent".
+            on_progress: called after every step. on_preview: called after every step with a function that decodes
+                what is being made right now, uint8 (frames, height, width, 3).
+            callback_on_step_end: as in diffusers: (pipe, step, timestep, {"latents"}) -> dict.
+            resume: a folder in which the run is kept, and continued from if it holds one.
+
+        Raises: InputError.
+        """
+        check_output_type(output_type)
+        unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
+        if unknown:
+            raise InputError(f"callback_on_step_end_tensor_inputs can only be latents, not {sorted(unknown)[0]}.")
+        if self._without_autoencoder and output_type != "latent":
+            raise InputError("this pipeline has no autoencoder; ask for output_type='latent'.")
+        run = self.prepare(prompt, **arguments)
+        sampler = Sampler(run.plan, run.denoiser, run.solver, run.timeline, parallel_map=self.parallel_map)
+        sampler.on_step = self._watch(sampler, callback_on_step_end, resume, on_preview, on_progress)
+        self.interrupt = False
+        with contextlib.suppress(Interrupted):
+            yield from self._handed_out(run, self._clean(sampler, resume), output_type)
+        self.maybe_free_model_hooks()
+
+    def _watch(
+        self,
+        sampler: Sampler,
+        callback: Callable | None,
+        resume: RunFolder | None,
+        on_preview: Callable[[Callable[[], np.ndarray]], None] | None,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> Callable[[Progress], None]:
+        """What the engine calls after every step: callbacks see and change the latents, the run is kept and shown."""
+        timeline = sampler.timeline
+
+        def on_step(progress: Progress) -> None:
+            frames = progress.plan_step.span
+            if callback is not None:
+                level = min(level for window in progress.plan_step.windows for level in window.levels)
+                inputs = {"latents": timeline.state(frames)}
+                answer = callback(self, progress.step - 1, sampler.solver.timestep(level), inputs)
+                if answer and "latents" in answer:
+                    timeline.write(frames, answer["latents"])
+            final = len(progress.plan_step.clean) > 0
+            if resume is not None and not final:
+                resume.save_if_due(sampler.state_dict)
+            if on_preview is not None:
+                on_preview(lambda: to_bytes(self.decode_frames(timeline.read(frames)[:1])[0]))
+            if on_progress is not None:
+                on_progress(progress)
+            if self.interrupt and not final:  # final frames are handed out first
+                raise Interrupted
+
+        return on_step
+
+    def _clean(self, sampler: Sampler, resume: RunFolder | None) -> Iterator[Clean]:
+        """Final latents, those of an earlier part of the run first; each is kept before it is handed out."""
+        if resume is None:
+            yield from sampler.run()
+            return
+        state, done = resume.load(self._execution_device)
+        if state is not None:
+            self.restore(sampler, state)
+        yield from done
+        for clean in sampler.run():
+            resume.save_clean(clean, sampler.state_dict())
+            yield clean
+
+    def restore(self, sampler: Sampler, state: dict[str, torch.Tensor]) -> None:
+        """Make a sampler go on from a state that was kept."""
+        sampler.load_state_dict(state)
+
+    def _handed_out(self, run: Run, cleans: Iterator[Clean], output_type: str) -> Iterator[Chunk]:
+        """Final latents as pixels, behind the clip that was given, cut to the frames asked for."""
+        start, fps = 0, self.sampling.fps
+        if run.shown is not None and output_type != "latent":
+            given = torch.from_numpy(run.shown[None, : run.num_frames]).permute(0, 1, 4, 2, 3).float() / 255
+            yield Chunk(in_form(given.repeat(run.videos, 1, 1, 1, 1), output_type), 0, fps)
+            start = len(run.shown)
+        for clean in cleans:
+            if output_type == "latent":
+                yield Chunk(clean.latents, clean.frames.start, fps)
+            else:
+                latents, skip = self.decodable(clean, run)
+                for part in latents.split(self.frames_decoded_together or latents.shape[2], dim=2):
+                    left = None if run.num_frames is None else run.num_frames - start
+                    pixels = self.decode_frames(part)[:, skip:][:, :left]
+                    yield Chunk(in_form(pixels, output_type), start, fps)
+                    start, skip = start + pixels.shape[1], 0
+                    if start == run.num_frames:
+                        return
+            if self.interrupt:
+                return
+
+    def __call__(self, prompt: Any = None, return_dict: bool = True, **arguments: Any) -> Any:
+        """Make the whole video; the arguments are those of `stream`. Returns VideoOutput (`.frames`, `.save`).
+
+        Raises: InputError.
+        """
+        if arguments.get("endless"):
+            raise InputError("an endless video cannot be returned as a whole; use stream().")
+        report = arguments.pop("on_progress", None)
+        bar = None
+
+        def on_progress(progress: Progress) -> None:
+            nonlocal bar
+            bar = bar or self.progress_bar(total=progress.total_steps)
+            bar.update(progress.step - bar.n)
+            if report is not None:
+                report(progress)
+
+        try:
+            chunks = list(self.stream(prompt, on_progress=on_progress, **arguments))
+        finally:
+            if bar is not None:
+                bar.close()
+        frames = joined(chunks, arguments.get("output_type", "pil"))
+        return VideoOutput(frames=frames, fps=self.sampling.fps) if return_dict else (frames,)

@@ -1,0 +1,263 @@
+"""MAGI-1's settings, and the denoiser that turns windows of a plan into calls of the transformer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from diffusers.utils.torch_utils import is_compiled_module
+
+from ...errors import InputError
+from ...layers.cache import KeyValueCache, OffloadedKeyValueCache
+from ...timeline import ChunkGuidance, Denoiser, Staircase, Window, flow_levels, shortcut_intervals
+from .live import LivePrompts
+from .prompts import ChunkPrompts
+from .transformer import Magi1Transformer3DModel
+
+# A compiled transformer needs one graph for each kind of call: a chunk or several, without a cache, with one, adding to
+# it; and again for the second size of video. The default of 8 is soon passed, which fails under fullgraph=True.
+_MOST_GRAPHS = 64
+
+
+@dataclass(frozen=True)
+class Magi1Sampling:
+    """The sampling fields of a published configuration, under their published names."""
+
+    cfg_number: int = 3
+    cfg_t_range: tuple[float, ...] = (0.0, 0.0217, 0.1, 0.3, 0.999)
+    prev_chunk_scales: tuple[float, ...] = (1.5, 1.5, 1.5, 1.0, 1.0)
+    text_scales: tuple[float, ...] = (7.5, 7.5, 7.5, 0.0, 0.0)
+    noise2clean_kvrange: tuple[int, ...] = (5, 4, 3, 2)
+    clean_chunk_kvrange: int = 1
+    clean_t: float = 0.9999
+    seed: int = 1234
+    num_frames: int = 96
+    video_size_h: int = 720
+    video_size_w: int = 720
+    num_steps: int = 64
+    window_size: int = 4
+    fps: int = 24
+    chunk_width: int = 6
+    scale_factor: float = 0.18215
+    temporal_downsample_factor: int = 4
+    distill: bool = False
+    distill_nearly_clean_chunk_threshold: float = 0.3
+    shortcut_mode: str = "8,16,16"
+
+    def __post_init__(self):
+        lengths = {len(self.cfg_t_range), len(self.prev_chunk_scales), len(self.text_scales)}
+        if len(lengths) != 1:
+            raise InputError("cfg_t_range, prev_chunk_scales and text_scales must have the same length.")
+        if self.cfg_number not in (1, 3):
+            raise InputError(f"cfg_number must be 1 (distilled) or 3 (base), not {self.cfg_number}.")
+
+    @property
+    def height(self) -> int:
+        return self.video_size_h
+
+    @property
+    def width(self) -> int:
+        return self.video_size_w
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any] | None) -> Magi1Sampling:
+        """Read the original JSON (`runtime_config` and `engine_config`); what it does not name keeps its default."""
+        config = config or {}
+        given = {**config.get("engine_config", {}), **config.get("runtime_config", {})}
+        known = {f.name for f in fields(cls)}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k in known}
+        return cls(**values)
+
+    @property
+    def num_inference_steps(self) -> int:
+        return self.num_steps
+
+    @property
+    def frames_per_latent(self) -> int:
+        return self.temporal_downsample_factor
+
+    def with_steps(self, num_steps: int | None) -> Magi1Sampling:
+        """These settings with another number of steps; raises InputError for fewer than the chunks in flight."""
+        if num_steps is None:
+            return self
+        if num_steps < self.window_size:
+            raise InputError(f"the number of steps must be at least {self.window_size}, not {num_steps}.")
+        return replace(self, num_steps=num_steps)
+
+    def chunks_of(self, num_frames: int, prefix_frames: int = 0) -> int:
+        """Chunks of the timeline for `num_frames` new frames after a prefix of latent frames."""
+        if num_frames < 1:
+            raise InputError(f"the number of frames must be at least 1, not {num_frames}.")
+        return math.ceil((math.ceil(num_frames / self.temporal_downsample_factor) + prefix_frames) / self.chunk_width)
+
+    def plan_for(
+        self, num_frames: int | None = None, num_inference_steps: int | None = None, endless: bool = False
+    ) -> Staircase:
+        """The plan of a call, without a network. Raises InputError."""
+        sampling = self.with_steps(num_inference_steps)
+        if endless:
+            return sampling.plan(None)
+        return sampling.plan(sampling.chunks_of(sampling.num_frames if num_frames is None else num_frames))
+
+    def plan(self, num_chunks: int | None, prefix_frames: int = 0) -> Staircase:
+        return Staircase(
+            num_chunks=num_chunks,
+            num_steps=self.num_steps,
+            window_size=self.window_size,
+            chunk_width=self.chunk_width,
+            prefix_frames=prefix_frames,
+            look_back=tuple(self.noise2clean_kvrange),
+            clean_look_back=self.clean_chunk_kvrange,
+        )
+
+    def times(self) -> torch.Tensor:
+        return flow_levels(self.num_steps, self.shortcut_mode)
+
+    def guide(self, denoiser: Magi1Denoiser) -> Denoiser:
+        """The denoiser with the guidance that the model was made for: none for distilled models."""
+        if self.cfg_number == 1:
+            return denoiser
+        return ChunkGuidance(denoiser, self.times(), self.cfg_t_range, self.prev_chunk_scales, self.text_scales)
+
+
+class Magi1Denoiser:
+    """Calls the transformer on a window: looks up each chunk's text, time and keys, and keeps the cache.
+
+    Args:
+        transformer: the network.
+        prompts: text of every chunk, known or live.
+        plan: whose levels and look-backs are meant.
+        sampling: the settings.
+        kv_offload: whether the cache lies in CPU memory.
+    """
+
+    def __init__(
+        self,
+        transformer: Magi1Transformer3DModel,
+        prompts: ChunkPrompts | LivePrompts,
+        plan: Staircase,
+        sampling: Magi1Sampling,
+        kv_offload: bool = False,
+    ):
+        self.transformer, self.prompts, self.plan, self.sampling = transformer, prompts, plan, sampling
+        if kv_offload and is_compiled_module(transformer):
+            raise InputError(
+                "the key/value cache cannot be offloaded under a transformer that is compiled as a whole; "
+                "compile its blocks instead, with pipe.transformer.compile_repeated_blocks()."
+            )
+        self._new_cache = OffloadedKeyValueCache if kv_offload else KeyValueCache
+        self.cache = self._new_cache()
+        # A clean chunk is shown at a time just below 1.
+        self.times = torch.cat([sampling.times()[:-1], torch.tensor([sampling.clean_t])])
+        # The step size that distilled models are told, one a level; a clean chunk gets the first one.
+        base = 8.0 if plan.num_steps == 12 else plan.num_steps / 2
+        shortcuts = base / shortcut_intervals(plan.num_steps, sampling.shortcut_mode)
+        self.shortcuts = torch.cat([shortcuts, shortcuts[:1]])
+
+    def __call__(
+        self,
+        latents: torch.Tensor,
+        window: Window,
+        *,
+        text: bool = True,
+        history: bool = True,
+        commit: bool = True,
+    ) -> torch.Tensor:
+        width, clean = self.plan.chunk_width, self.plan.num_steps
+        batch, _, _, _height, _latent_width = latents.shape
+        levels = list(window.levels[::width])
+        if not history:
+            alone = latents.unflatten(2, (len(levels), width)).transpose(1, 2).flatten(0, 1)
+            level = torch.tensor(levels).repeat(batch)[:, None]
+            null = self.prompts.null
+            velocity = self._call(alone, level, [null.embeds[:1]], [null.mask[:1]], text, 0, [range(width)])
+            return velocity.unflatten(0, (batch, len(levels))).transpose(1, 2).flatten(2, 3)
+
+        first = window.span.start // width
+        cache = self.cache
+        cache.forget(window.context.start)
+        if not cache.layers:
+            cache.start = cache.stop = window.span.start
+        chunks = list(range(first, first + len(levels)))
+        keys = [self.plan.seen_by(chunk, level) for chunk, level in zip(chunks, levels, strict=True)]
+        texts = [
+            self.prompts.at(chunk) if text and level < clean else self.prompts.null
+            for chunk, level in zip(chunks, levels, strict=True)
+        ]
+        extra = self._nearly_clean(levels)
+        if extra is not None:
+            # Once more at the end, where it sees only itself.
+            rows = slice(extra * width, (extra + 1) * width)
+            latents = torch.cat([latents, latents[:, :, rows]], dim=2)
+            levels.append(levels[extra])
+            texts.append(texts[extra])
+            keys.append(range(chunks[-1] + 1, chunks[-1] + 2))
+        if (seen := min(k.start for k in keys) * width) < cache.start:
+            raise ValueError(f"a chunk sees frame {seen}, the cache begins at {cache.start}")
+        committed = len(window.commit) if commit else 0
+        velocity = self._call(
+            latents,
+            torch.tensor(levels)[None],
+            [t.embeds for t in texts],
+            [t.mask for t in texts],
+            text,
+            window.span.start,
+            [range(k.start * width - cache.start, k.stop * width - cache.start) for k in keys],
+            cache=cache if cache.layers or committed else None,
+            commit=committed,
+        )
+        if committed:
+            cache.commit(window.commit)
+        if extra is not None:
+            velocity, alone = velocity[:, :, :-width].clone(), velocity[:, :, -width:]
+            velocity[:, :, rows] = 0.7 * velocity[:, :, rows] + 0.3 * alone
+        return velocity
+
+    def _nearly_clean(self, levels: list[int]) -> int | None:
+        """Distilled models look once more at a chunk that is nearly clean: which of the window, if any."""
+        if self.sampling.cfg_number != 1:
+            return None
+        oldest = next((i for i, level in enumerate(levels) if level < self.plan.num_steps), None)
+        # The schedule meets the threshold up to rounding, and that counts as above it.
+        threshold = self.sampling.distill_nearly_clean_chunk_threshold - 1e-6
+        return oldest if oldest is not None and self.times[levels[oldest]] > threshold else None
+
+    def _call(self, latents, levels, embeds, masks, text, first_frame, key_frames, **arguments) -> torch.Tensor:
+        device = latents.device
+        length = max(e.shape[1] for e in embeds)
+        caption = torch.stack([_pad(e, length) for e in embeds], dim=1)
+        mask = torch.stack([_pad(m[..., None], length)[..., 0] for m in masks], dim=1)
+        arguments |= {
+            "encoder_attention_mask": mask != 0,
+            "caption_dropped": torch.full(levels.shape, not text, device=device),
+            "shortcut": self.shortcuts[levels].to(device) if self.sampling.distill else None,
+            # Tensors, so that a compiled transformer need not be compiled anew when the window moves on.
+            "first_frame": torch.tensor(float(first_frame), device=device),
+            "key_frames": torch.tensor([[r.start, r.stop] for r in key_frames]),
+        }
+        latents = latents.clone(memory_format=torch.contiguous_format)  # of a view, a graph would know the whole
+        with torch._dynamo.config.patch(cache_size_limit=_MOST_GRAPHS):
+            return self.transformer(latents, self.times[levels].to(device), caption, return_dict=False, **arguments)[0]
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        state = {"span": torch.tensor([self.cache.start, self.cache.stop])}
+        for i, (keys, values) in enumerate(self.cache.layers):
+            state |= {f"{i}.keys": keys, f"{i}.values": values}
+        if isinstance(self.prompts, LivePrompts):
+            state |= self.prompts.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        self.cache = self._new_cache(int(state["span"][0]))
+        layers = [
+            (state[f"{i}.keys"], state[f"{i}.values"]) for i in range(sum(name.endswith(".keys") for name in state))
+        ]
+        self.cache.append(range(int(state["span"][0]), int(state["span"][1])), layers)
+        if isinstance(self.prompts, LivePrompts):
+            self.prompts.load_state_dict(state)
+
+
+def _pad(x: torch.Tensor, length: int) -> torch.Tensor:
+    return torch.nn.functional.pad(x, (0, 0, 0, length - x.shape[1]))
