@@ -37,17 +37,13 @@ class Drawing:
         cases = make_cases(count, suite.seed, suite.splits, suite.fits)
         self.scenes = {case.seed: cases[(i + shift) % count].scene for i, case in enumerate(cases)}
         self.sampling = AnimateDiffSampling(height=64, width=64, fps=fps)
-        self.vae = SimpleNamespace(device="cpu", dtype=torch.float32, encode=self.encode, decode=self.decode)
         self.given, self.style, self.move, self.plans, self.calls = suite.given, None, None, [], 0
 
-    def encode(self, pixels):
-        return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: pixels))
-
-    def decode(self, latents):
-        return SimpleNamespace(sample=latents)
-
     def encode_frames(self, frames):
-        return torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float()
+        return torch.from_numpy(frames).permute(3, 0, 1, 2)[None] / 255
+
+    def decode_frames(self, latents):
+        return latents.transpose(1, 2)
 
     @contextmanager
     def using_loras(self, loras, motion_loras=None):
@@ -71,7 +67,7 @@ class Drawing:
             clip = np.clip(clip + noise, 0, 255).astype(np.uint8)
         return clip
 
-    def stream(self, prefix_latents=None, use_motion=True, context_frames=None):
+    def prepare(self, prefix_latents=None, use_motion=True, context_frames=None):
         raise NotImplementedError
 
     def __call__(self, *, prompt, generator, num_frames, output_type, use_motion=True, prefix_latents=None, **settings):
@@ -211,7 +207,7 @@ def test_wrong_input_is_refused(name, settings, message):
 
 def test_a_suite_that_the_model_cannot_take_names_those_that_it_can():
     pipe = Drawing("text", 1, 24)
-    pipe.stream = lambda prompt=None: None
+    pipe.prepare = lambda prompt=None: None
     with pytest.raises(InputError, match="takes prefix_latents; this one fits text, reconstruct"):
         evaluate(pipe, "video", count=1)
 

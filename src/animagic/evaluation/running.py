@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 
 from ..errors import InputError
 from ..media import read_image, read_metadata, write_image
@@ -47,19 +46,15 @@ class Result:
 
 
 def _has(pipe: Any, argument: str) -> bool:
-    return argument in inspect.signature(pipe.stream).parameters
+    return argument in inspect.signature(pipe.prepare).parameters
 
 
 @torch.no_grad()
 def reconstruct(pipe: Any, clip: np.ndarray) -> np.ndarray:
     """A clip, uint8 (F, H, W, 3), through the autoencoder and back, second by second, as chunks are decoded."""
-    images, pieces = isinstance(pipe.vae, AutoencoderKL), []
-    for piece in torch.tensor(clip).split(round(pipe.sampling.fps)):
-        pixels = piece.permute(0, 3, 1, 2).to(pipe.vae.device, pipe.vae.dtype) / 127.5 - 1
-        encoded = pipe.vae.encode(pixels if images else pixels.transpose(0, 1)[None])
-        decoded = pipe.vae.decode(encoded.latent_dist.mode()).sample
-        pieces.append(to_bytes((decoded if images else decoded[0].transpose(0, 1)) / 2 + 0.5))
-    return np.concatenate(pieces)
+    second = round(pipe.sampling.fps)
+    pieces = [pipe.encode_frames(clip[start : start + second]) for start in range(0, len(clip), second)]
+    return np.concatenate([to_bytes(pipe.decode_frames(latents)[0]) for latents in pieces])
 
 
 @contextmanager

@@ -115,7 +115,7 @@ class Take:
 class Suite:
     """What a model is asked, and how it is judged.
 
-    needs: arguments that the pipeline's `stream` must have. given: drawn frames that the model begins from.
+    needs: arguments that the pipeline must take. given: drawn frames that the model begins from.
     seconds: of the video. variants: from (the style LoRAs, the motion LoRAs, whether frames can be made one by one).
     judge: gives `asked`, `seen` and `right` of a row (see `metrics.Row`).
     """
