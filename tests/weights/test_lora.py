@@ -437,7 +437,7 @@ def test_saved_by_us_by_diffusers_and_by_peft_it_loads_the_same(toy, networks, t
 
 def test_what_is_trained_is_the_lora_alone():
     network = make_toy()
-    add_lora(network, ["up"], 2, "mine", lora_alpha=4, init_lora_weights="gaussian")
+    add_lora(network, ["up"], 2, "mine", alpha=4, start="gaussian")
     assert {name for name, p in network.named_parameters() if p.requires_grad} == {
         f"{FIRST}.lora_A.mine.weight",
         f"{FIRST}.lora_B.mine.weight",

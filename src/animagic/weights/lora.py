@@ -31,16 +31,25 @@ __all__ = ["LoraMixin", "LoraPart", "Source", "add_lora", "find_lora_file", "lor
 Weight = float | Mapping[str, Any] | None
 
 
-def add_lora(network: Any, targets: str | list[str], rank: int, name: str = "default", **settings: Any) -> None:
-    """Lay a new LoRA over some layers of a network of diffusers or transformers; only it is trained.
+def add_lora(
+    network: Any,
+    targets: str | list[str],
+    rank: int,
+    name: str = "default",
+    *,
+    alpha: float | None = None,
+    start: bool | str = True,
+) -> None:
+    """Freeze a network of diffusers or transformers and lay a new LoRA over some of its layers; only it is trained.
 
     Args:
         targets: the ends of the layers' names, or a pattern for whole names.
-        settings: others of peft's LoraConfig; without `lora_alpha`, the change counts once.
+        alpha: the LoRA counts alpha / rank times; None: once.
+        start: peft's `init_lora_weights`; True: it changes nothing at first.
     """
     network.requires_grad_(False)
-    config = LoraConfig(r=rank, target_modules=targets, **{"lora_alpha": rank, **settings})
-    network.add_adapter(config, adapter_name=name)
+    config: Any = {"r": rank, "lora_alpha": alpha or rank, "target_modules": targets, "init_lora_weights": start}
+    network.add_adapter(LoraConfig(**config), adapter_name=name)
 
 
 def lora_layers(network: nn.Module) -> dict[str, Any]:
@@ -337,7 +346,7 @@ class LoraMixin(LoraBaseMixin):
                 if path not in whole and not any(f"{component}.{layer}.".startswith(f"{path}.") for layer in layers):
                     example = f"; it does change {layers[0]!r}, for example." if layers else "."
                     raise InputError(f"no LoRA changes {path.removeprefix(f'{component}.')!r}{example}")
-                made[path] = float(number)
+                made[path] = number
         return made
 
     def _lay(
