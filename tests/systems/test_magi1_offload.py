@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 
 from animagic import AutoencoderKLMagi1, InputError, Magi1Pipeline, Magi1SpecialTokens, zoo
 from animagic.checkpoints import from_original
-from animagic.layers.cache import KeyValueCache, OffloadedKeyValueCache
 
 CPU = torch.device("cpu")
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -44,60 +43,6 @@ def run(pipe: Magi1Pipeline, **settings) -> torch.Tensor:
 
 
 # Keys and values
-
-
-def pairs(layers: int, tokens: int, seed: int) -> list:
-    generator = torch.Generator().manual_seed(seed)
-    return [tuple(torch.randn(2, 3, tokens, 4, generator=generator) for _ in range(2)) for _ in range(layers)]
-
-
-def filled(cache: KeyValueCache) -> KeyValueCache:
-    """Frames 0 to 8, of which the first three are forgotten: a piece goes as a whole, and half of the next one."""
-    for first, stop, seed in ((0, 2, 1), (2, 4, 2), (4, 8, 3)):
-        for layer, (keys, values) in enumerate(pairs(5, (stop - first) * 6, seed)):
-            cache.write(layer, keys, values)
-        cache.commit(range(first, stop))
-    cache.forget(3)
-    return cache
-
-
-def test_an_offloaded_cache_gives_what_a_plain_one_gives():
-    plain, offloaded = filled(KeyValueCache()), filled(OffloadedKeyValueCache())
-    assert (offloaded.start, offloaded.stop) == (plain.start, plain.stop) == (3, 8)
-    assert len(offloaded.layers) == len(plain.layers) == 5
-    for _ in range(2):  # a forward, and another one
-        for layer in range(5):
-            for ours, theirs in zip(offloaded.read(layer), plain.read(layer), strict=True):
-                assert torch.equal(ours, theirs)
-    for ours, theirs in zip(offloaded.layers, plain.layers, strict=True):
-        assert torch.equal(torch.stack(ours), torch.stack(theirs))
-    offloaded.forget(8)
-    assert offloaded.read(0) is None
-    assert len(offloaded.layers) == 0
-
-
-def test_each_layer_moves_once_a_forward_into_room_for_two():
-    cache = filled(OffloadedKeyValueCache())
-    layer = sum(x.nbytes for x in cache.layers[0])
-    rooms = set()
-    for count in (1, 2):
-        for index in range(5):
-            cache.read(index)
-            assert cache.fetched == layer * (5 * (count - 1) + min(index + 2, 5))  # it and the next one
-            rooms |= {x.data_ptr() for slot in cache._slots if slot.pair for x in slot.pair}
-    assert len(rooms) == 4
-    assert cache.stowed == 5 * layer * 8 // 5  # frames 0 to 8 came, 3 to 8 are there
-
-
-def test_a_cache_is_neither_filled_with_a_gap_nor_changed_by_what_was_given_to_it():
-    cache = OffloadedKeyValueCache()
-    given = torch.ones(1, 1, 4, 2)
-    cache.write(0, given, given)
-    given.zero_()
-    cache.commit(range(2))
-    assert cache.read(0)[0].all()
-    with pytest.raises(ValueError, match="do not follow"):
-        cache.append(range(3, 4), pairs(1, 2, 0))
 
 
 def test_kv_offload_changes_no_number(make_pipe):
@@ -232,15 +177,7 @@ def test_with_a_stream_every_block_is_fetched_by_the_one_before(make_pipe, monke
     group_offloading._apply_group_offloading(pipe.transformer, config)
     for _ in range(2):
         assert torch.equal(run(pipe), whole)
-    hooks = [m._diffusers_hook.get_hook("group_offloading") for m in pipe.transformer.modules() if _hooked(m)]
-    streamed = [hook for hook in hooks if hook.group.stream is not None]
-    assert len(streamed) >= 3
-    assert not any(hook.group.onload_self for hook in streamed)
     assert not [record for record in caplog.records if "not executed" in record.message]
-
-
-def _hooked(module) -> bool:
-    return hasattr(module, "_diffusers_hook") and module._diffusers_hook.get_hook("group_offloading") is not None
 
 
 # The text encoder

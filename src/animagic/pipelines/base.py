@@ -5,7 +5,7 @@ A system's pipeline is a subclass of `VideoPipeline` with
 - `sampling`: its settings, a `Sampling` or an object with the same names;
 - `denoiser(prompt, plan, sampling, ...)`: its network as the engine calls it;
 - `to_latents`, `to_video`, `latent_channels`, `pixels_per_latent`, where latents are not the pixels themselves;
-- `prepare`, where a call takes more than the shared arguments: it turns them into a `Run`.
+- `prepare`, where a call is more than that: it turns a `Call` and the system's own arguments into a `Run`.
 
 Users of a pipeline, requests among them, rely on these, whatever the system:
 
@@ -86,6 +86,29 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Call:
+    """The arguments of `stream` that every system takes; None: the model's own.
+
+    prompt: what to show; a list makes one video each. image (PIL or uint8 (H, W, 3)), video (list of PIL or uint8
+    (F, H, W, 3)): given frames, brought to size as `fit` says ("crop", "pad" or "stretch"). height, width: pixels.
+    generator: one, or one for each video. latents: (videos, channels, latent frames, h, w) noise instead.
+    """
+
+    prompt: Any = None
+    image: Any = None
+    video: Any = None
+    height: int | None = None
+    width: int | None = None
+    num_frames: int | None = None
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    num_videos_per_prompt: int = 1
+    generator: Generators = None
+    latents: torch.Tensor | None = None
+    fit: Any = "crop"
+
+
+@dataclass(frozen=True)
 class Run:
     """All that a call has decided: what is denoised, by what, from what, and how much of it is handed out."""
 
@@ -147,6 +170,11 @@ class VideoPipeline(DiffusionPipeline):
         """The network, guided, for a call of the shared `prepare`; own: the system's own arguments."""
         raise NotImplementedError
 
+    @classmethod
+    def sampling_of(cls, config: Mapping[str, Any] | None) -> Any:
+        """The settings of a model with this configuration, without its weights. Raises InputError."""
+        return cls.sampling if config is None else type(cls.sampling).from_config(config)
+
     def solver(self, plan: Plan) -> Solver:
         """For the shared `prepare`: flow matching in even steps."""
         return FlowEuler(torch.linspace(0, 1, plan.num_steps + 1))
@@ -172,51 +200,27 @@ class VideoPipeline(DiffusionPipeline):
         """The plan that a call with these arguments would follow."""
         return self.sampling.plan_for(num_frames=num_frames, num_inference_steps=num_inference_steps, **own)
 
-    @torch.no_grad()
-    def prepare(
-        self,
-        prompt: str | Sequence[str] | None = None,
-        *,
-        image: Any = None,
-        video: Any = None,
-        height: int | None = None,
-        width: int | None = None,
-        num_frames: int | None = None,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        num_videos_per_prompt: int = 1,
-        generator: Generators = None,
-        latents: torch.Tensor | None = None,
-        fit: Any = "crop",
-        **own: Any,
-    ) -> Run:
-        """What a call decides before the first step.
+    def prepare(self, call: Call, **own: Any) -> Run:
+        """What a call decides before the first step: given frames stay at the front, `own` goes to `denoiser`.
 
-        Args:
-            prompt: what to show; a list makes one video each.
-            image (PIL or uint8 (H, W, 3)), video (list of PIL or uint8 (F, H, W, 3)): the frames at the front.
-            height, width: pixels; num_frames: of the video; None: the model's own, as with num_inference_steps and
-                guidance_scale.
-            generator: one, or one for each video. latents: (videos, channels, latent frames, h, w) noise instead.
-            fit: how image or video are brought to size: "crop", "pad" or "stretch".
-            own: the arguments of `denoiser`.
         Raises: InputError.
         """
-        size = self.size_of(latents, height, width)
+        size = self.size_of(call)
         sampling = self.sampling.changed(
             height=size[0],
             width=size[1],
-            num_frames=num_frames,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
+            num_frames=call.num_frames,
+            num_inference_steps=call.num_inference_steps,
+            guidance_scale=call.guidance_scale,
         )
-        videos = (1 if prompt is None or isinstance(prompt, str) else len(prompt)) * num_videos_per_prompt
+        prompts = 1 if call.prompt is None or isinstance(call.prompt, str) else len(call.prompt)
+        videos = prompts * call.num_videos_per_prompt
         plan = self.plan(sampling.num_frames, sampling.num_inference_steps)
-        given, prefix = frames_of(image, video), None
+        given, prefix = frames_of(call.image, call.video), None
         if given is not None:
-            prefix = self.encode_frames(resize(given, *size, fit)).expand(videos, -1, -1, -1, -1)
-        noise = self.noise(latents, videos, size, generator)
-        denoiser = self.denoiser(prompt, plan, sampling, **own)
+            prefix = self.encode_frames(resize(given, *size, call.fit)).expand(videos, -1, -1, -1, -1)
+        noise = self.noise(call, videos, size)
+        denoiser = self.denoiser(call.prompt, plan, sampling, **own)
         return Run(plan, denoiser, self.solver(plan), Timeline(noise, prefix), videos, sampling.num_frames)
 
     # ---------------------------------------------------------------- what goes in
@@ -231,39 +235,31 @@ class VideoPipeline(DiffusionPipeline):
                 f"the nearest size is {near[0]}x{near[1]}."
             )
 
-    def size_of(self, latents: torch.Tensor | None, height: int | None, width: int | None) -> tuple[int, int]:
+    def size_of(self, call: Call) -> tuple[int, int]:
         """(height, width) in pixels: that of given latents, else what the call or the model says. Raises InputError."""
-        if latents is not None:
-            height, width = (side * self.pixels_per_latent for side in latents.shape[-2:])
-        height = self.sampling.height if height is None else height
-        width = self.sampling.width if width is None else width
+        height = self.sampling.height if call.height is None else call.height
+        width = self.sampling.width if call.width is None else call.width
+        if call.latents is not None:
+            height, width = (side * self.pixels_per_latent for side in call.latents.shape[-2:])
         self.check_size(height, width)
         return height, width
 
-    def noise(
-        self,
-        latents: torch.Tensor | None,
-        videos: int,
-        size: tuple[int, int],
-        generator: Generators,
-        chunk_width: int = 1,
-    ) -> Any:
+    def noise(self, call: Call, videos: int, size: tuple[int, int], chunk_width: int = 1) -> Any:
         """What a timeline begins with: the given noise, or fresh noise, chunk after chunk. Raises InputError."""
         device = self._execution_device
-        if latents is not None:
-            if len(latents) != videos:
-                raise InputError(f"there are latents of {len(latents)} videos, but {videos} are asked for.")
-            return latents.to(device, torch.float32)
+        if call.latents is not None:
+            if len(call.latents) != videos:
+                raise InputError(f"there are latents of {len(call.latents)} videos, but {videos} are asked for.")
+            return call.latents.to(device, torch.float32)
         shape = (videos, self.latent_channels, *(side // self.pixels_per_latent for side in size))
-        return ChunkNoise(shape, self.generator_of(generator, videos), device, chunk_width)
+        return ChunkNoise(shape, self.generator_of(call, videos), device, chunk_width)
 
-    def generator_of(self, generator: Generators, videos: int) -> Generators:
+    def generator_of(self, call: Call, videos: int) -> Generators:
         """The generator of a call; None: a fresh one. Raises InputError if there is not one, or one a video."""
-        if len(as_list(generator)) not in (0, 1, videos):
-            raise InputError(
-                f"there are {len(as_list(generator))} generators, but {videos} videos; give one, or one each."
-            )
-        return fresh_generator() if generator is None else generator
+        count = len(as_list(call.generator))
+        if count not in (0, 1, videos):
+            raise InputError(f"there are {count} generators, but {videos} videos; give one, or one each.")
+        return fresh_generator() if call.generator is None else call.generator
 
     def encode_frames(self, frames: np.ndarray) -> torch.Tensor:
         """Pixels uint8 (frames, height, width, 3) to latents (1, channels, latent frames, h, w). Raises InputError."""
@@ -321,7 +317,7 @@ class VideoPipeline(DiffusionPipeline):
         """Yield pieces of the video as they become clean.
 
         Args:
-            prompt, arguments: those of `prepare`.
+            prompt, arguments: those of `Call`, and the system's own (see its `prepare`).
             output_type: "pil", "np", "pt" or "latent".
             on_progress: called after every step. on_preview: called after every step with a function that decodes
                 what is being made right now, uint8 (frames, height, width, 3).
@@ -336,7 +332,8 @@ class VideoPipeline(DiffusionPipeline):
             raise InputError(f"callback_on_step_end_tensor_inputs can only be latents, not {sorted(unknown)[0]}.")
         if self._without_autoencoder and output_type != "latent":
             raise InputError("this pipeline has no autoencoder; ask for output_type='latent'.")
-        run = self.prepare(prompt, **arguments)
+        shared = {field.name: arguments.pop(field.name) for field in fields(Call) if field.name in arguments}
+        run = self.prepare(Call(prompt, **shared), **arguments)
         sampler = Sampler(run.plan, run.denoiser, run.solver, run.timeline, parallel_map=self.parallel_map)
         sampler.on_step = self._watch(sampler, callback_on_step_end, resume, on_preview, on_progress)
         self.interrupt = False

@@ -15,14 +15,14 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 import animagic
 from animagic import AnimateDiffPipeline, InputError
 from animagic.media import probe, read_metadata, resize
 from animagic.media.outputs import to_bytes
-from animagic.systems.animatediff import pipeline as module
+from animagic.systems.animatediff.prompts import PromptEmbeds
 from animagic.timeline import FreeInit, OverlappingWindows, RunFolder, WholeClip, build_scheduler
 
 PROMPT, OTHER = "a red ball bounces", "the blue cat falls"
@@ -136,11 +136,6 @@ def test_output_types_agree(pipe, make):
     close(decoded, tensor[0], 1e-5)
 
 
-def test_the_tuple_form(pipe, make):
-    (frames,) = pipe(PROMPT, return_dict=False, generator=seeded(), output_type="latent")
-    assert same(frames, make())
-
-
 @pytest.mark.parametrize("frames", [1, 2, 3, 7, 8, 9, 11, 19])
 def test_as_many_frames_as_were_asked_for(make, rows, frames):
     assert make(num_frames=frames, num_inference_steps=2).shape[2] == frames
@@ -223,6 +218,7 @@ def test_seeds(make):
     assert same(make(generator=None), first)
 
 
+@pytest.mark.integration
 def test_what_changes_the_frames(make):
     plain = make()
     for arguments in (
@@ -305,7 +301,7 @@ def test_several_videos_of_one_prompt(make):
 def asked(pipe, monkeypatch, **arguments) -> tuple[list[list[int]], list[torch.Tensor]]:
     """The frames of each window, and the text of each frame that the UNet was given for it (prompted half)."""
     frames, texts = [], []
-    inputs = module.PromptEmbeds.inputs
+    inputs = PromptEmbeds.inputs
 
     def spy(self, window, guided):
         made = inputs(self, window, guided)
@@ -313,7 +309,7 @@ def asked(pipe, monkeypatch, **arguments) -> tuple[list[list[int]], list[torch.T
         texts.append(made["encoder_hidden_states"])
         return made
 
-    monkeypatch.setattr(module.PromptEmbeds, "inputs", spy)
+    monkeypatch.setattr(PromptEmbeds, "inputs", spy)
     pipe(PROMPT, generator=seeded(), output_type="latent", guidance_scale=1.0, num_inference_steps=2, **arguments)
     return frames, texts
 
@@ -555,6 +551,7 @@ class Stop(Exception):
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
+@pytest.mark.integration
 def test_a_run_goes_on_from_any_step(pipe, tmp_path, name, arguments, steps):
     other = AnimateDiffPipeline(**pipe.components | {"scheduler": build_scheduler(name)}, config=pipe.config["config"])
     other.set_progress_bar_config(disable=True)
@@ -584,6 +581,28 @@ def test_a_run_goes_on_from_any_step(pipe, tmp_path, name, arguments, steps):
         assert seen[0] >= stop_after
         assert same(run(folder, seen=(seen := [])), plain)
         assert seen == []  # it is all there
+
+
+def test_a_run_of_rounds_that_an_earlier_version_kept_goes_on(pipe, make, tmp_path):
+    """Then each round of FreeInit was a run of its own, whose steps counted from 0."""
+
+    def stop(progress):
+        if progress.step == STEPS + 1:
+            raise Stop
+
+    def run(on_progress=None):
+        return make(free_init=FreeInit(2), resume=RunFolder(tmp_path, {}, every=0), on_progress=on_progress)
+
+    with pytest.raises(Stop):
+        run(stop)
+    state = load_file(tmp_path / "state.safetensors")
+    assert state["steps_done"] == STEPS + 1
+    old = {name.removeprefix("solver.") if name in ("solver.round", "solver.first_noise") else name: value
+           for name, value in state.items()} | {"steps_done": torch.tensor(1)}  # fmt: skip
+    save_file(old, tmp_path / "state.safetensors")
+    steps = []
+    assert same(run(lambda progress: steps.append(progress.step)), make(free_init=FreeInit(2)))
+    assert steps == list(range(STEPS + 2, 2 * STEPS + 1))
 
 
 def test_a_run_of_a_picture_goes_on(pipe, tmp_path, make_moving_clip):

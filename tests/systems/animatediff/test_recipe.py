@@ -15,6 +15,8 @@ from animagic.systems.animatediff.training import STAGES, start_motion, trained_
 from animagic.training import stages
 from animagic.training.text_to_image import load_text_to_image
 
+pytestmark = pytest.mark.integration
+
 CLIPS = {"batch_size": 1, "num_frames": 3, "height": 32, "width": 32}
 LEARN = {"steps": 2, "learning_rate": 1e-2, "warmup": 0, "decay": 1, "ema": 0.5, "save_every": 1, "log_every": 1}
 LEARN |= {"workers": 0}

@@ -134,3 +134,117 @@ class PromptEmbeds:
         if self.added is not None and self.not_added is not None:
             inputs["added_cond_kwargs"] = {k: halves(self.not_added[k], v) for k, v in self.added.items()}
         return inputs
+
+
+def _one_each(name: str, embeds: torch.Tensor, count: int) -> torch.Tensor:
+    """Embeds of `count` texts, also from one for all. Raises InputError."""
+    if embeds.ndim != 3 or len(embeds) not in (1, count):
+        raise InputError(f"{name} must have the shape ({count}, length, channels), not {tuple(embeds.shape)}.")
+    return embeds.expand(count, -1, -1)
+
+
+class AnimateDiffPromptMixin:
+    """How AnimateDiffPipeline reads its prompts."""
+
+    unet: Any
+    tokenizer: Any
+    text_encoder: Any
+    tokenizer_2: Any
+    text_encoder_2: Any
+    maybe_convert_prompt: Callable[..., Any]
+    _execution_device: torch.device
+
+    @property
+    def reads_motion(self) -> bool:
+        """Whether the motion modules read a text of their own."""
+        return "Temporal_Cross" in self.unet.config.motion_attention_block_types
+
+    @property
+    def _encoders(self) -> list[tuple[Any, Any]]:
+        pairs = ((self.tokenizer, self.text_encoder), (self.tokenizer_2, self.text_encoder_2))
+        return [(tokenizer, encoder) for tokenizer, encoder in pairs if tokenizer is not None and encoder is not None]
+
+    def encode(self, texts: Sequence[str], clip_skip: int | None = None) -> TextEmbeds:
+        """Texts as the UNet reads them. Raises InputError."""
+        if not self._encoders:
+            raise InputError("this pipeline has no text encoder with a tokenizer; pass prompt_embeds.")
+        return encode_texts(texts, self._encoders, clip_skip=clip_skip, convert=self.maybe_convert_prompt)
+
+    def encode_prompt(
+        self,
+        prompt: str | Sequence[str] | None,
+        *,
+        num_frames: int,
+        size: tuple[int, int],
+        prompts_at: Mapping[int, str] | None = None,
+        motion_prompt: str | Sequence[str] | None = None,
+        negative_prompt: str | None = None,
+        negative_motion_prompt: str | None = None,
+        clip_skip: int | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        motion_prompt_embeds: torch.Tensor | None = None,
+        negative_motion_prompt_embeds: torch.Tensor | None = None,
+        num_videos_per_prompt: int = 1,
+        closed_loop: bool = False,
+    ) -> PromptEmbeds:
+        """The texts of a call; the arguments are those of `stream`. size: (height, width). Raises InputError."""
+        if prompt_embeds is not None:
+            if prompt is not None:
+                raise InputError("give either prompt or prompt_embeds, not both.")
+            if self.unet.config.addition_embed_type is not None:
+                raise InputError("an SDXL model needs a prompt; prompt_embeds are for Stable Diffusion.")
+            first = TextEmbeds(_one_each("prompt_embeds", prompt_embeds, len(prompt_embeds)))
+        elif isinstance(prompt, str) or prompt:
+            first = self.encode([prompt] if isinstance(prompt, str) else prompt, clip_skip)
+        else:
+            raise InputError("give a prompt: say what the video should show.")
+        if num_videos_per_prompt < 1:
+            raise InputError(f"num_videos_per_prompt must be at least 1, not {num_videos_per_prompt}.")
+        count, repeats = len(first.sequence), num_videos_per_prompt
+
+        def one_each(texts: str | Sequence[str], skip: int | None = None) -> TextEmbeds:
+            if not isinstance(texts, str) and len(texts) != count:
+                raise InputError(f"there are {count} prompts but {len(texts)} texts for them; give one, or one each.")
+            return self.encode([texts] * count if isinstance(texts, str) else texts, skip)
+
+        if negative_prompt_embeds is not None:
+            negative = TextEmbeds(_one_each("negative_prompt_embeds", negative_prompt_embeds, count))
+        elif negative_prompt is None and len(self._encoders) != 1:
+            negative = first.zeros()  # SDXL was trained so; and without an encoder there is no other
+        else:
+            negative = one_each(negative_prompt or "", clip_skip)
+        motion, unmoved = first.sequence, negative.sequence
+        if motion_prompt_embeds is not None:
+            motion = _one_each("motion_prompt_embeds", motion_prompt_embeds, count)
+        if negative_motion_prompt_embeds is not None:
+            unmoved = _one_each("negative_motion_prompt_embeds", negative_motion_prompt_embeds, count)
+        given = (motion_prompt_embeds, negative_motion_prompt_embeds)
+        spoken = motion_prompt or negative_motion_prompt or any(embeds is not None for embeds in given)
+        if spoken and not self.reads_motion:
+            raise InputError("this motion module reads no text of its own; say how things move in the prompt.")
+        if motion_prompt:
+            motion = one_each(motion_prompt).sequence
+        if self.reads_motion and negative_motion_prompt_embeds is None and self._encoders:
+            unmoved = one_each(negative_motion_prompt or "").sequence
+        keys = {0: first.repeated(repeats).sequence}
+        for frame, text in (prompts_at or {}).items():
+            keys[frame] = one_each(text, clip_skip).repeated(repeats).sequence
+        added, not_added = (self._size_conditions(text.repeated(repeats), size) for text in (first, negative))
+        return PromptEmbeds(
+            prompted=travel(keys, num_frames, closed_loop) if len(keys) > 1 else keys[0][:, None],
+            unprompted=negative.repeated(repeats).sequence[:, None],
+            motion=motion.repeat_interleave(repeats, dim=0),
+            unmoved=unmoved.repeat_interleave(repeats, dim=0),
+            added=added,
+            not_added=not_added,
+        ).to(self._execution_device, self.unet.dtype)
+
+    def _size_conditions(self, text: TextEmbeds, size: tuple[int, int]) -> dict[str, torch.Tensor] | None:
+        """What SDXL is told besides the prompt: the pooled text, and the size of the picture, uncropped."""
+        if self.unet.config.addition_embed_type != "text_time":
+            return None
+        if text.pooled is None:
+            raise InputError("an SDXL model needs both of its text encoders.")
+        times = torch.tensor([[*size, 0, 0, *size]], dtype=torch.float32).expand(len(text.pooled), -1)
+        return {"text_embeds": text.pooled, "time_ids": times.contiguous()}

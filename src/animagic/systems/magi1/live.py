@@ -1,19 +1,30 @@
-"""Prompts that change while the video is made."""
+"""How the pipeline reads its prompts, those included that change while the video is made."""
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from ...errors import InputError
-from .prompts import ChunkPrompts, TextEmbedding
+from .prompts import ChunkPrompts, TextEmbedding, encode_text, negative_caption, null_caption
 
 PromptSource = Callable[[int], str | None]
 """Asked once for every chunk, in order, when it begins: its prompt, or None for no change."""
+
+
+def first_text(source: PromptSource, prompts_at: dict[int, str] | None) -> str:
+    """What a source gives for the first chunk. Raises InputError for nothing, and beside other later prompts."""
+    if prompts_at:
+        raise InputError("give later prompts by prompts_at or by a live prompt, not by both.")
+    if (text := source(0)) is None:
+        raise InputError("the live prompt has nothing for the first chunk; say what the video should show.")
+    return text
 
 
 class LivePrompt:
@@ -84,3 +95,108 @@ class LivePrompts:
         for chunk, text in kept["said"].items():
             self._change(int(chunk), text)
         self._asked = kept["asked"]
+
+
+class Magi1PromptMixin:
+    """How Magi1Pipeline reads its prompts: at once, ahead of its calls, or while it makes the video."""
+
+    transformer: Any
+    text_encoder: Any
+    tokenizer: Any
+    special_tokens: Any
+    _execution_device: torch.device
+
+    def encode_prompt(
+        self,
+        prompt: str | Sequence[str] | None,
+        *,
+        prompts_at: dict[int, str] | None = None,
+        negative_prompt: str | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        prompt_embeds_mask: torch.Tensor | None = None,
+        num_videos_per_prompt: int = 1,
+        special_tokens: Sequence[str] = (),
+        negative_special_tokens: Sequence[str] = (),
+        num_chunks: int | None = None,
+        hand_over: int = 0,
+    ) -> ChunkPrompts:
+        """The text of every chunk.
+
+        Args:
+            prompt: one text, or one a video of the batch.
+            prompts_at: chunk -> text that holds from there on (for every video of the batch).
+            negative_prompt: read in place of the learned null caption.
+            prompt_embeds, prompt_embeds_mask: (batch, length, channels), (batch, length) instead of `prompt`.
+            special_tokens: names of tokens in front of every prompt; negative_special_tokens: in front of what is
+                read in place of it (NEGATIVE_TOKENS).
+            hand_over: chunks over which one prompt turns into the next; 0: at once.
+        Raises: InputError.
+        """
+        if prompt_embeds is not None:
+            if prompt is not None:
+                raise InputError("give either prompt or prompt_embeds, not both.")
+            if prompt_embeds_mask is None:
+                raise InputError("prompt_embeds needs its prompt_embeds_mask.")
+            first = TextEmbedding(prompt_embeds, prompt_embeds_mask)
+        elif prompt is not None:
+            first = self._encode([prompt] if isinstance(prompt, str) else prompt)
+        else:
+            raise InputError("give a prompt: say what the video should show.")
+        batch = len(first.mask)
+        prompts = [(0, first)]
+        for chunk, text in sorted((prompts_at or {}).items()):
+            if chunk < 0:
+                raise InputError(f"a prompt cannot begin at chunk {chunk}; chunks count from 0.")
+            later = self._encode([text] * batch)
+            prompts = [(c, t) for c, t in prompts if c != chunk] + [(chunk, later)]
+        if negative_prompt is not None and negative_prompt.strip():
+            null = self._encode([negative_prompt] * batch)
+        else:
+            null = null_caption(self.transformer.y_embedder(), batch)
+        null = negative_caption(null, negative_special_tokens, self.special_tokens)
+        return ChunkPrompts(
+            prompts=tuple((c, text.repeated(num_videos_per_prompt)) for c, text in prompts),
+            null=null.repeated(num_videos_per_prompt),
+            special=tuple(special_tokens),
+            table=self.special_tokens,
+            num_chunks=num_chunks,
+            hand_over=hand_over,
+        ).to(self._execution_device)
+
+    def _live(self, prompts: ChunkPrompts, source: PromptSource, enhancer, batch: int, videos: int) -> LivePrompts:
+        def encode(text: str) -> TextEmbedding:
+            text = text if enhancer is None else enhancer(text)
+            embedding = self._encode([text] * batch).repeated(videos).to(self._execution_device)
+            return embedding.trimmed(spare=len(prompts.special))
+
+        return LivePrompts(prompts, source, encode)
+
+    def encode_ahead(self, *texts: str) -> None:
+        """Encode prompts now: calls with these prompts need the text encoder no longer. Raises InputError."""
+        for text in texts:
+            self.encoded_texts[text] = self._encode([text])
+
+    @property
+    def encoded_texts(self) -> dict[str, TextEmbedding]:
+        """What was encoded ahead, by its text; another pipeline of the same model may take it over."""
+        return self.__dict__.setdefault("_encoded_texts", {})
+
+    def drop_text_encoder(self) -> None:
+        """Free the text encoder and its tokenizer; what was encoded ahead stays."""
+        self.register_modules(text_encoder=None, tokenizer=None)  # type: ignore[attr-defined]
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _encode(self, texts: Any) -> TextEmbedding:
+        """Texts as the transformer reads them; on the device where they were encoded."""
+        known = [self.encoded_texts.get(text) for text in texts]
+        if all(text is not None for text in known):
+            return TextEmbedding(torch.cat([t.embeds for t in known if t]), torch.cat([t.mask for t in known if t]))
+        if self.text_encoder is None or self.tokenizer is None:
+            raise InputError(
+                "this pipeline has no text encoder; pass prompt_embeds and prompt_embeds_mask, or call encode_ahead "
+                "with every prompt before drop_text_encoder."
+            )
+        length = self.transformer.config.caption_max_length
+        return encode_text(self.text_encoder, self.tokenizer, texts, length)

@@ -11,19 +11,18 @@ import torch
 
 from ...errors import InputError
 from ...media.frames import resize
-from ...pipelines.base import Run, VideoPipeline, frames_of
+from ...pipelines.base import Call, Run, VideoPipeline, frames_of
 from ...timeline import FlowEuler, Staircase, Timeline
 from ...timeline.engine import Clean
 from .autoencoder import AutoencoderKLMagi1
 from .denoiser import Magi1Denoiser, Magi1Sampling
-from .live import LivePrompts, PromptSource
+from .live import Magi1PromptMixin, PromptSource, first_text
 from .lora import Magi1LoraLoaderMixin
-from .offload import Magi1OffloadMixin
-from .prompts import ChunkPrompts, Magi1SpecialTokens, TextEmbedding, enhanced, negative_caption, null_caption
+from .prompts import Magi1SpecialTokens, enhanced
 from .transformer import Magi1Transformer3DModel
 
 
-class Magi1Pipeline(Magi1OffloadMixin, Magi1LoraLoaderMixin, VideoPipeline):
+class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
     """Text, image or video to video with MAGI-1 (arXiv 2505.13211).
 
     Args:
@@ -32,8 +31,14 @@ class Magi1Pipeline(Magi1OffloadMixin, Magi1LoraLoaderMixin, VideoPipeline):
         config: the sampling settings, in the form of the original JSON (`runtime_config`, `engine_config`).
     """
 
+    sampling = Magi1Sampling()
     model_cpu_offload_seq = "text_encoder->transformer->vae"
     _optional_components = ["vae", "text_encoder", "tokenizer", "special_tokens"]
+    # A table whose rows are read: nothing calls it, so no hook would bring it back.
+    _exclude_from_cpu_offload = ["special_tokens"]
+
+    kv_offload = False
+    """Whether the keys and values of clean chunks lie in CPU memory."""
 
     def __init__(
         self,
@@ -53,7 +58,7 @@ class Magi1Pipeline(Magi1OffloadMixin, Magi1LoraLoaderMixin, VideoPipeline):
             special_tokens=special_tokens,
         )
         self.register_to_config(config=config)
-        self.sampling = Magi1Sampling.from_config(config)
+        self.sampling = self.sampling_of(config)
 
     @classmethod
     def from_original(cls, source: Any, **arguments: Any) -> Any:
@@ -74,71 +79,6 @@ class Magi1Pipeline(Magi1OffloadMixin, Magi1LoraLoaderMixin, VideoPipeline):
 
     # ---------------------------------------------------------------- what goes in
 
-    def encode_prompt(
-        self,
-        prompt: str | Sequence[str] | None,
-        *,
-        prompts_at: dict[int, str] | None = None,
-        negative_prompt: str | None = None,
-        prompt_embeds: torch.Tensor | None = None,
-        prompt_embeds_mask: torch.Tensor | None = None,
-        num_videos_per_prompt: int = 1,
-        special_tokens: Sequence[str] = (),
-        negative_special_tokens: Sequence[str] = (),
-        num_chunks: int | None = None,
-        hand_over: int = 0,
-    ) -> ChunkPrompts:
-        """The text of every chunk.
-
-        Args:
-            prompt: one text, or one a video of the batch.
-            prompts_at: chunk -> text that holds from there on (for every video of the batch).
-            negative_prompt: read in place of the learned null caption.
-            prompt_embeds, prompt_embeds_mask: (batch, length, channels), (batch, length) instead of `prompt`.
-            special_tokens: names of tokens in front of every prompt; negative_special_tokens: in front of what is
-                read in place of it (NEGATIVE_TOKENS).
-            hand_over: chunks over which one prompt turns into the next; 0: at once.
-        Raises: InputError.
-        """
-        if prompt_embeds is not None:
-            if prompt is not None:
-                raise InputError("give either prompt or prompt_embeds, not both.")
-            if prompt_embeds_mask is None:
-                raise InputError("prompt_embeds needs its prompt_embeds_mask.")
-            first = TextEmbedding(prompt_embeds, prompt_embeds_mask)
-        elif prompt is not None:
-            first = self._encode([prompt] if isinstance(prompt, str) else prompt)
-        else:
-            raise InputError("give a prompt: say what the video should show.")
-        batch = len(first.mask)
-        prompts = [(0, first)]
-        for chunk, text in sorted((prompts_at or {}).items()):
-            if chunk < 0:
-                raise InputError(f"a prompt cannot begin at chunk {chunk}; chunks count from 0.")
-            later = self._encode([text] * batch)
-            prompts = [(c, t) for c, t in prompts if c != chunk] + [(chunk, later)]
-        if negative_prompt is not None and negative_prompt.strip():
-            null = self._encode([negative_prompt] * batch)
-        else:
-            null = null_caption(self.transformer.y_embedder(), batch)
-        null = negative_caption(null, negative_special_tokens, self.special_tokens)
-        return ChunkPrompts(
-            prompts=tuple((c, text.repeated(num_videos_per_prompt)) for c, text in prompts),
-            null=null.repeated(num_videos_per_prompt),
-            special=tuple(special_tokens),
-            table=self.special_tokens,
-            num_chunks=num_chunks,
-            hand_over=hand_over,
-        ).to(self._execution_device)
-
-    def _live(self, prompts: ChunkPrompts, source: PromptSource, enhancer, batch: int, videos: int) -> LivePrompts:
-        def encode(text: str) -> TextEmbedding:
-            text = text if enhancer is None else enhancer(text)
-            embedding = self._encode([text] * batch).repeated(videos).to(self._execution_device)
-            return embedding.trimmed(spare=len(prompts.special))
-
-        return LivePrompts(prompts, source, encode)
-
     def to_latents(self, video: torch.Tensor) -> torch.Tensor:
         return self.vae.encode(video).latent_dist.mode().float() * self.sampling.scale_factor
 
@@ -146,15 +86,15 @@ class Magi1Pipeline(Magi1OffloadMixin, Magi1LoraLoaderMixin, VideoPipeline):
         latents = latents.to(self.vae.dtype) / self.sampling.scale_factor
         return self.vae.decode(latents.to(self._execution_device)).sample
 
-    def _given(self, image: Any, video: Any, size: tuple[int, int], fit: Any) -> np.ndarray | None:
+    def _given(self, call: Call, size: tuple[int, int]) -> np.ndarray | None:
         """The pixels to go on from: an image, or the end of a video in whole latent frames."""
-        frames = frames_of(image, video)
-        if frames is not None and video is not None:
+        frames = frames_of(call.image, call.video)
+        if frames is not None and call.video is not None:
             ratio = self.sampling.frames_per_latent
             if len(frames) < ratio:
                 raise InputError(f"the video has {len(frames)} frames; at least {ratio} are needed.")
             frames = frames[-(len(frames) // ratio * ratio) :]
-        return None if frames is None else resize(frames, *size, fit)
+        return None if frames is None else resize(frames, *size, call.fit)
 
     @property
     def latent_channels(self) -> int:  # type: ignore[override]
@@ -196,81 +136,75 @@ class Magi1Pipeline(Magi1OffloadMixin, Magi1LoraLoaderMixin, VideoPipeline):
             sampling = replace(sampling, distill=False)
         return sampling
 
+    # ---------------------------------------------------------------- memory
+
+    def enable_kv_offload(self) -> None:
+        """Keep the keys and values of clean chunks in CPU memory (pinned, with CUDA), and bring each layer's to the
+        device while the layer before is at work. Where the device is the CPU itself, it only costs copies."""
+        self.kv_offload = True
+
+    def disable_kv_offload(self) -> None:
+        """Keep the keys and values of clean chunks on the device of the transformer."""
+        self.kv_offload = False
+
+    def enable_group_offload(self, *arguments: Any, exclude_modules: Any = None, **named: Any) -> None:
+        """As in diffusers (`DiffusionPipeline.enable_group_offload`), but for the table of special tokens."""
+        excluded = [exclude_modules] if isinstance(exclude_modules, str) else list(exclude_modules or ())
+        excluded += [name for name in self._exclude_from_cpu_offload if name in self.components]
+        super().enable_group_offload(*arguments, exclude_modules=excluded, **named)
+
     # ---------------------------------------------------------------- the work
 
-    @torch.no_grad()
-    def prepare(  # type: ignore[override]
+    def prepare(
         self,
-        prompt: str | Sequence[str] | PromptSource | None = None,
+        call: Call,
         *,
-        image: Any = None,
-        video: Any = None,
         prompts_at: dict[int, str] | None = None,
         hand_over: int = 0,
-        negative_prompt: str | None = None,
-        height: int | None = None,
-        width: int | None = None,
-        num_frames: int | None = None,
         endless: bool = False,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
         enable_distillation: bool | None = None,
         shortcut_mode: str | None = None,
-        special_tokens: Sequence[str] = (),
-        negative_special_tokens: Sequence[str] = (),
         prompt_enhancer: Callable[[str], str] | None = None,
-        num_videos_per_prompt: int = 1,
-        generator: torch.Generator | list[torch.Generator] | None = None,
-        latents: torch.Tensor | None = None,
         prefix_latents: torch.Tensor | None = None,
-        prompt_embeds: torch.Tensor | None = None,
-        prompt_embeds_mask: torch.Tensor | None = None,
-        fit: Any = "crop",
+        **texts: Any,
     ) -> Run:
         """What a call decides before the first step. The memory of a run does not grow with the length of the video.
 
         Args:
-            prompt: what to show; a list makes one video each. A `LivePrompt`, or any function from a chunk's index to
-                its text (None: no change), is asked when a chunk begins, so the prompt may change while this runs.
-            image: first frame (PIL or uint8 (H, W, 3)); video: frames to go on from (PIL list or uint8 (F, H, W, 3)),
-                shown again at the front and counted in `num_frames`.
+            call: its prompt may also be a `LivePrompt`, or any function from a chunk's index to its text (None: no
+                change), which is asked when a chunk begins, so the prompt may change while this runs. Its image is
+                the first frame; its video is gone on from, shown again at the front and counted in `num_frames`. Its
+                latents are the noise of the whole timeline, prefix included. Without a generator: the model's seed.
             prompts_at: chunk -> prompt that holds from that chunk on. hand_over: chunks over which it takes over.
-            height, width: pixels; num_frames: frames to yield; None: the model's own. endless: never stop.
-            num_inference_steps, guidance_scale, enable_distillation, shortcut_mode: see `configure`.
-            special_tokens, negative_special_tokens: see `encode_prompt`.
+            endless: never stop.
+            enable_distillation, shortcut_mode: see `configure`.
             prompt_enhancer: rewrites every prompt before it is read, for example animagic.enhancement's.
-            generator: one, or one for each video; None: the model's own seed.
-            latents: (videos, channels, latent frames, h, w) noise of the whole timeline, prefix included.
             prefix_latents: (videos, channels, latent frames, h, w) given clean frames: one (a picture) or more.
-            fit: how image or video are brought to size: "crop", "pad" or "stretch".
+            texts: negative_prompt, special_tokens, negative_special_tokens, prompt_embeds, prompt_embeds_mask: see
+                `encode_prompt`.
 
         Raises: InputError.
         """
-        sampling = self.configure(num_inference_steps, guidance_scale, enable_distillation, shortcut_mode)
-        size = self.size_of(latents, height, width)
-        source: Any = prompt if callable(prompt) else None
+        sampling = self.configure(call.num_inference_steps, call.guidance_scale, enable_distillation, shortcut_mode)
+        size = self.size_of(call)
+        prompt: Any = call.prompt
+        source: PromptSource | None = prompt if callable(prompt) else None
         if source is not None:
-            if prompts_at:
-                raise InputError("give later prompts by prompts_at or by a live prompt, not by both.")
-            prompt = source(0)
-            if prompt is None:
-                raise InputError("the live prompt has nothing for the first chunk; say what the video should show.")
-        texts: Any = [prompt] if isinstance(prompt, str) else prompt
-        batch = len(texts) if texts is not None else 1 if prompt_embeds is None else len(prompt_embeds)
-        videos = batch * num_videos_per_prompt
+            prompt = first_text(source, prompts_at)
+        asked = texts.get("prompt_embeds") if prompt is None else [prompt] if isinstance(prompt, str) else prompt
+        batch = 1 if asked is None else len(asked)
+        videos = batch * call.num_videos_per_prompt
 
-        given = self._given(image, video, size, fit)
-        shown = given if video is not None else None
+        given = self._given(call, size)
+        shown = given if call.video is not None else None
         if given is not None:
             prefix_latents = self.encode_frames(given).expand(videos, -1, -1, -1, -1)
         prefix_frames = 0 if prefix_latents is None else prefix_latents.shape[2]
-        wanted: int | None
-        chunks: int | None
-        if latents is not None:
-            wanted, chunks = None, latents.shape[2] // sampling.chunk_width
+        wanted = sampling.num_frames if call.num_frames is None else call.num_frames
+        if call.latents is not None:
+            chunks: int | None = call.latents.shape[2] // sampling.chunk_width
         else:
-            wanted = None if endless else sampling.num_frames if num_frames is None else num_frames
-            chunks = None if wanted is None else self._chunks(sampling, wanted, prefix_frames, shown)
+            chunks = None if endless else self._chunks(sampling, wanted, prefix_frames, shown)
         late = max(prompts_at or {0: ""})
         if chunks is not None and late >= chunks:
             raise InputError(f"no prompt can begin at chunk {late}: the video has {chunks}, counted from 0.")
@@ -278,27 +212,23 @@ class Magi1Pipeline(Magi1OffloadMixin, Magi1LoraLoaderMixin, VideoPipeline):
 
         if prompt_enhancer is not None:
             prompt, prompts_at = enhanced(prompt, prompts_at, prompt_enhancer)
-        prompts: Any = self.encode_prompt(
-            prompt,  # type: ignore[arg-type]  # a source has been asked by now
+        encoded = self.encode_prompt(
+            prompt,
             prompts_at=prompts_at,
-            negative_prompt=negative_prompt,
-            prompt_embeds=prompt_embeds,
-            prompt_embeds_mask=prompt_embeds_mask,
-            num_videos_per_prompt=num_videos_per_prompt,
-            special_tokens=special_tokens,
-            negative_special_tokens=negative_special_tokens,
+            num_videos_per_prompt=call.num_videos_per_prompt,
             num_chunks=chunks,
             hand_over=hand_over,
+            **texts,
         )
-        if source is not None:
-            prompts = self._live(prompts, source, prompt_enhancer, batch, num_videos_per_prompt)
-        if generator is None:
-            generator = torch.Generator().manual_seed(sampling.seed)
-        noise = self.noise(latents, videos, size, generator, sampling.chunk_width)
+        live = source and self._live(encoded, source, prompt_enhancer, batch, call.num_videos_per_prompt)
+        denoiser = Magi1Denoiser(self.transformer, live or encoded, plan, sampling, self.kv_offload)
+        if call.generator is None:
+            call = replace(call, generator=torch.Generator().manual_seed(sampling.seed))
+        noise = self.noise(call, videos, size, sampling.chunk_width)
         prefix = None if prefix_latents is None else prefix_latents.to(self._execution_device, torch.float32)
-        denoiser = Magi1Denoiser(self.transformer, prompts, plan, sampling, self.kv_offload)
+        limit = None if endless or call.latents is not None else wanted
         solver = FlowEuler(sampling.times())
-        return Run(plan, sampling.guide(denoiser), solver, Timeline(noise, prefix), videos, wanted, shown)
+        return Run(plan, sampling.guide(denoiser), solver, Timeline(noise, prefix), videos, limit, shown)
 
     def _chunks(self, sampling: Magi1Sampling, wanted: int, prefix_frames: int, shown: np.ndarray | None) -> int:
         """Chunks of the timeline of a video that ends. Raises InputError."""
