@@ -10,10 +10,13 @@ BIN := $(VENV)/bin
 export NO_MKDOCS_2_WARNING = 1
 # Threads that wait give up their core: on a busy machine the small networks are many times quicker so.
 export OMP_WAIT_POLICY ?= PASSIVE
+# Tests run in one process a core; each computes on one thread.
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-slow docs clean
+.PHONY: help demo style check test test-slow docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -24,16 +27,21 @@ demo: $(VENV)/.installed  ## install what is missing, then make a first video
 	@echo "video:         $(CURDIR)/out/ball.mp4"
 	@echo "contact sheet: $(CURDIR)/out/ball.png"
 
-test: $(VENV)/.installed-dev  ## format, lint, types, architecture, docs, tests: what CI runs
+style: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check --quiet
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check: style  ## format, lint, types, architecture, unit tests: before every commit (under 3 minutes)
+	$(PYTEST) -m "not slow and not whole"
+
+test: style  ## all of it, and docs, examples, commands: what CI runs (under 12 minutes)
 	$(BIN)/mkdocs build --strict
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: $(VENV)/.installed-dev  ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 docs: $(VENV)/.installed-dev  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict

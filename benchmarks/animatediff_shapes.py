@@ -76,8 +76,8 @@ def make_parts(args: argparse.Namespace, dtype: Any) -> dict[str, Any]:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    from animagic.systems.animatediff.images import build_tokenizer
     from animagic.systems.animatediff.published import SD15, SDXL
+    from animagic.training.text_to_image import build_tokenizer
 
     torch.manual_seed(0)
     shapes = SDXL if args.base == "sdxl" else SD15

@@ -89,7 +89,7 @@ def diffusers_unet(unet: Any, mended: bool) -> Any:
     from diffusers import MotionAdapter
     from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D, UNetMotionModel
 
-    from animagic.systems.animatediff.checkpoint import diffusers_motion_name
+    from animagic.systems.animatediff.published import diffusers_motion_name
 
     adapter = MotionAdapter(
         block_out_channels=unet.config.block_out_channels,

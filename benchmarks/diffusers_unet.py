@@ -6,7 +6,7 @@ import torch
 from diffusers import UNetMotionModel
 from torch import nn
 
-from animagic.systems.animatediff.checkpoint import diffusers_motion_name
+from animagic.systems.animatediff.published import diffusers_motion_name
 from animagic.systems.animatediff.unet import AnimateDiffUNet
 
 SHARED = (

@@ -20,7 +20,7 @@ from statistics import mean, median
 import numpy as np
 import torch
 
-from animagic.requests import load_pipeline
+import animagic
 from animagic.systems.magi1.quantize import PROMPTS, quantize
 
 HELD_OUT = (  # none of them is measured on
@@ -68,9 +68,9 @@ def main() -> None:
     given = parser.parse_args()
     size = {"num_frames": given.frames, "num_inference_steps": given.steps}
     with tempfile.TemporaryDirectory() as folder:
-        plain = load_pipeline(given.model, given.device)
+        plain = animagic.load(given.model).to(given.device)
         result = quantize(plain, Path(folder) / "fp8", PROMPTS, num_frames=given.frames, num_steps=given.steps)
-        pipes = (plain, load_pipeline(result.output, given.device))
+        pipes = (plain, animagic.load(result.output).to(given.device))
 
     def video(pipe, seed: int) -> tuple[np.ndarray, float]:
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How well is the memory of a video predicted? Random models on the processor, prediction beside measurement.
+"""How well is the memory of a video predicted? Random models on the CPU, prediction beside measurement.
 
     python benchmarks/magi1_memory.py            # writes docs/benchmarks/magi1-memory-cpu.md, about ten minutes
     python benchmarks/magi1_memory.py --quick    # the smallest case, writes nothing
@@ -15,7 +15,6 @@ import json
 import platform
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +43,12 @@ def _status(key: str) -> int:
 
 
 def measure(network: dict[str, int], width: int, height: int, frames: int, tight: bool, tiling: bool) -> dict[str, Any]:
-    """One case, in this process: bytes predicted and measured, seconds a chunk of the processor."""
+    """One case, in this process: bytes predicted and measured."""
     import torch
 
     from animagic import AutoencoderKLMagi1, Magi1Pipeline, Magi1Transformer3DModel
-    from animagic.systems.magi1 import counting, memory
-    from animagic.systems.magi1.denoiser import Magi1Sampling
+    from animagic.pipelines import memory
+    from animagic.systems.magi1.memory import MemoryNetworks
     from animagic.systems.magi1.pipeline import to_bytes
 
     torch.set_num_threads(1)
@@ -60,9 +59,8 @@ def measure(network: dict[str, int], width: int, height: int, frames: int, tight
         memory.give_back_freed_memory()
     with torch.device("meta"):
         parts = Magi1Transformer3DModel(**network), AutoencoderKLMagi1(**coder)
-    networks = counting.Networks(*parts, Magi1Sampling.from_config(config), 0, torch.float32)
-    speed = memory.measure_speed("cpu", torch.float32)
-    predictor = memory.Predictor(networks, device="cpu", speed=speed, tight=tight)
+    networks = MemoryNetworks(Magi1Pipeline(*parts, config=config), 0)
+    predictor = memory.Predictor(networks, "cpu", tight=tight)
     before = memory._process_bytes()
     prediction = predictor.predict(memory.Techniques(tiling=tiling))
     stages = {stage: dict(prediction.stages[stage]) for stage in ("denoise", "decode")}
@@ -75,7 +73,6 @@ def measure(network: dict[str, int], width: int, height: int, frames: int, tight
     if tiling:
         pipe.enable_vae_tiling()
     peaks: dict[str, int] = {}
-    seconds = -time.process_time()
 
     def mark(stage: str) -> None:
         peaks[stage] = max(peaks.get(stage, 0), _status("VmHWM"))
@@ -95,12 +92,10 @@ def measure(network: dict[str, int], width: int, height: int, frames: int, tight
     for chunk in pipe.stream(prompt_embeds=text[0], prompt_embeds_mask=text[1], output_type="np"):
         to_bytes(chunk.frames[0])
     return {
-        "weights": sum(networks.weights.values()),
+        "weights": sum(map(memory.bytes_of, networks.parts.values())),
         "libraries": before,
         "predicted": {stage: sum(sizes.values()) for stage, sizes in stages.items()},
         "measured": peaks,
-        "predicted seconds": prediction.seconds + prediction.extra,
-        "seconds": (seconds + time.process_time()) / prediction.chunks,
     }
 
 
@@ -133,7 +128,6 @@ def table(results: dict[str, tuple[tuple, dict[str, Any]]]) -> str:
 
 def report(results: dict[str, tuple[tuple, dict[str, Any]]]) -> str:
     ratios = [r["predicted"][s] / r["measured"][s] for _, r in results.values() for s in r["measured"]]
-    times = [r["predicted seconds"] / r["seconds"] for _, r in results.values()]
     worst = max(abs(ratio - 1) for ratio in ratios)
     libraries = max(r["libraries"] for _, r in results.values()) / 1e6
     return f"""# Predicted memory, measured
@@ -144,11 +138,10 @@ of the whole process at its fullest moment, Python and its libraries (about {lib
 {table(results)}
 
 The largest difference is {100 * worst:.0f} %. "Not tight" is glibc as it is; the others have it hand freed memory back
-at once, as `animagic generate --memory` does. Seconds of the processor for a chunk, predicted / measured:
-{min(times):.2f} to {max(times):.2f}.
+at once, as `animagic generate --memory` does.
 
 On a GPU nothing has been measured yet: what is said there about memory is arithmetic.
-`tests/systems/test_magi1_memory.py` holds it against `torch.cuda.max_memory_allocated` wherever there is a GPU.
+`tests/pipelines/test_memory.py` holds it against `torch.cuda.max_memory_allocated` wherever there is a GPU.
 """
 
 

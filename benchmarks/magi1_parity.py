@@ -21,14 +21,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from animagic import checkpoints
-from animagic.quantization.fp8 import Fp8Linear
-from animagic.systems.magi1.checkpoint import transformer_from_config
+from animagic.layers.fp8 import Fp8Linear
 from animagic.systems.magi1.denoiser import Magi1Denoiser, Magi1Sampling
-from animagic.systems.magi1.files import loading_dtype
 from animagic.systems.magi1.prompts import ChunkPrompts, TextEmbedding, null_caption
 from animagic.systems.magi1.published import NAMES, config_of
 from animagic.systems.magi1.quantize import quantize_transformer, recorded_maxima
+from animagic.systems.magi1.weights import transformer_from_config
 from animagic.timeline import FlowEuler, Sampler, Timeline
+from animagic.weights.fit import loading_dtype
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "docs" / "benchmarks" / "magi1-parity.md"

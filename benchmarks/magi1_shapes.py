@@ -7,19 +7,22 @@
 Each way runs in a process of its own, so that its peak memory is its own: the plain pipeline, and beside it what is to
 make it quicker or smaller. Timed are the steps with all chunks in flight, of which a chunk takes a quarter of its
 number; the first step of a stage, which also reads the chunk that has just become clean, is counted as often as it
-comes. The floor is the arithmetic (counted by `animagic doctor`'s own predictor) at the measured rate of a large matrix
-product; that predictor's time and memory are printed too, to be held against what was measured.
+comes. The floor is the arithmetic (counted by PyTorch in the plain run) at the measured rate of a large matrix product;
+the memory that `animagic doctor` predicts is printed too, to be held against what was measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
+import math
 import platform
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -70,14 +73,17 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace, way: str) -> dict[str, Any]:
-    """One way: seconds a chunk, bytes at the peak, what was predicted, the floor."""
+    """One way: seconds and operations a chunk (those of the plain way only), bytes at the peak, what was predicted."""
     import torch
+    from torch.utils.flop_counter import FlopCounterMode
 
     from animagic import Magi1Pipeline
-    from animagic.systems.magi1.counting import Networks
+    from animagic.pipelines.memory import Predictor, Techniques
+    from animagic.pipelines.meta import cast
     from animagic.systems.magi1.denoiser import Magi1Sampling
-    from animagic.systems.magi1.memory import Predictor, Techniques, measure_speed
+    from animagic.systems.magi1.memory import MemoryNetworks
     from animagic.systems.magi1.published import config_of
+    from animagic.systems.magi1.weights import autoencoder_from_config, transformer_from_config
 
     cuda = args.device == "cuda"
     dtype = torch.bfloat16 if cuda else torch.float32
@@ -87,17 +93,16 @@ def measure(args: argparse.Namespace, way: str) -> dict[str, Any]:
         config["engine_config"]["fp8_quant"] = True
     if args.layers:
         config["model_config"]["num_layers"] = args.layers
-    networks = Networks.published(config, dtype)
-    speed = measure_speed(args.device, dtype)
+    with torch.device("meta"):
+        parts = cast(transformer_from_config(config), dtype), autoencoder_from_config({})
+    networks = MemoryNetworks(Magi1Pipeline(*parts, config=config), 0)
     steps, published = 2 * Magi1Sampling().window_size, Magi1Sampling.from_config(config).num_steps
     frames = 24 * args.chunks
-    predictor = Predictor(networks, height, width, frames, published, device=args.device, speed=speed)
+    predictor = Predictor(networks, args.device, height, width, frames, published)
     techniques = Techniques(kv_offload=way == "kv", offload="block" if way == "block" else None)
     prediction = predictor.predict(techniques)
-    costs = [(predictor.costs[call], times) for call, times in predictor.calls.items()]
-    arithmetic = sum((cost.flops + cost.attention) * times for cost, times in costs)
 
-    transformer = with_random_weights(networks.transformer, torch.device("cpu" if way == "block" else args.device))
+    transformer = with_random_weights(parts[0], torch.device("cpu" if way == "block" else args.device))
     pipe = Magi1Pipeline(transformer, config=config)
     pipe.set_progress_bar_config(disable=True)
     if way == "block":
@@ -118,43 +123,63 @@ def measure(args: argparse.Namespace, way: str) -> dict[str, Any]:
         "prompt_embeds": torch.randn(1, 128, settings.caption_channels, generator=generator).to(args.device),
         "prompt_embeds_mask": torch.ones(1, 128, device=args.device),
     }
-    ends: list[tuple[float, Any]] = []
+    ends: list[tuple[float, float, Any]] = []
+    operations = FlopCounterMode(display=False) if way == "plain" else None
 
     def on_progress(progress: Any) -> None:
         if cuda:
             torch.cuda.synchronize()
-        ends.append((progress.seconds, progress.plan_step))
+        ends.append((progress.seconds, operations.get_total_flops() if operations else 0, progress.plan_step))
 
     for _ in range(2 if way == "compiled" else 1):  # the first time compiles
         ends.clear()
         if cuda:
             torch.cuda.reset_peak_memory_stats()
-        pipe(num_inference_steps=steps, output_type="latent", on_progress=on_progress, **given)
-    took = {True: [], False: []}
-    for (before, _), (after, step) in itertools.pairwise(ends):
+        with operations or contextlib.nullcontext():
+            pipe(num_inference_steps=steps, output_type="latent", on_progress=on_progress, **given)
+    took: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+    for (before, done, _), (after, then, step) in itertools.pairwise(ends):
         (window,) = step.windows
         if sum(level < steps for level in window.levels) == Magi1Sampling().window_size * settings.chunk_width:
-            took[len(window.commit) > 0].append(after - before)
-    first, others = median(took[True]), median(took[False])
+            took[len(window.commit) > 0].append((after - before, then - done))
+    (first, first_operations), (others, other_operations) = (
+        [median(values) for values in zip(*took[kind], strict=True)] for kind in (True, False)
+    )
+    others_a_chunk = published // Magi1Sampling().window_size - 1
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     # Of the prediction, what this run has: no text encoder, no decoding.
     expected = {
         k: v for k, v in prediction.stages["denoise"].items() if k not in ("text encoder", "autoencoder", "driver")
     }
     return {
-        "seconds": first + (published // Magi1Sampling().window_size - 1) * others,
+        "seconds": first + others_a_chunk * others,
         "step": others,
         "peak": peak,
-        "predicted seconds": prediction.seconds + prediction.extra - predictor._time(predictor.decode_cost(False)),
         "predicted peak": sum(expected.values()),
-        "floor": arithmetic / predictor.counted_chunks / speed.flops,
-        "rate": speed.flops,
+        "operations": first_operations + others_a_chunk * other_operations,
+        "rate": rate_of_products(args.device, dtype),
         "machine": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "steps": published,
         "parameters": sum(p.numel() for p in transformer.parameters()),
     }
+
+
+def rate_of_products(device: str, dtype: Any, seconds: float = 0.3) -> float:
+    """Operations a second in the product of large matrices."""
+    import torch
+
+    side = 8192 if device == "cuda" else 1024
+    a = torch.ones(side, side, device=device, dtype=dtype)
+    best, began = math.inf, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        a @ a
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * side**3 / best
 
 
 def with_random_weights(model: Any, device: Any) -> Any:
@@ -176,7 +201,7 @@ def report(args: argparse.Namespace, results: dict[str, dict[str, Any]]) -> str:
     plain = results["plain"]
     fewer = f", {args.layers} layers" if args.layers else ""
     threads = "" if args.device == "cuda" else f", {plain['threads']} threads"
-    columns = ("way", "seconds a chunk", "against plain", "x floor", "predicted / measured", "peak memory, GiB")
+    columns = ("way", "seconds a chunk", "against plain", "x floor", "peak memory, GiB")
     columns += ("against plain", "predicted / measured")
     lines = [
         f"# MAGI-1 {args.model} at {args.size}{fewer}",
@@ -190,14 +215,9 @@ def report(args: argparse.Namespace, results: dict[str, dict[str, Any]]) -> str:
     ]
     for way, one in results.items():
         seconds, peak = one["seconds"], one["peak"]
-        time = [
-            f"{seconds:.3g}",
-            seconds / plain["seconds"],
-            seconds / one["floor"],
-            one["predicted seconds"] / seconds,
-        ]
+        times = [f"{seconds:.3g}", seconds / plain["seconds"], seconds / (plain["operations"] / plain["rate"])]
         memory = [peak / 2**30, peak / plain["peak"], one["predicted peak"] / peak]
-        cells = [x if isinstance(x, str) else f"{x:.2f}" for x in [WAYS[way], *time, *memory]]
+        cells = [x if isinstance(x, str) else f"{x:.2f}" for x in [WAYS[way], *times, *memory]]
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",

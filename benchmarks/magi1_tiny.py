@@ -73,8 +73,7 @@ def whole_clip(pipe: Any, chunks: int, steps: int | None):
     """The naive way, as a stream: nothing comes before everything is done. Yields (frames, height, width, 3)."""
     import torch
 
-    from animagic.systems.magi1.pipeline import Noise
-    from animagic.timeline import FlowEuler, Sampler, Timeline, WholeClip
+    from animagic.timeline import ChunkNoise, FlowEuler, Sampler, Timeline, WholeClip
 
     sampling = pipe.configure(steps)
     prompts = pipe.encode_prompt(PROMPT, num_chunks=chunks)
@@ -95,7 +94,7 @@ def whole_clip(pipe: Any, chunks: int, steps: int | None):
 
     size = pipe.vae.config.patch_size
     shape = (1, pipe.transformer.latent_channels, sampling.video_size_h // size, sampling.video_size_w // size)
-    noise = Noise(shape, torch.Generator().manual_seed(sampling.seed), torch.device("cpu"), width)
+    noise = ChunkNoise(shape, torch.Generator().manual_seed(sampling.seed), torch.device("cpu"), width)
     plan = WholeClip(chunks * width, sampling.num_steps)
     (clean,) = Sampler(plan, sampling.guide(denoise), FlowEuler(times), Timeline(noise)).run()
     for latents in clean.latents.split(width, dim=2):  # in pieces, as the other way does: the decoder is not the point

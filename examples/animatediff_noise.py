@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 import animagic
-from animagic.systems.animatediff.noise import FreeInit
+from animagic.timeline import FreeInit
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--prompt", default="a purple car on a grey floor")

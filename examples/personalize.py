@@ -7,10 +7,9 @@ import numpy as np
 
 import animagic
 from animagic.media import write_image
-from animagic.personalizing import personalize
 from animagic.synthetic import picture_caption, render, sample_scene
 from animagic.synthetic.looks import apply_look
-from animagic.systems.animatediff.personalize import Personalisation
+from animagic.training.personalization import Personalization, personalize
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--steps", type=int, default=400, help="training steps")
@@ -19,7 +18,7 @@ pictures.mkdir(parents=True)
 for i, scene in enumerate(sample_scene(rng) for _ in range(10)):
     write_image(pictures / f"{i}.png", apply_look("blueprint", render(scene, 1, 64, 64))[0])
     (pictures / f"{i}.txt").write_text(f"a blueprint of {picture_caption(scene, rng)}")
-settings = Personalisation(pictures, steps=steps, batch_size=4, learning_rate=2e-3, most_weight=5)
+settings = Personalization(pictures, steps=steps, batch_size=4, learning_rate=2e-3, max_snr_weight=5)
 pipe = animagic.load("animatediff-tiny")
-pipe.load_lora_weights(personalize(settings, "out/blueprint.safetensors"))
+pipe.load_lora_weights(personalize(settings, animagic.zoo.resolve("animatediff-tiny"), "out/blueprint.safetensors"))
 pipe(prompt="a blueprint of a red ball").save("out/personalize.mp4")

@@ -1,7 +1,7 @@
 """Train a model that is far too small, for far too short, to see that everything is in place: a few seconds."""
 
 from animagic import zoo
-from animagic.systems.magi1.recipe import train
+from animagic.requests.training import train
 
 TRAINING = {"steps": 4, "log_every": 2, "save_every": 4, "workers": 0}
 VAE = {"embed_dim": 256, "depth": 1, "encoder_depth": 0, "num_heads": 4, "mlp_ratio": 1, "video_length": 24,
@@ -9,8 +9,9 @@ VAE = {"embed_dim": 256, "depth": 1, "encoder_depth": 0, "num_heads": 4, "mlp_ra
 TRANSFORMER = {"num_layers": 1, "hidden_size": 64, "ffn_hidden_size": 128, "num_attention_heads": 2,
                "num_query_groups": 1, "kv_channels": 32, "in_channels": 16, "out_channels": 16,
                "caption_channels": 384, "caption_max_length": 64}  # fmt: skip
-DATA = {"chunks_per_batch": 2, "clip_chunks": [1], "clip_shares": [1.0]}
+DATA = {"batch_size": 2, "clip_chunks": [1], "clip_shares": [1.0]}
 recipe = {
+    "system": "magi1",
     "text_encoder": zoo.resolve("magi1-tiny"),  # frozen: the embedded model's
     "vae": {"model": VAE, "pca_batches": 2, "objective": {}, "data": DATA, "training": TRAINING},
     "transformer": {"model": TRANSFORMER, "objective": {"drop_text": 0.1}, "data": DATA, "training": TRAINING},

@@ -1,10 +1,14 @@
 """What several folders of tests share."""
 
 import copy
+import dataclasses
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +19,21 @@ import torch
 # As the processes that tests start: the last bits of a sum depend on the number of threads, and the networks here are
 # so small that one is the fastest.
 torch.set_num_threads(1)
-sys.path.append(str(Path(__file__).parent / "parity"))  # goldens.py, for the tests of the public pipeline
 
+WHOLE = {"benchmarks", "docs", "e2e", "examples"}
+"""The folders whose tests run something from end to end; `make check` leaves them out."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
+def pytest_collection_modifyitems(items) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).parts[0] in WHOLE:
+            item.add_marker("whole")
+
+
+LEAST = {"num_steps": 4, "num_inference_steps": 2, "height": 32, "width": 32}
+"""Settings of a model that is quick: MAGI-1 needs a step for each of its four stages, AnimateDiff may take fewer."""
 TINY_TRANSFORMER = {
     "num_layers": 2,
     "hidden_size": 32,
@@ -145,8 +162,8 @@ def animatediff_parts():
         from diffusers import AutoencoderKL
         from transformers import CLIPTextConfig, CLIPTextModel
 
-        from animagic.systems.animatediff.images import build_tokenizer
         from animagic.systems.animatediff.unet import AnimateDiffUNet
+        from animagic.training.text_to_image import build_tokenizer
 
         torch.manual_seed(3)
         tokenizer = build_tokenizer([WORDS] * 4, 560, 16)
@@ -231,11 +248,45 @@ def tiny_picture_model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def quick_zoo(tmp_path_factory) -> Path:
+    """A folder of the embedded models, but that they take few steps and make small pictures."""
+    from animagic import zoo
+
+    folder = tmp_path_factory.mktemp("zoo")
+    for name in zoo.names():
+        (folder / name).mkdir()
+        for file in zoo.entry(name).folder.iterdir():
+            (folder / name / file.name).symlink_to(file)
+        index = json.loads((folder / name / "model_index.json").read_text("utf-8"))
+        settings = index["config"].get("runtime_config", index["config"])
+        settings |= {name: least for name, least in LEAST.items() if name in settings}
+        (folder / name / "model_index.json").unlink()
+        (folder / name / "model_index.json").write_text(json.dumps(index), "utf-8")
+    return folder
+
+
+@pytest.fixture
+def quick_models(quick_zoo, monkeypatch) -> None:
+    """The embedded models take few steps and make small pictures where nothing else is asked for, and text-to-image
+    models never take more: the same code runs, in a twentieth of the time."""
+    import diffusers
+
+    from animagic import zoo
+
+    for name in zoo.names():
+        model = zoo.entry(name)
+        monkeypatch.setitem(zoo._MODELS, name, dataclasses.replace(model, folder=quick_zoo / name))
+    make = diffusers.StableDiffusionPipeline.__call__
+    fewest = {"num_inference_steps": LEAST["num_inference_steps"]}
+    monkeypatch.setattr(diffusers.StableDiffusionPipeline, "__call__", lambda *a, **k: make(*a, **{**k, **fewest}))
+
+
+@pytest.fixture(scope="session")
 def embedded_pipe():
     """The embedded model, loaded once; shared, so leave it as it is."""
-    from animagic.requests import load_pipeline
+    import animagic
 
-    return load_pipeline("magi1-tiny", "cpu")
+    return animagic.load("magi1-tiny")
 
 
 # The command line
@@ -274,6 +325,30 @@ def run(tmp_path, monkeypatch, capsys):
         return Ran(code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def interrupt(run):
+    """Runs `animagic WORDS` as `run` does, and presses Ctrl-C when a condition holds."""
+
+    def interrupt(condition: Callable[[], bool], *words) -> Ran:
+        over = threading.Event()
+
+        def press() -> None:
+            while not over.wait(0.005):
+                if condition():
+                    signal.raise_signal(signal.SIGINT)  # Python hands it to the main thread
+                    return
+
+        watch = threading.Thread(target=press)
+        watch.start()
+        try:
+            return run(*words)
+        finally:
+            over.set()
+            watch.join()
+
+    return interrupt
 
 
 @pytest.fixture

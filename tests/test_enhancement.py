@@ -237,25 +237,24 @@ def test_nothing_is_sent_unless_it_is_asked_for(generate, endpoint, monkeypatch)
 
 
 def test_every_prompt_is_enhanced_and_an_interrupted_run_keeps_its_wording(endpoint, tmp_path):
-    from dataclasses import asdict
 
-    from animagic.requests import Request, enhance, resume_folder
+    from animagic.requests import build_request, enhance, from_metadata, resume_folder
 
-    request = Request("a ball", prompts_at={1: "a cat"}, seed=1)
+    request = build_request("a ball", prompts_at={1: "a cat"}, seed=1)
     better = openai_compatible(endpoint.url, "small")
     first = enhance(request, better, tmp_path / "a.mp4")
     assert (first.prompt, first.prompts_at) == ("A red ball, softly lit.", {1: "A red ball, softly lit."})
     assert (first.prompt_given, first.prompts_at_given) == ("a ball", {1: "a cat"})
-    assert Request.from_metadata(json.loads(json.dumps({"request": asdict(first)}))) == first
+    assert from_metadata(json.loads(json.dumps({"request": first.stored()}))) == first
     assert len(endpoint.requests) == 2
 
     folder = resume_folder(tmp_path / "a.mp4")
     folder.mkdir()
-    (folder / "request.json").write_text(json.dumps(asdict(first)))
+    (folder / "request.json").write_text(json.dumps(first.stored()))
     endpoint.answer = completion("Something else.")
     assert enhance(request, better, tmp_path / "a.mp4") == first
     assert len(endpoint.requests) == 2
-    assert enhance(Request("a boat"), better, tmp_path / "a.mp4").prompt == "Something else."
+    assert enhance(build_request("a boat"), better, tmp_path / "a.mp4").prompt == "Something else."
     (folder / "request.json").write_text("{")
     with pytest.raises(InputError, match="is damaged; delete"):
         enhance(request, better, tmp_path / "a.mp4")

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .errors import CheckpointError, InputError
+from .errors import InputError
+from .systems import SYSTEMS
 
 if TYPE_CHECKING:
     import torch
-
-
-def _builders() -> dict[tuple[str, str], Callable[[Mapping[str, Any]], Any]]:
-    from .systems.animatediff.checkpoint import sparse_controlnet_from_config, unet_from_config
-    from .systems.magi1.checkpoint import autoencoder_from_config, transformer_from_config
-
-    return {
-        ("magi1", "transformer"): transformer_from_config,
-        ("magi1", "vae"): autoencoder_from_config,
-        ("animatediff", "unet"): unet_from_config,
-        ("animatediff", "sparse_controlnet"): sparse_controlnet_from_config,
-    }
 
 
 def from_original(
@@ -37,29 +26,16 @@ def from_original(
     Raises: InputError for a component that is not known, CheckpointError for a missing, unexpected or wrongly shaped
         tensor, which it names.
     """
-    builders = _builders()
-    if (system, component) not in builders:
-        known = ", ".join(" ".join(key) for key in builders)
+    from .weights.fit import check
+
+    rooms = {row.name: row.room("weights") for row in SYSTEMS.values() if "weights" in row.rooms}
+    weights = rooms.get(system)
+    if weights is None or component not in weights.COMPONENTS:
+        known = ", ".join(f"{name} {part}" for name, room in rooms.items() for part in room.COMPONENTS)
         raise InputError(f"{system} {component} is unknown; known are {known}.")
-    module = builders[system, component](config)
-    if system == "animatediff":
-        from .systems.animatediff.checkpoint import original_names
-
-        state_dict = original_names(state_dict)
-    load_strictly(module, state_dict, f"{system} {component}")
-    return module.eval()
-
-
-def load_strictly(module: torch.nn.Module, state_dict: Mapping[str, torch.Tensor], what: str) -> None:
-    """Copy every tensor; raises CheckpointError that names the first that does not fit."""
-    expected = module.state_dict()
-    for name, ours in expected.items():
-        if name not in state_dict:
-            raise CheckpointError(f"the {what} checkpoint lacks the tensor {name}.")
-        if state_dict[name].shape != ours.shape:
-            given, wanted = list(state_dict[name].shape), list(ours.shape)
-            raise CheckpointError(f"the {what} tensor {name} has shape {given}; {wanted} is needed.")
-    for name in state_dict:
-        if name not in expected:
-            raise CheckpointError(f"the {what} checkpoint has an unexpected tensor {name}.")
+    module = weights.COMPONENTS[component](config)
+    if hasattr(weights, "original_names"):
+        state_dict = weights.original_names(state_dict)
+    check(module.state_dict(), state_dict, f"the {system} {component}", same_kind=False)  # values are copied
     module.load_state_dict(dict(state_dict))
+    return module.eval()

@@ -5,20 +5,13 @@ from __future__ import annotations
 import functools
 import os
 import platform
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 from . import __version__, zoo
 from .errors import InputError
+from .systems import SYSTEMS
 
-if TYPE_CHECKING:
-    from .systems.magi1.memory import Predictor, Techniques
-
-_PUBLISHED = {
-    "MAGI-1 4.5B": {"bfloat16": "4.5B_base", "fp8": "4.5B_distill_quant"},
-    "MAGI-1 24B": {"bfloat16": "24B_base", "fp8": "24B_distill_quant"},
-}
-# Of a GPU that is not there to be measured: about what an H100 reaches, on PCIe 5.
-_ASSUMED = {"flops": 400e12, "attention": 400e12, "memory": 2.0e12, "transfer": 40e9}
 _BAR = 56  # characters
 
 
@@ -38,7 +31,7 @@ def examine() -> dict[str, dict[str, Any]]:
         "animagic": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "processor threads": torch.get_num_threads(),
+        "CPU threads": torch.get_num_threads(),
         "memory": f"{_memory():.1f} GiB",
     }
     devices: dict[str, Any] = {"cpu": "float32 (the default; half precision is slow or missing here)"}
@@ -55,8 +48,9 @@ def examine() -> dict[str, dict[str, Any]]:
     fits: dict[str, Any] = {}
     for name in zoo.names():
         fits[name] = f"yes, embedded ({zoo.entry(name).bytes / 2**20:.0f} MiB)"
-    for name, kinds in _PUBLISHED.items():
-        fits[name] = _verdict({kind: _needs(published) for kind, published in kinds.items()}, room, cuda)
+    for system in [system for system in SYSTEMS.values() if "memory" in system.rooms]:
+        for name, kinds in system.room("memory").MemoryNetworks.published.items():
+            fits[name] = _verdict({kind: _needs(published) for kind, published in kinds.items()}, room, cuda)
     return {"machine": machine, "devices": devices, "attention kernels": dict(available_backends()), "models": fits}
 
 
@@ -72,15 +66,14 @@ def _verdict(needs: dict[str, tuple[float, float]], room: float, cuda: bool) -> 
 
 @functools.cache
 def _needs(name: str) -> tuple[float, float]:
-    """GiB on a GPU at the model's own size and length: (with nothing saved, with everything that saves)."""
+    """GiB on a GPU at the model's own size and length: (with nothing saved, with everything but tiles)."""
     import torch
 
-    from .systems.magi1.memory import Predictor, combinations
-    from .zoo.sizes import networks_of
+    from .pipelines.memory import Predictor
 
-    predictor = Predictor(networks_of(name, torch.bfloat16), device="cuda", speed=None)
-    peaks = [predictor.predict(techniques).peak / 2**30 for techniques in combinations(cuda=True)]
-    return peaks[0], min(peaks)
+    predictor = Predictor(zoo.networks_of(name, torch.bfloat16), "cuda")
+    everything = predictor.combinations()[-1]
+    return predictor.predict().peak / 2**30, predictor.predict(replace(everything, tiling=False)).peak / 2**30
 
 
 def parse_memory(text: str) -> int:
@@ -109,22 +102,22 @@ def predict(
     device: str | None = None,
     dtype: str | None = None,
 ) -> dict[str, Any]:
-    """What a video from words takes: memory at the worst moment, part by part, and seconds a chunk.
+    """The memory that a video from text takes at the worst moment, part by part.
 
     Args:
-        model: see `zoo.sizes.networks_of`. height, width, frames, steps: None: the model's own.
+        model: see `zoo.networks_of`. height, width, frames, steps: None: the model's own.
         memory: bytes that may be used, so that the techniques are chosen that make it fit; None: nothing is saved.
-        device: "cuda" or "cpu"; None: the best that is here. If it is not here, its speed is assumed.
+        device: "cuda" or "cpu", which need not be here; None: the best that is.
         dtype: "bfloat16" or "float32"; None: as it would be loaded.
     Raises: InputError, CheckpointError.
     """
     import torch
 
-    from .systems.magi1.memory import Predictor, Speed, Techniques, measure_speed, plan_memory
-    from .zoo.sizes import networks_of
+    from .pipelines.devices import be_quiet
+    from .pipelines.memory import Predictor, Techniques
 
-    cuda = torch.cuda.is_available()
-    device = device or ("cuda" if cuda else "cpu")
+    be_quiet()
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device not in ("cuda", "cpu"):
         raise InputError(f"predictions are made for cuda and cpu, not for {device}.")
     folder = model in zoo.names() or os.path.isdir(model)
@@ -135,49 +128,30 @@ def predict(
         raise InputError(f"the dtype must be bfloat16 or float32, not {dtype}.")
     if (height is None) != (width is None):
         raise InputError("give both height and width, or neither.")
-    kind = getattr(torch, dtype)
-    networks = networks_of(model, kind)
-    assumed = device == "cuda" and not cuda
-    speed = Speed(**_ASSUMED) if assumed else measure_speed(device, torch.float32 if device == "cpu" else kind)
-    tight = memory is not None
-    predictor = Predictor(networks, height, width, frames, steps, device=device, speed=speed, tight=tight)
-    techniques = Techniques() if memory is None else plan_memory(memory, predictor)[0]
-    prediction = predictor.predict(techniques)
-    choices = [_choice(predictor, other) for other in _ladder(device == "cuda")]
+    networks = zoo.networks_of(model, getattr(torch, dtype))
+    predictor = Predictor(networks, device, height, width, frames, steps, tight=memory is not None)
+    if memory is None:
+        saved, prediction = Techniques(), predictor.predict()
+    else:
+        fitted = predictor.fit(memory)
+        saved, prediction = fitted.techniques, fitted.prediction
+    video = predictor.video
     return {
         "model": model,
-        "height": predictor.height,
-        "width": predictor.width,
-        "frames": predictor.num_frames,
-        "chunks": predictor.chunks,
-        "steps": predictor.networks.sampling.num_steps,
+        "height": video.height,
+        "width": video.width,
+        "frames": video.frames,
+        "steps": video.steps,
         "dtype": f"{dtype} with fp8 layers" if networks.fp8 else dtype,
         "device": device,
-        "speed_is_assumed": assumed,
-        "techniques": str(techniques),
+        "techniques": str(saved),
         "stages": prediction.stages,
         "peak_bytes": prediction.peak,
         "host_bytes": prediction.host,
-        "seconds_per_chunk": prediction.seconds + prediction.extra,
-        "seconds": (prediction.seconds + prediction.extra) * predictor.chunks,
-        "choices": choices,
+        "choices": [
+            {"techniques": str(choice), "peak_bytes": predictor.predict(choice).peak} for choice in predictor.choices()
+        ],
     }
-
-
-def _ladder(cuda: bool) -> list[Techniques]:
-    """Each technique with all the cheaper ones that go with it."""
-    from .systems.magi1.memory import Techniques
-
-    steps = [Techniques(), Techniques("drop"), Techniques("drop", True)]
-    if cuda:
-        steps += [Techniques("drop", True, "model"), Techniques("drop", True, "model", True)]
-        steps += [Techniques("processor", True, "block", True), Techniques("processor", True, "leaf", True)]
-    return steps
-
-
-def _choice(predictor: Predictor, techniques: Techniques) -> dict[str, Any]:
-    prediction = predictor.predict(techniques)
-    return {"techniques": str(techniques), "peak_bytes": prediction.peak, "time_factor": round(prediction.factor, 3)}
 
 
 def in_words(found: dict[str, Any]) -> list[str]:
@@ -186,7 +160,7 @@ def in_words(found: dict[str, Any]) -> list[str]:
     worst = max(stages, key=lambda stage: sum(stages[stage].values()))
     parts = sorted({part for stage in stages.values() for part in stage}, key=lambda p: -stages[worst].get(p, 0))
     lines = [
-        f"{found['model']}: {found['width']}x{found['height']}, {found['frames']} frames ({found['chunks']} chunks), "
+        f"{found['model']}: {found['width']}x{found['height']}, {found['frames']} frames, "
         f"{found['steps']} steps, {found['dtype']}, on {found['device']}",
         f"saved by: {found['techniques']}",
         "",
@@ -199,11 +173,9 @@ def in_words(found: dict[str, Any]) -> list[str]:
     lines.append(f"{'together':<18}" + "".join(f"{sum(stage.values()) / 1e9:>10.2f}" for stage in stages.values()))
     lines += ["", f"{worst}, the fullest moment: {peak / 1e9:.2f} GB", *_bar(stages[worst], parts)]
     if found["host_bytes"]:
-        lines.append(f"waiting in the processor's memory: {found['host_bytes'] / 1e9:.2f} GB")
-    how = "assumed: 400 TFLOP/s, 40 GB/s to the GPU" if found["speed_is_assumed"] else "from what this machine reached"
-    chunk, whole = _duration(found["seconds_per_chunk"]), _duration(found["seconds"])
-    lines += ["", f"a chunk takes {chunk}, the video {whole} ({how})", "", f"{'GB':>8}  {'time':>6}  saved by"]
-    lines += [f"{c['peak_bytes'] / 1e9:>8.2f}  {c['time_factor']:>5.2f}x  {c['techniques']}" for c in found["choices"]]
+        lines.append(f"waiting in the CPU's memory: {found['host_bytes'] / 1e9:.2f} GB")
+    lines += ["", f"{'GB':>8}  saved by"]
+    lines += [f"{c['peak_bytes'] / 1e9:>8.2f}  {c['techniques']}" for c in found["choices"]]
     return lines
 
 
@@ -217,9 +189,3 @@ def _bar(parts: dict[str, int], order: list[str]) -> list[str]:
         if count:
             shown.append(f"{marks[part]} {part}")
     return [bar, "   ".join(shown)]
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

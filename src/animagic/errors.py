@@ -15,3 +15,8 @@ class CheckpointError(AnimagicError):
 
 class MediaError(AnimagicError, OSError):
     """A picture, video or sound file cannot be read or written; the message names it."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error of another library, to go on with a sentence of ours; without its full stop."""
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

@@ -3,38 +3,13 @@ time and memory are told for every length and way."""
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def script(tmp_path):
-    """Runs a script of benchmarks/ with words, and returns what it prints."""
-
-    def run(name: str, *words) -> str:
-        command = [sys.executable, str(BENCHMARKS / name), *map(str, words)]
-        quiet = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=quiet)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout
-
-    return run
+import torch
 
 
-def rows(page: str) -> list[list[str]]:
-    """The cells of the first table, without its head."""
-    table = re.search(r"^\|.*\|\n\|[-:| ]+\|\n((?:\|.*\|\n)+)", page, re.MULTILINE)
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[1].splitlines()]
-
-
-def test_beside_diffusers(script, animatediff_model):
+def test_beside_diffusers(script, rows, animatediff_model):
     page = script("animatediff_tiny.py", "--quick", "--model", animatediff_model)
     assert [row[0] for row in rows(page)][:3] == ["diffusers", "diffusers, mended", "ours"]
     forward, mended, as_it_is = (float(x) for x in re.findall(r"\b\d\.\de[+-]\d\d\b", page))
@@ -43,7 +18,7 @@ def test_beside_diffusers(script, animatediff_model):
     assert "| motion modules |" in page
 
 
-def test_long_videos(script, animatediff_model, tmp_path):
+def test_long_videos(script, rows, animatediff_model, tmp_path):
     words = ("--lengths", "8", "16", "32", "--steps", "1", "--rounds", "1", "-o", tmp_path / "long.md")
     page = script("animatediff_windows.py", "--model", animatediff_model, *words)
     assert [row[:2] for row in rows(page)] == [["8", "1"], ["16", "3"], ["32", "5"]]
@@ -53,14 +28,18 @@ def test_long_videos(script, animatediff_model, tmp_path):
 
 
 @pytest.mark.parametrize("base", ["sd15", "sdxl"])
-def test_published_shapes_made_small(script, base):
+def test_published_shapes_made_small(script, rows, base):
     small = ("--width", "32", "--size", "64x64", "--frames", "2", "--steps", "1", "--rounds", "1")
     page = script("animatediff_shapes.py", "--base", base, *small, "--ways", "diffusers", "plain")
     assert [row[0] for row in rows(page)] == ["diffusers, as it is", "ours, as it is"]
     assert "32 channels at the first level" in page
 
 
-def test_ours_compiles_as_one_graph(script):
+def test_ours_compiled_beside_diffusers(script, monkeypatch):
+    """What compiling gives is the UNet's test; here it only takes time."""
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda network, **settings: asked.append(settings) or network)
     small = ("--width", "32", "--size", "32x32", "--frames", "2", "--steps", "1", "--rounds", "1")
     page = script("animatediff_shapes.py", *small, "--backend", "eager", "--ways", "diffusers", "compiled")
+    assert asked == [{"backend": "eager", "fullgraph": True}]
     assert re.search(r"Target: compiled at least 2 x as fast as diffusers: [\d.]+ x: (met|missed)\.", page)

@@ -77,12 +77,3 @@ def blocks(markdown: str) -> list[Block]:
             )
         )
     return found
-
-
-def section_options(markdown: str) -> dict[str, set[str]]:
-    """The long options that the command line page lists for each command."""
-    found = {}
-    for part in re.split(r"^## animagic ", markdown, flags=re.MULTILINE)[1:]:
-        rows = [line.split("|")[1] for line in part.splitlines() if line.startswith("| `-")]
-        found[part.split()[0]] = {option for row in rows for option in re.findall(r"--[A-Za-z][a-z_-]*", row)}
-    return found

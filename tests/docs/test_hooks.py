@@ -1,4 +1,4 @@
-"""The page of a model is its card."""
+"""What the code knows stands in the pages."""
 
 import importlib.util
 
@@ -26,3 +26,13 @@ def test_the_place_in_a_page_is_filled():
     page = (ROOT / "docs" / "models" / "magi1-tiny.md").read_text("utf-8")
     assert "<!-- card:" in page
     assert "<!-- card:" not in hooks.on_page_markdown(page, page=None)
+
+
+def test_the_options_of_a_command_stand_in_its_page():
+    page = hooks.on_page_markdown("# x\n\n<!-- options: generate -->\n", page=None)
+    assert "`--frames` `N\\|endless` | Frames of the video" in page
+    assert "`--json` | Print one machine-readable line" in page
+    shared, of_magi1, of_animatediff = page.split("| option | meaning |")[1:]
+    assert "`--loop`" in of_animatediff
+    assert "`--loop`" not in shared + of_magi1
+    assert "Only AnimateDiff" in of_magi1  # the caption of the next table

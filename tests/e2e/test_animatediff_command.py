@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from published_files import UNET, VAE, motion_module, original, picture_model, save, with_positions, write_folder
 
 from animagic import requests
 from animagic.media import VideoWriter, iter_video, probe, read_metadata, write_image
-from animagic.requests.animatediff_yaml import requests_of
-
-sys.path.append(str(Path(__file__).parents[1] / "systems" / "animatediff"))
-from published_files import UNET, VAE, motion_module, original, picture_model, save, with_positions, write_folder
+from animagic.systems.animatediff.original_job import videos_of
 
 SIDE = 32
 # As much smaller as that of Stable Diffusion: scribbles are made smaller by the network itself, to that size.
@@ -235,7 +232,7 @@ def first_frames(write, made, tmp_path):
         if not settings and name in made:
             return made[name]
         sizes = ["--L=2", f"--W={SIDE}", f"--H={SIDE}"]
-        request = requests_of(write(fields), [*sizes, *settings])[0]
+        request = next(videos_of(write(fields), [*sizes, *settings])).request
         requests.generate(request, f"{tmp_path}/frames/", device="cpu", allow_pickle=True)
         frames = np.stack(list(iter_video(f"{tmp_path}/frames/")))
         shutil.rmtree(tmp_path / "frames")
@@ -432,11 +429,11 @@ def test_what_is_finished_stays(animate):
 
 
 def test_entries_with_equal_weights_are_loaded_once(animate, monkeypatch):
-    from animagic.requests import animatediff_yaml
+    from animagic.requests import many
 
     loaded = []
-    load = animatediff_yaml.pipeline_for
-    monkeypatch.setattr(animatediff_yaml, "pipeline_for", lambda *a, **k: loaded.append(1) or load(*a, **k))
+    load = many.pipeline_for
+    monkeypatch.setattr(many, "pipeline_for", lambda *a, **k: loaded.append(1) or load(*a, **k))
     one = {"prompt": ["a ball"], "seed": 1}
     assert animate(entry("v3", one), entry("v3", one, {"guidance_scale": 3}), entry("v3", one, ZOOM)).code == 0
     assert len(loaded) == 2
@@ -485,7 +482,9 @@ def test_weights_that_do_not_fit(animate, repository):
     wide = {"motion_module": "models/other.ckpt"}
     animate(entry("v3", wide)).refused("other.ckpt is a motion module for another base", "32, 96", "32, 64")
     animate(entry("v2", {"inference_config": "configs/inference/inference-v3.yaml"})).refused("mid_block", "unexpected")
-    animate(entry("v3", {"dreambooth_path": "models/nothing.safetensors"})).refused("nothing.safetensors is no picture")
+    animate(entry("v3", {"dreambooth_path": "models/nothing.safetensors"})).refused(
+        "nothing.safetensors is no text-to-image model"
+    )
     animate(entry("v3", {"lora_model_path": "models/nothing.safetensors"})).refused("nothing.safetensors: ")
     mixed = {**sparse("rgb"), "controlnet_config": "configs/inference/sparsectrl/image_condition.yaml"}
     animate(entry("v3", mixed)).refused("sparsectrl_rgb.ckpt: the tensor", "missing")
@@ -497,9 +496,7 @@ def test_pickles_need_leave(run, write):
 
 
 def test_the_picture_model_must_be_there(animate):
-    animate(entry("v3"), words=["--pretrained-model-path", "models/none/sd"]).refused(
-        "models/none/sd", "no picture model"
-    )
+    animate(entry("v3"), words=["--pretrained-model-path", "models/none/sd"]).refused("models/none/sd", "no base model")
     ran = animate(entry("v3"), words=["--pretrained-model-path", "runwayml/none"])
     ran.refused("runwayml/none is not here, and it cannot be fetched", "--pretrained-model-path")
 

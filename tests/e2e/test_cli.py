@@ -456,57 +456,44 @@ def test_only_the_result_goes_to_stdout(start, tiny_model, tmp_path):
     assert listing(tmp_path) == {"ball.mp4"}
 
 
-def test_wrong_input_is_one_line_on_stderr(start, tiny_model, tmp_path):
-    process = start("generate", "a red ball", "--model", tiny_model, "--steps", 3, "-o", "ball.mp4", "--preview")
-    out, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, out) == (2, "")
-    assert err == "animagic: the number of steps must be at least 4, not 3.\n"
+def test_wrong_input_is_one_line_on_stderr(run, tiny_model, tmp_path):
+    ran = run("generate", "a red ball", "--model", tiny_model, "--steps", 3, "-o", "ball.mp4", "--preview")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == "animagic: the number of steps must be at least 4, not 3.\n"
     assert listing(tmp_path) == set()
 
 
 # Ctrl-C
 
 
-def wait_for(process, condition) -> None:
-    """Until the process has done something that can be seen."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def interrupt(process) -> str:
-    """Press Ctrl-C; returns what it says."""
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, out) == (130, ""), err
-    assert "Traceback" not in err
-    return err
-
-
 def test_interrupted_it_leaves_nothing(start, tiny_model, tmp_path):
     (tmp_path / "ball.mp4").write_text("an older file")
     arguments = ("--model", tiny_model, "--frames", 100_000, "-o", "ball.mp4", "--preview")
     process = start("generate", "a red ball", *arguments)
-    wait_for(process, (tmp_path / "ball.mp4.preview.png").exists)
-    said = interrupt(process)
-    assert said.splitlines()[-1].startswith("animagic: interrupted")
+    deadline = time.monotonic() + PATIENCE
+    while not (tmp_path / "ball.mp4.preview.png").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out) == (130, ""), err
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("animagic: interrupted")
     assert listing(tmp_path) == {"ball.mp4"}
     assert (tmp_path / "ball.mp4").read_text() == "an older file"
 
 
-def test_interrupted_and_resumed_it_writes_the_same_bytes(start, generate, tmp_path):
+def test_interrupted_and_resumed_it_writes_the_same_bytes(interrupt, generate, tiny_model, tmp_path):
     arguments = ("--frames", 480, "-o", "ball.mp4")
     generate("--frames", 480, "-o", "whole.mp4")
     whole = Path("whole.mp4").read_bytes()
     Path("whole.mp4").unlink()
 
-    model = read_model(whole, tmp_path)
-    process = start("generate", "a red ball bounces", "--model", model, *arguments, "--seed", 7, "--resume")
     kept = tmp_path / "ball.mp4.resume"
-    wait_for(process, (kept / "clean-00000010.safetensors").exists)
-    interrupt(process)
+    words = ("generate", "a red ball bounces", "--model", tiny_model, *arguments, "--seed", 7, "--resume")
+    ran = interrupt((kept / "clean-00000010.safetensors").exists, *words)
+    assert (ran.code, ran.out) == (130, ""), ran
     assert not (tmp_path / "ball.mp4").exists()
     assert {path.split("/")[0] for path in listing(tmp_path)} == {"ball.mp4.resume"}
     done = len(list(kept.glob("clean-*")))
@@ -521,14 +508,6 @@ def test_interrupted_and_resumed_it_writes_the_same_bytes(start, generate, tmp_p
     assert json.loads(ran.out)["seed"] == 7
     assert Path("ball.mp4").read_bytes() == whole
     assert listing(tmp_path) == {"ball.mp4"}
-
-
-def read_model(data: bytes, folder: Path) -> str:
-    """The model that a video was made with."""
-    (folder / "look.mp4").write_bytes(data)
-    model = read_metadata(folder / "look.mp4")["request"]["model"]
-    (folder / "look.mp4").unlink()
-    return model
 
 
 # Training

@@ -1,10 +1,7 @@
 """Videos without an end, and prompts typed while they are made."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -12,45 +9,20 @@ import pytest
 PATIENCE = 120
 
 
-@pytest.fixture
-def endless(tmp_path, tiny_model):
-    """Starts an endless video, types lines into it, and presses Ctrl-C."""
-
-    def endless(*words, lines: str = "", seconds: float = 1.0):
-        options = ("--model", str(tiny_model), "--frames", "endless", "--seed", "7")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "animagic", "generate", "a red ball", *options, *map(str, words)],
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-        if lines:
-            process.stdin.write(lines)
-            process.stdin.flush()
-        try:
-            deadline = time.monotonic() + PATIENCE
-            while not list(tmp_path.glob(".*.part-*")) or seconds > 0:  # until frames are being written
-                assert process.poll() is None, process.communicate()
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-                seconds -= 0.1 if list(tmp_path.glob(".*.part-*")) else 0
-            process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=PATIENCE)
-            return process.returncode, out, err
-        finally:
-            process.kill()
-            process.communicate()
-
-    return endless
+WORDS = ("generate", "a red ball", "--frames", "endless", "--seed", 7, "-o", "ball.mp4")
 
 
-def test_ctrl_c_ends_it_with_what_is_final(endless, run, frames_of, tmp_path):
-    code, out, err = endless("-o", "ball.mp4", "--json")
-    assert code == 0, err
+def test_ctrl_c_ends_it_with_what_is_final(start, run, frames_of, tiny_model, tmp_path):
+    process = start(*WORDS, "--model", tiny_model, "--json")
+    deadline = time.monotonic() + PATIENCE
+    while not list(tmp_path.glob(".*.part-*")):  # until frames are being written
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
     result = json.loads(out)
     assert "Ctrl-C again throws the video away" in err
     assert result["frames"] > 0
@@ -62,22 +34,34 @@ def test_ctrl_c_ends_it_with_what_is_final(endless, run, frames_of, tmp_path):
     assert json.loads(again.out)["equal_frames"] == result["frames"]
 
 
-def test_lines_typed_meanwhile_are_later_prompts_and_stay_in_the_file(endless, run, tmp_path):
-    code, _, err = endless("-o", "ball.mp4", "--live", lines="a blue cat falls\n", seconds=2)
-    assert code == 0, err
-    assert "from the next chunk on: a blue cat falls" in err
+def test_lines_typed_meanwhile_are_later_prompts_and_stay_in_the_file(
+    interrupt, run, tiny_model, tmp_path, monkeypatch
+):
+    def chunks() -> int:
+        return len(list(tmp_path.glob("ball.mp4.resume/clean-*")))
+
+    def typed():
+        while chunks() < 2:
+            time.sleep(0.01)
+        yield "a blue cat falls\n"
+
+    monkeypatch.setattr("sys.stdin", typed())
+    ran = interrupt(lambda: chunks() > 12, *WORDS, "--model", tiny_model, "--live", "--resume")
+    assert ran.code == 0, ran
+    assert "from the next chunk on: a blue cat falls" in ran.err
     request = json.loads(run("info", "ball.mp4", "--json").out)["metadata"]["request"]
-    prompts = [request["prompt"], *request["prompts_at"].values()]
-    assert prompts in (["a red ball", "a blue cat falls"], ["a blue cat falls"])  # typed before the first chunk began
+    assert [request["prompt"], *request["prompts_at"].values()] == ["a red ball", "a blue cat falls"]
     assert json.loads(run("reproduce", "ball.mp4", "--json").out)["equal_frames"] == request["frames"]
 
 
-def test_it_can_go_on_later(endless, tmp_path):
-    code, out, err = endless("-o", "ball.mp4", "--resume", "--json", seconds=1)
-    assert code == 0, err
-    code, later, err = endless("-o", "ball.mp4", "--resume", "--json", seconds=2)
-    assert code == 0, err
-    assert json.loads(later)["frames"] > json.loads(out)["frames"]
+def test_it_can_go_on_later(interrupt, tiny_model, tmp_path):
+    frames = []
+    for start in (4, 12):  # latent frames; chunks are of two
+        last = tmp_path / "ball.mp4.resume" / f"clean-{start:08d}.safetensors"
+        ran = interrupt(last.exists, *WORDS, "--model", tiny_model, "--resume", "--json")
+        assert ran.code == 0, ran
+        frames.append(json.loads(ran.out)["frames"])
+    assert 0 < frames[0] < frames[1]
     assert (tmp_path / "ball.mp4.resume").is_dir()
 
 

@@ -150,7 +150,7 @@ def test_the_file_says_what_it_was_made_from_and_is_made_again(magi, run, publis
     request = read_metadata("a.mp4")["request"]
     assert request["prompt"] == PROMPT
     assert request["model"] == str(published / "config.json")
-    assert request["special_tokens"] == ["hq", "duration"]
+    assert (request["quality"], request["duration_token"]) == ("hq", True)
     assert request["special_token_file"] == str(published / "example" / "assets" / "special_tokens.npz")
     ran = run("reproduce", "a.mp4", "--json")
     assert json.loads(ran.out) == {"output": "a-again.mp4", "equal_frames": 24, "frames": 24}
@@ -291,9 +291,9 @@ def test_the_table_can_be_given(magi, generate, without_tokens, published, texts
         (["--mode", "i2v", "--image_path", "a.png", "--prefix_video_path", "b.mp4"], ["is for --mode v2v, not i2v"]),
         (["--mode", "i2v", "--image_path", "none.png"], ["none.png"]),
         (["--mode", "v2v", "--prefix_video_path", "none.mp4"], ["none.mp4"]),
-        (["--quality", "4k"], ["--quality 4k", "hq or none"]),
-        (["--style", "noir"], ["--style noir", "3d, anime or none"]),
-        (["--first-frames", "slow"], ["--first-frames slow", "static, dynamic or none"]),
+        (["--quality", "4k"], ["--quality is 4k", "'hq' or 'none'"]),
+        (["--style", "noir"], ["--style is noir", "'3d', 'anime' or 'none'"]),
+        (["--first-frames", "slow"], ["--first-frames is slow", "'static', 'dynamic' or 'none'"]),
         (["--special-tokens", "none.npz"], ["none.npz"]),
         (["--set", "engine_config.cp_size=8"], ["engine_config.cp_size is 8", "--set engine_config.cp_size=1"]),
         (["--set", "engine_config.enable_cuda_graph=true"], ["engine_config.enable_cuda_graph is true"]),
@@ -318,6 +318,7 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing(magi, given, tmp_path, w
 
 def test_configurations_that_cannot_be_read(magi, tmp_path):
     magi(config="none.json").refused("none.json", "cannot be read")
-    magi(config="config.yaml").refused("config.yaml", ".json")
+    (tmp_path / "other.yaml").write_text("- motion_module: a.ckpt")
+    magi(config="other.yaml").refused("other.yaml must hold the sections model_config")
     (tmp_path / "cut.json").write_text('{"model_config": ')
     magi(config="cut.json").refused("cut.json is not JSON")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from animagic.media import read_image, write_image
-from animagic.systems.animatediff import personalize as room
+from animagic.training import personalization as room
 
 
 @pytest.fixture
@@ -104,20 +102,14 @@ def test_wrong_pictures(learn, pictures, tmp_path):
     learn("-o", "x.safetensors", "--prompt", "a ball", model="no-such-model").refused("no model 'no-such-model'")
 
 
-def test_interrupted_and_resumed(learn, start, pictures, tiny_picture_model, tmp_path):
+def test_interrupted_and_resumed(learn, interrupt, tiny_picture_model, tmp_path):
     words = ["--prompt", "a red ball", "--save-every", 10]
-    process = start(
-        "personalize", "pictures", "--model", tiny_picture_model, "--steps", 4000, "-o", "x.safetensors", *words
-    )
+    arguments = ["--model", tiny_picture_model, "--steps", 4000, "-o", "x.safetensors", *words]
     kept = tmp_path / "x.safetensors.unfinished"
-    until = time.monotonic() + 600  # a busy machine takes minutes to import PyTorch
-    while not (kept / "state.pt").exists() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, ""), err
-    assert "x.safetensors.unfinished holds what is done so far" in err
-    assert "--resume" in err
+    ran = interrupt((kept / "state.pt").exists, "personalize", "pictures", *arguments)
+    assert (ran.code, ran.out) == (130, ""), ran
+    assert "x.safetensors.unfinished holds what is done so far" in ran.err
+    assert "--resume" in ran.err
     assert names(tmp_path) == {"pictures", "x.safetensors.unfinished"}
     learn("-o", "x.safetensors", *words, steps=4000).refused("unfinished run", "resume it")
     learn("-o", "x.safetensors", "--resume", *words, steps=20).refused("other settings (steps)")

@@ -54,12 +54,12 @@ def cases(*rows) -> list:
 @pytest.mark.parametrize(
     ("words", "said"),
     cases(
-        (["--frames", "0"], "frames must be at least 1, not 0"),
-        (["--frames", "-3"], "frames must be at least 1, not -3"),
+        (["--frames", "0"], "--frames is 0; 1 is the least"),
+        (["--frames", "-3"], "--frames is -3; 1 is the least"),
         (["--frames", "many"], "--frames", "integer"),
         (["--frames", "1.5"], "--frames", "integer"),
-        (["--size", "0x0"], "at least 1, not 0"),
-        (["--size", "-8x8"], "width must be at least 1, not -8"),
+        (["--size", "0x0"], "is 0; 1 is the least"),
+        (["--size", "-8x8"], "--size is -8; 1 is the least"),
         (["--size", "63x64"], "63x64 is not possible", "multiples of 16", "64x64"),
         (["--size", "64x63"], "64x63 is not possible", "64x64"),
         (["--size", "8x8"], "8x8 is not possible", "16x16"),
@@ -67,18 +67,21 @@ def cases(*rows) -> list:
             (["--size", size], "WIDTHxHEIGHT")
             for size in ("abc", "64", "64x", "x", "", "--8x8", "²x8", "6x6x6", "1e2x64")
         ],
-        (["--steps", "0"], "steps must be at least 1, not 0"),
+        (["--steps", "0"], "--steps is 0; 1 is the least"),
         (["--steps", "3"], "at least 4, not 3"),
-        (["--steps", "-4"], "steps must be at least 1, not -4"),
-        *[(["--guidance", scale], "must lie between 0 and 100") for scale in ("-1", "nan", "inf", "101")],
-        *[(["--fps", fps], "fps must lie between 0 and 240") for fps in ("0", "-24", "nan", "inf", "1000")],
-        *[(["--seed", seed], "seed must lie between 0 and 2^64 - 1") for seed in ("-1", str(2**64), "9" * 40)],
+        (["--steps", "-4"], "--steps is -4; 1 is the least"),
+        *[(["--guidance", scale], "it must lie between 0 and 100") for scale in ("-1", "nan", "inf", "101")],
+        *[(["--fps", fps], "it must lie between 0 and 240") for fps in ("0", "-24", "nan", "inf", "1000")],
+        *[
+            (["--seed", seed], "it must lie between 0 and 18446744073709551615")
+            for seed in ("-1", str(2**64), "9" * 40)
+        ],
         (["--seed", "seven"], "--seed", "integer"),
         *[
-            (["--prompt-at", text], "--prompt-at CHUNK:TEXT")
+            (["--prompt-at", text], "--prompt-at N:TEXT")
             for text in ("words", "1", "1:", "1: ", ":words", "one:words", "-1:words", "²:words", "")
         ],
-        (["--fit", "squash"], "'squash' is unknown", "crop, pad or stretch"),
+        (["--fit", "squash"], "--fit is squash; it can be 'crop', 'pad' or 'stretch'"),
         (["--threads", "0"], "threads must be at least 1"),
         (["--device", "abacus"], "the device abacus cannot be used here"),
     ),
@@ -282,8 +285,8 @@ DAMAGE = {
     "wider": (change("transformer/config.json", hidden_size=64), "shape"),
     "word-as-number": (change("transformer/config.json", num_layers="two"), "cannot be loaded"),
     "foreign-part": (change("model_index.json", transformer=["nowhere", "Nothing"]), "nowhere"),
-    "sampling-list": (change("model_index.json", config=[1]), ""),
-    "sampling-word": (change("model_index.json", config={"runtime_config": {"num_steps": "many"}}), ""),
+    "sampling-list": (change("model_index.json", config=[1]), "model cannot be"),
+    "sampling-word": (change("model_index.json", config={"runtime_config": {"num_steps": "many"}}), "model cannot be"),
     "sampling-lengths": (change("model_index.json", config={"runtime_config": {"cfg_t_range": [0.0]}}), "cfg_t_range"),
     "sampling-window": (change("model_index.json", config={"runtime_config": {"window_size": 99}}), "at least 99"),
 }
@@ -306,10 +309,10 @@ def test_damaged_models(run, tiny_model, tmp_path, name):
 @pytest.mark.parametrize(
     ("words", "said"),
     cases(
-        (["--frames", "0"], "frames must be at least 1, not 0"),
-        (["--frames", "-1"], "frames must be at least 1, not -1"),
+        (["--frames", "0"], "--frames is 0; 1 is the least"),
+        (["--frames", "-1"], "--frames is -1; 1 is the least"),
         (["--steps", "3"], "at least 4, not 3"),
-        (["--steps", "0"], "steps must be at least 1, not 0"),
+        (["--steps", "0"], "--steps is 0; 1 is the least"),
         (["--kind", "spiral"], "'spiral' is unknown", "staircase or whole"),
         (["-o", "plan.txt"], ".txt", ".png"),
         (["-o", "no/plan.png"], "no is not a folder"),
@@ -427,7 +430,7 @@ def recipe(tiny_model, **changes) -> dict:
         ({"transformer__data__clips": 3}, "unknown field transformer.data.clips"),
         ({"transformer__training__epochs": 3}, "unknown field transformer.training.epochs"),
         ({"vae__model__num_heads": 3}, "num_heads"),
-        ({"vae__model__depth": "two"}, ""),
+        ({"vae__model__depth": "two"}, "does not fit"),
         ({"vae__training__steps": 0}, "steps"),
         ({"vae__training__steps": None}, "steps"),
         ({"vae__training__precision": "fp4"}, "precision 'fp4' is unknown"),
@@ -478,7 +481,7 @@ def test_a_fault_of_ours_is_said_plainly(generate, monkeypatch, tmp_path):
     def fail(*_, **__):
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("animagic.requests.magi1.load_pipeline", fail)
+    monkeypatch.setattr("animagic.zoo.load", fail)
     ran = generate("-o", "ball.mp4")
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.startswith("animagic: a fault of ours: ZeroDivisionError: by zero")

@@ -12,6 +12,7 @@ import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 FEW = ["--steps", "4"]
+FEWEST = ["--steps", "2"]  # of AnimateDiff; MAGI-1 needs four
 # Example -> its arguments here, and the files that it writes: frames of a video, or None for anything else.
 RUNS: dict[str, tuple[list[str], dict[str, int | None]]] = {
     "text_to_video": ([*FEW, "--frames", "24"], {"text_to_video.mp4": 24}),
@@ -37,17 +38,17 @@ RUNS: dict[str, tuple[list[str], dict[str, int | None]]] = {
     "own_latents": (FEW, {"half_way.mp4": 24}),
     "train_tiny": ([], {"train_tiny/model/model_index.json": None, "train_tiny/transformer/loss.png": None}),
     "personalize": (
-        FEW,
+        FEWEST,
         {"personalize.mp4": 16, "blueprint.safetensors": None, "blueprint-samples.png": None},
     ),
-    "sparse_control": (FEW, {"sparse_control.mp4": 16, "sparse/network/config.json": None}),
-    "animatediff_looks": (FEW, {"plain.mp4": 16, "blueprint.mp4": 16, "watercolour.mp4": 16, "looks.png": None}),
-    "animatediff_motion": (FEW, {"rises.mp4": 16, "falls.mp4": 16, "grows.mp4": 16, "zoom-in.mp4": 16}),
-    "animatediff_travel": ([*FEW, "--frames", "20"], {"travel.mp4": 20}),
-    "animatediff_loop": ([*FEW, "--frames", "20"], {"loop.gif": 20}),
+    "sparse_control": (FEWEST, {"sparse_control.mp4": 16, "sparse/network/config.json": None}),
+    "animatediff_looks": (FEWEST, {"plain.mp4": 16, "blueprint.mp4": 16, "watercolour.mp4": 16, "looks.png": None}),
+    "animatediff_motion": (FEWEST, {"rises.mp4": 16, "falls.mp4": 16, "grows.mp4": 16, "zoom-in.mp4": 16}),
+    "animatediff_travel": ([*FEWEST, "--frames", "18"], {"travel.mp4": 18}),
+    "animatediff_loop": ([*FEWEST, "--frames", "18"], {"loop.gif": 18}),
     "animatediff_noise": (
-        [*FEW, "--frames", "20"],
-        {"noise-independent.mp4": 20, "noise-shared.mp4": 20, "noise-refined.mp4": 20},
+        [*FEWEST, "--frames", "18"],
+        {"noise-independent.mp4": 18, "noise-shared.mp4": 18, "noise-refined.mp4": 18},
     ),
     "low_memory": ([*FEW, "--model", "magi1-tiny"], {}),
     "quantize": (FEW, {"quantize.mp4": 24, "magi1-tiny-fp8/model_index.json": None}),
@@ -57,7 +58,7 @@ RUNS: dict[str, tuple[list[str], dict[str, int | None]]] = {
 
 
 @pytest.fixture
-def empty_folder(tmp_path, monkeypatch):
+def empty_folder(quick_models, tmp_path, monkeypatch):
     import torch
 
     monkeypatch.chdir(tmp_path)

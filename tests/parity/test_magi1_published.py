@@ -15,11 +15,11 @@ from originals import golden, write_autoencoder, write_transformer
 
 import animagic
 from animagic import CheckpointError, Magi1Pipeline
-from animagic.shards import Entry, Weights
-from animagic.systems.magi1.checkpoint import transformer_from_config
 from animagic.systems.magi1.conversion import convert
-from animagic.systems.magi1.files import _mixed_up, _recognise, loading_dtype
 from animagic.systems.magi1.published import NAMES, config_of
+from animagic.systems.magi1.weights import _mixed_up, _recognise, transformer_from_config
+from animagic.weights.files import StoredTensor, Weights
+from animagic.weights.fit import Part, loading_dtype
 
 TOLERANCE = 1e-4
 TRAJECTORIES = ("t2v_base", "t2v_distill_8", "t2v_24b_style")
@@ -33,7 +33,7 @@ def keys() -> dict:
 def as_weights(tensors: dict, folder: Path = Path("inference_weight")) -> Weights:
     """What `Weights.open` would give for the published files: their names, shapes and dtypes."""
     file = folder / "model-00001-of-00001.safetensors"
-    entries = {n: Entry(file, n, getattr(torch, dtype), tuple(shape)) for n, (shape, dtype) in tensors.items()}
+    entries = {n: StoredTensor(file, n, getattr(torch, dtype), tuple(shape)) for n, (shape, dtype) in tensors.items()}
     return Weights(folder / "model.safetensors.index.json", (), entries)
 
 
@@ -59,7 +59,7 @@ def test_names_and_shapes(published):
     ours = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
     assert ours == {name: shape for name, (shape, _) in golden["tensors"].items()}
     assert sum(p.numel() for p in network.parameters()) == golden["parameters"]
-    as_weights(golden["tensors"]).check(network.state_dict())
+    Part.checked(network, as_weights(golden["tensors"]))
 
 
 def test_what_is_asked_for_as_bfloat16_gets_the_published_dtypes(published):
@@ -94,10 +94,10 @@ def test_the_model_is_recognised_from_its_tensors(published):
 def test_mixed_up_models(keys, stored, configured, said):
     config = config_of(configured)
     with torch.device("meta"):
-        expected = transformer_from_config(config).state_dict()
+        network = transformer_from_config(config)
     weights = as_weights(keys[stored]["tensors"])
     with pytest.raises(CheckpointError, match=rf"model.*safetensors.*: the tensor \w+.* : ?.*{said}|{said}") as caught:
-        weights.check(expected, _mixed_up(weights, config))
+        Part.checked(network, weights, hint=_mixed_up(weights, config))
     assert "the tensor " in str(caught.value)
     assert ".safetensors" in str(caught.value)
 
@@ -105,14 +105,14 @@ def test_mixed_up_models(keys, stored, configured, said):
 def test_one_tensor_of_another_size_is_named(keys):
     config = config_of("4.5B_base")
     with torch.device("meta"):
-        expected = transformer_from_config(config).state_dict()
+        network = transformer_from_config(config)
     weights = as_weights(keys["4.5B_base"]["tensors"])
     name = "videodit_blocks.layers.7.mlp.linear_fc1.weight"
     weights.entries[name] = replace(weights.entries[name], shape=(12288, 6144))  # type: ignore[index]
     with pytest.raises(
         CheckpointError, match=rf"the tensor {name} has the shape \[12288, 6144\], not \[12288, 3072\]\.$"
     ):
-        weights.check(expected, _mixed_up(weights, config))
+        Part.checked(network, weights, hint=_mixed_up(weights, config))
 
 
 # The original layout gives the original's numbers

@@ -14,18 +14,17 @@ from safetensors.torch import load_file, save_file
 import animagic
 from animagic import CheckpointError, InputError, MediaError
 from animagic.checkpoints import from_original
-from animagic.quantization.fp8 import FP8, Fp8Linear
-from animagic.systems.magi1.checkpoint import transformer_from_config
+from animagic.layers.fp8 import FP8, Fp8Linear
 from animagic.systems.magi1.quantize import (
-    Quantized,
     check_quantizable,
-    folder_of,
     measure_activations,
     quantize,
     quantize_transformer,
     recorded_maxima,
 )
 from animagic.systems.magi1.transformer import Magi1Transformer3DModel
+from animagic.systems.magi1.weights import transformer_from_config
+from animagic.weights.quantize import Quantized, folder_of
 
 QUANTISED = {"self_attention.linear_proj", "mlp.linear_fc1", "mlp.linear_fc2"} | {
     f"self_attention.linear_qkv.{name}" for name in ("q", "qx", "k", "v")
@@ -130,7 +129,7 @@ def test_original_weights_come_back_as_they_were(quantized):
             "magi1", "transformer", {k: v for k, v in published.items() if not k.endswith("q.weight_scale")}, config
         )
     name = "videodit_blocks.layers.1.self_attention.linear_qkv.q.weight"
-    with pytest.raises(CheckpointError, match=rf"{name} has shape \[1, 32, 32\]; \[32, 32\] is needed"):
+    with pytest.raises(CheckpointError, match=rf"{name} has the shape \[1, 32, 32\], not \[32, 32\]"):
         from_original("magi1", "transformer", published, {**config, "engine_config": {}})
 
 

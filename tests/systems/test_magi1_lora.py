@@ -248,7 +248,7 @@ def test_in_the_dtype_of_each_layer(pipe, make_lora):
 
 
 def test_beside_layers_in_fp8(pipe, make_lora):
-    from animagic.quantization.fp8 import Fp8Linear
+    from animagic.layers.fp8 import Fp8Linear
 
     for name, layer in linear_layers(pipe.transformer).items():
         if name.endswith(("linear_qkv.q", "linear_proj", "linear_fc1")):
@@ -441,8 +441,8 @@ def test_a_faulty_lora_is_refused_with_file_and_tensor_named(fault, pipe, make_l
 
 
 def test_a_lora_of_the_24b_model_on_the_4_5b_model(tmp_path):
-    from animagic.systems.magi1.checkpoint import transformer_from_config
     from animagic.systems.magi1.published import config_of
+    from animagic.systems.magi1.weights import transformer_from_config
 
     def network(name):
         config = config_of(name)
@@ -572,11 +572,11 @@ def test_generate_and_reproduce(generate, run, make_lora, frames_of, tmp_path):
 
 
 def test_a_shared_pipeline_is_left_as_it_was(tiny_pipe, tiny_model, make_lora, tmp_path):
-    from animagic.requests import Request, generate
+    from animagic.requests import build_request, generate
 
     before = {name: tensor.clone() for name, tensor in tiny_pipe.transformer.state_dict().items()}
     save_file(make_lora(), tmp_path / "style.safetensors")
-    request = Request("a red ball", str(tiny_model), frames=8, steps=4, loras={str(tmp_path): 0.7})
+    request = build_request("a red ball", str(tiny_model), frames=8, steps=4, loras={str(tmp_path): 0.7})
     generate(request, tmp_path / "a.mp4", pipe=tiny_pipe)
     after = tiny_pipe.transformer.state_dict()
     assert list(after) == list(before)

@@ -11,17 +11,13 @@ import pytest
 from goldens import golden_path
 
 from animagic.errors import InputError
-from animagic.systems.magi1.original import (
-    FIELDS,
-    _tile_frames,
-    check_config,
-    find_special_tokens,
-    read_config,
-)
+from animagic.systems.magi1.original import _tile_frames, find_special_tokens, read_config
 from animagic.systems.magi1.published import NAMES, config_of
+from animagic.systems.magi1.schema import SECTIONS, check_config
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "tasks" / "original-command-line.md"
 ONE_DEVICE = ["engine_config.cp_size=1"]
+FIELDS = {section: schema.known() for section, schema in SECTIONS.items()}
 
 
 @pytest.fixture
@@ -73,7 +69,7 @@ def test_every_field_of_the_published_files_is_in_the_table_and_no_other(name):
 def test_what_is_left_out_has_its_default(config):
     for section, fields in FIELDS.items():
         for name, about in fields.items():
-            if not about.needed:
+            if not about.is_required():
                 del config[section][name]
     filled = check_config(config)
     assert filled["runtime_config"]["text_scales"] == [7.5, 7.5, 7.5, 0.0, 0.0]
@@ -89,7 +85,7 @@ def test_defaults_are_those_of_the_sampler():
 
     for field in fields(Magi1Sampling):
         about = FIELDS["runtime_config"].get(field.name) or FIELDS["engine_config"][field.name]
-        default = about.default
+        default = about.get_default()
         assert field.default == (tuple(default) if isinstance(default, list) else default), field.name
 
 
@@ -107,8 +103,8 @@ def test_no_field_is_read_by_nobody():
     read |= {"params_dtype", "load", "t5_pretrained", "vae_pretrained", "t5_device", "fp8_quant", "kv_offload"}
     for section in FIELDS.values():
         for name, about in section.items():
-            fixed = len(about.only) == 1
-            assert name in read or fixed or about.does.startswith("has no effect"), name
+            fixed = str(about.description).startswith("must be")
+            assert name in read or fixed or str(about.description).startswith("has no effect"), name
 
 
 def test_the_sampler_gets_every_value(config):
@@ -149,7 +145,12 @@ def test_unknown_sections_and_far_names(config):
 
 @pytest.mark.parametrize(
     "path",
-    [f"{section}.{name}" for section, fields in FIELDS.items() for name, about in fields.items() if about.needed],
+    [
+        f"{section}.{name}"
+        for section, fields in FIELDS.items()
+        for name, about in fields.items()
+        if about.is_required()
+    ],
 )
 def test_a_field_that_is_needed_is_named(config, path):
     section, name = path.split(".")
@@ -161,7 +162,14 @@ def test_a_field_that_is_needed_is_named(config, path):
 @pytest.mark.parametrize("path", [f"{section}.{name}" for section, fields in FIELDS.items() for name in fields])
 def test_a_value_of_another_kind_is_refused_for_every_field(config, path):
     section, name = path.split(".")
-    for wrong in (None, {}, "1" if FIELDS[section][name].kind is not str else 1, [True], float("nan"), float("inf")):
+    for wrong in (
+        None,
+        {},
+        "1" if FIELDS[section][name].annotation is not str else 1,
+        [True],
+        float("nan"),
+        float("inf"),
+    ):
         config[section][name] = wrong
         with pytest.raises(InputError, match=f"^{path} is .*; .* is needed.$"):
             check_config(config)
@@ -262,7 +270,7 @@ def test_settings_stand_in_place_of_what_the_file_says(config, write):
         ("engine_config.cpsize=1", "did you mean cp_size?"),
         ("engine_config.cp_size=one", "a whole number is needed"),
         ("engine_config.cp_size=", "a whole number is needed"),
-        ("engine_config.distill=True", "true or false is needed"),
+        ("engine_config.distill=maybe", "true or false is needed"),
         ("runtime_config.text_scales=7.5", "a list of numbers is needed"),
     ],
 )
@@ -314,7 +322,7 @@ def test_the_page_has_the_table():
     """The table of the documentation says what the table of the code does, field by field."""
     page = PAGE.read_text("utf-8")
     for section, fields in FIELDS.items():
-        rows = [f"| `{name}` | {about.does} |" for name, about in fields.items()]
-        assert "\n".join(rows) in page, (
-            f"{section} of {PAGE.name} differs from original.py; it should be:\n" + "\n".join(rows)
+        rows = [f"| `{name}` | {about.description} |" for name, about in fields.items()]
+        assert "\n".join(rows) in page, f"{section} of {PAGE.name} differs from schema.py; it should be:\n" + "\n".join(
+            rows
         )

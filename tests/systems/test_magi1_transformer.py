@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from animagic.errors import InputError
-from animagic.systems.magi1.training import initialise
+from animagic.systems.magi1.objectives import initialise
 from animagic.systems.magi1.transformer import KeyValueCache, Magi1Transformer3DModel
 
 WIDTH = 2  # latent frames of a chunk

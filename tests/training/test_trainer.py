@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from animagic.errors import CheckpointError, InputError
-from animagic.training import SceneBatches, Trainer, TrainingConfig
+from animagic.training import Trainer, TrainingConfig
 
 QUICK = {"learning_rate": 0.05, "warmup": 0, "decay": 1, "workers": 0, "log_every": 1, "save_every": 3}
 
@@ -340,41 +340,3 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path, trouble):
         trainer(tmp_path, objective=breaks).run()
     if (tmp_path / "state.pt").exists():
         assert all(tensor.isfinite().all() for tensor in final_state(tmp_path).values())
-
-
-# Data
-
-
-SMALL = {"chunks_per_batch": 4, "chunk_frames": 4, "height": 16, "width": 16}
-
-
-def same_batch(a: dict, b: dict) -> bool:
-    return torch.equal(a["video"], b["video"]) and a["captions"] == b["captions"] and torch.equal(a["held"], b["held"])
-
-
-def test_a_batch_depends_on_seed_and_step_alone():
-    settings = {**SMALL, "clip_chunks": (1, 2), "clip_shares": (0.5, 0.5), "held_share": 0.5}
-    batches = SceneBatches(seed=3, steps=10, **settings)
-    first = [batches[step] for step in range(4)]
-    again = SceneBatches(seed=3, steps=99, **settings)
-    assert all(same_batch(again[step], first[step]) for step in (3, 0, 2, 1))
-    assert not same_batch(first[0], first[1])
-    assert not same_batch(SceneBatches(seed=4, steps=10, **settings)[0], first[0])
-    assert len(batches) == 10
-
-
-def test_batches_hold_the_same_number_of_chunks():
-    batches = SceneBatches(seed=0, steps=20, **SMALL, clip_chunks=(1, 2), clip_shares=(0.5, 0.5))
-    shapes = {tuple(batches[step]["video"].shape) for step in range(12)}
-    assert shapes == {(4, 3, 4, 16, 16), (2, 3, 8, 16, 16)}
-    batch = batches[0]
-    assert batch["video"].dtype == torch.uint8
-    assert len(batch["captions"]) == len(batch["held"]) == len(batch["video"])
-    assert all(batch["captions"])
-
-
-def test_held_clips_begin_as_a_still():
-    batch = SceneBatches(seed=0, steps=1, **SMALL, held_share=1.0, held_frames=3)[0]
-    assert batch["held"].all()
-    assert (batch["video"][:, :, :4] == batch["video"][:, :, :1]).all()
-    assert not SceneBatches(seed=0, steps=1, **SMALL)[0]["held"].any()

@@ -9,6 +9,14 @@ import traceback
 from typing import Any
 
 
+def command_line() -> Any:
+    """The command line with all its commands, a `typer.Typer`."""
+    from . import animatediff, evaluate, magi, making, models, personalize, weights  # noqa: F401 - for their commands
+    from .app import app
+
+    return app
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 a fault of ours, 2 wrong input, 130 interrupted."""
     # Threads that wait by spinning make a busy machine many times slower. Read when torch is first imported.
@@ -16,9 +24,8 @@ def main(argv: list[str] | None = None) -> int:
     import typer
 
     from ..errors import AnimagicError
-    from . import animatediff, magi, making, models, personalize, weights  # noqa: F401 - they register their commands
-    from .app import app
 
+    app = command_line()
     usage_error: Any = typer.BadParameter.__bases__[0]  # typer ships its own click, so the class has no public home
     try:
         answer = app(args=argv, prog_name="animagic", standalone_mode=False)

@@ -10,7 +10,6 @@ import typer
 
 from ..errors import InputError
 from .app import Json, app, print_json, say
-from .making import use_threads
 from .options import AllowPickle, Device, Quiet, Threads
 
 
@@ -51,7 +50,9 @@ def animatediff(
     from dataclasses import asdict
     from datetime import datetime
 
-    from ..requests.animatediff_yaml import SHEET, generate_all
+    from ..pipelines.devices import be_quiet, use_threads
+    from ..requests.many import SHEET, generate_all
+    from ..systems import SYSTEMS
     from .progress import reporter
 
     if resume and output is None:
@@ -71,11 +72,13 @@ def animatediff(
     def reporting(number: int, count: int, request: Any) -> AbstractContextManager[Any]:
         return reporter(quiet, f"{number + 1} of {count}: {request.prompt}")
 
+    be_quiet()
+    videos_of = SYSTEMS["animatediff"].get("original_job:videos_of")
+    videos = list(videos_of(config, [*options, *(settings or ())]))
     made = []
     for result in generate_all(
-        config,
+        videos,
         folder,
-        [*options, *(settings or ())],
         format=format,
         resume=resume,
         device=device,

@@ -7,47 +7,48 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
+from ..systems import SYSTEMS
 from .app import Json, app
-from .making import make
-from .options import AllowPickle, ContactSheet, Device, Fit, Preview, Quiet, Resume, Threads
-from .prompting import (
-    Borderness,
-    DurationToken,
-    Enhance,
-    EnhanceModel,
-    FirstFrames,
-    NegativeTokens,
-    Quality,
-    SpecialTokens,
-    Style,
-    enhanced,
-    negative_names,
-    token_names,
+from .making import Enhance, EnhanceModel, enhanced, make
+from .options import (
+    AllowPickle,
+    ContactSheet,
+    Device,
+    Given,
+    Preview,
+    Quiet,
+    Resume,
+    Settings,
+    Threads,
+    takes_options,
+)
+
+SYSTEM = SYSTEMS["magi1"]
+TOKENS = (
+    "quality",
+    "style",
+    "first_frames",
+    "duration_token",
+    "borderness",
+    "negative_tokens",
+    "special_token_file",
 )
 
 
 @app.command()
+@takes_options([SYSTEM], only=lambda name, option: name in TOKENS)
 def magi(
+    tokens: Given,
     config_file: Annotated[str, typer.Option("--config_file", help="An original configuration file, as it is.")],
     prompt: Annotated[str, typer.Option("--prompt", help="What the video should show.")],
     output_path: Annotated[str, typer.Option("--output_path", help="The video: MP4, WebM, GIF or pictures.")],
-    mode: Annotated[str, typer.Option("--mode", help="t2v from words, i2v from a picture, v2v from a clip.")] = "t2v",
-    image_path: Annotated[str | None, typer.Option("--image_path", help="The picture, for i2v.")] = None,
+    mode: Annotated[str, typer.Option("--mode", help="t2v from text, i2v from an image, v2v from a clip.")] = "t2v",
+    image_path: Annotated[str | None, typer.Option("--image_path", help="The image, for i2v.")] = None,
     prefix_video_path: Annotated[str | None, typer.Option("--prefix_video_path", help="The clip, for v2v.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="In place of the file's value; may be repeated."),
-    ] = None,
-    quality: Quality = None,
-    style: Style = None,
-    first_frames: FirstFrames = None,
-    duration_token: DurationToken = None,
-    borderness: Borderness = False,
-    negative_tokens: NegativeTokens = False,
-    special_tokens: SpecialTokens = None,
+    settings: Settings = None,
     enhance: Enhance = None,
     enhance_model: EnhanceModel = None,
-    fit: Fit = "stretch",
+    fit: Annotated[str, typer.Option(help="How image or clip are brought to size: crop, pad or stretch.")] = "stretch",
     allow_pickle: AllowPickle = False,
     preview: Preview = False,
     contact_sheet: ContactSheet = None,
@@ -70,30 +71,28 @@ def magi(
         if mode != name and path is not None:
             raise InputError(f"{option} is for --mode {name}, not {mode}.")
     config = original.read_config(config_file, settings or ())
-    names = token_names(quality, style, first_frames, duration_token, borderness)
-    table = special_tokens or original.find_special_tokens(config_file, config)
+    table = tokens.pop("special_token_file", None) or original.find_special_tokens(config_file, config)
     # The published script turns these on, so they hold where nothing else is said.
-    usual = [*(["hq"] if quality is None else []), *(["duration"] if duration_token is None else [])]
+    usual = {name: value for name, value in (("quality", "hq"), ("duration_token", True)) if name not in tokens}
     note = ""
     if usual and table is None:
+        names = ", ".join("duration" if name == "duration_token" else str(value) for name, value in usual.items())
         note = (
-            f"no special_tokens.npz was found, so the tokens that the original turns on ({', '.join(usual)}) are left "
-            "out; give the file with --special-tokens."
+            f"no special_tokens.npz was found, so the tokens that the original turns on ({names}) are left out; give "
+            "the file with --special-tokens."
         )
-    elif usual:
-        names = (*usual, *names)
-    request = requests.Request(
-        prompt=prompt,
-        model=config_file,
+        usual = {}
+    request = requests.build_request(
+        prompt,
+        config_file,
         settings=tuple(settings or ()),
         image=image_path,
         video=prefix_video_path,
         video_part="first" if mode == "v2v" else None,
         seed=config["runtime_config"]["seed"],
         fit=fit,
-        special_tokens=names,
-        negative_special_tokens=negative_names(negative_tokens),
         special_token_file=None if table is None else str(table),
+        **{**usual, **tokens},
     )
     request = enhanced(request, enhance, enhance_model, output_path if resume else None)
     make(

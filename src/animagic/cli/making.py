@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -15,92 +16,38 @@ import typer
 from ..errors import InputError
 from .app import Json, Model, app, print_json, say
 from .options import (
-    ENDLESS,
     AllowPickle,
-    ClipSkip,
     ContactSheet,
-    Control,
-    ControlNet,
-    ControlScale,
     Device,
-    DreamBooth,
-    Embedding,
-    Fit,
-    FreeInit,
-    FreeNoise,
+    Given,
     Grouped,
-    HandOver,
-    Live,
-    Loop,
-    Memory,
-    MotionLora,
-    MotionModule,
-    MotionPrompt,
-    Overlap,
     Preview,
     Quiet,
     Resume,
-    Sampler,
-    Strength,
     Threads,
-    Window,
-    WindowWeights,
-    parse_control,
-    parse_frames,
-    parse_lora,
-    parse_prompt_at,
-    parse_size,
+    takes_options,
 )
-from .prompting import (
-    Borderness,
-    DurationToken,
-    Enhance,
-    EnhanceModel,
-    FirstFrames,
-    NegativeTokens,
-    Quality,
-    SpecialTokens,
-    Style,
-    enhanced,
-    negative_names,
-    token_names,
-)
+
+KEY_VARIABLE = "ANIMAGIC_ENHANCE_KEY"
+Enhance = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help=f"Let a chat endpoint rewrite the prompt first; its key is read from ${KEY_VARIABLE}."
+    ),
+]
+EnhanceModel = Annotated[str | None, typer.Option(help="The language model that the endpoint is to use.")]
 
 
 @app.command(cls=Grouped)
+@takes_options(command="generate")
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What the video should show.")],
+    options: Given,
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="MP4, WebM or GIF file, or a folder/ for pictures.")
     ] = None,
-    image: Annotated[str | None, typer.Option(help="A picture that begins to move.")] = None,
-    video: Annotated[
-        str | None, typer.Option(help="A clip: MAGI-1 goes on from its last frames, AnimateDiff makes it anew.")
-    ] = None,
     model: Model = "magi1-tiny",
-    frames: Annotated[str | None, typer.Option(help="Frames of the video, or endless (MAGI-1): until Ctrl-C.")] = None,
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="How strongly the prompt is followed.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed makes the same video; default: a new one.")] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames per second at which it is played.")] = None,
-    prompt_at: Annotated[
-        list[str] | None,
-        typer.Option(help="N:TEXT: another prompt at chunk N (MAGI-1) or frame N (AnimateDiff); may be repeated."),
-    ] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What the video should not show.")] = None,
     enhance: Enhance = None,
     enhance_model: EnhanceModel = None,
-    lora: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="NAME[:WEIGHT]: a LoRA, one that came with the model, a file, folder or hub id; may be repeated."
-        ),
-    ] = None,
-    fit: Fit = "crop",
-    tiling: Annotated[
-        bool, typer.Option("--tiling", help="Decode in tiles: less memory, slightly different pixels.")
-    ] = False,
     preview: Preview = False,
     contact_sheet: ContactSheet = None,
     resume: Resume = False,
@@ -109,92 +56,21 @@ def generate(
     threads: Threads = None,
     quiet: Quiet = False,
     as_json: Json = False,
-    hand_over: HandOver = 0,
-    live: Live = False,
-    quality: Quality = None,
-    style: Style = None,
-    first_frames: FirstFrames = None,
-    duration_token: DurationToken = None,
-    borderness: Borderness = False,
-    negative_tokens: NegativeTokens = False,
-    special_tokens: SpecialTokens = None,
-    memory: Memory = None,
-    motion_prompt: MotionPrompt = None,
-    motion_module: MotionModule = None,
-    motion_lora: MotionLora = None,
-    dreambooth: DreamBooth = None,
-    embedding: Embedding = None,
-    sampler: Sampler = None,
-    window: Window = None,
-    overlap: Overlap = None,
-    window_weights: WindowWeights = None,
-    loop: Loop = False,
-    free_noise: FreeNoise = False,
-    free_init: FreeInit = 0,
-    control: Control = None,
-    controlnet: ControlNet = None,
-    control_scale: ControlScale = None,
-    strength: Strength = None,
-    clip_skip: ClipSkip = None,
 ) -> None:
-    """Make a video from words, a picture or a clip."""
+    """Make a video from text, an image or a clip."""
     from .. import requests
 
-    if live and enhance is not None:
+    if options.get("live") and enhance is not None:
         raise InputError("--enhance and --live exclude each other: what is typed is read as it is; leave one out.")
-    height, width = parse_size(size) if size is not None else (None, None)
-    given: dict[str, Any] = {"seed": seed} if seed is not None else {}
-    if resume and seed is None:
+    if resume and "seed" not in options:
         if output is None:
             raise InputError("--resume needs --output, to know which run to go on with.")
-        given = {"seed": requests.kept_seed(Path(output))}
-    request = requests.Request(
-        prompt=prompt,
-        model=model,
-        image=image,
-        video=video,
-        frames=parse_frames(frames),
-        endless=frames == ENDLESS,
-        height=height,
-        width=width,
-        steps=steps,
-        guidance=guidance,
-        fps=fps,
-        negative_prompt=negative_prompt,
-        prompts_at=parse_prompt_at(prompt_at or []),
-        fit=fit,
-        loras=parse_lora(lora or []),
-        tiling=tiling,
-        hand_over=hand_over,
-        special_tokens=token_names(quality, style, first_frames, duration_token, borderness),
-        negative_special_tokens=negative_names(negative_tokens),
-        special_token_file=special_tokens,
-        motion_prompt=motion_prompt,
-        motion_module=motion_module,
-        motion_loras=parse_lora(motion_lora or []),
-        dreambooth=dreambooth,
-        embeddings=tuple(embedding or ()),
-        sampler=sampler,
-        window=window,
-        overlap=overlap,
-        window_weights=window_weights,
-        loop=loop,
-        free_noise=free_noise,
-        free_init=free_init,
-        controls=parse_control(control or []),
-        controlnet=controlnet,
-        control_scale=control_scale,
-        strength=strength,
-        clip_skip=clip_skip,
-        **given,
-    )
+        options["seed"] = requests.kept_seed(Path(output))
+    request = requests.build_request(model=model, **options)
     request = enhanced(request, enhance, enhance_model, output if resume else None)
-    target = str(requests.free_name(Path(), prompt)) if output is None else output
     make(
         request,
-        target,
-        live=live,
-        memory=memory,
+        str(requests.free_name(Path(), request.prompt_given or request.prompt)) if output is None else output,
         preview=preview,
         contact_sheet=contact_sheet,
         resume=resume,
@@ -204,6 +80,27 @@ def generate(
         quiet=quiet,
         as_json=as_json,
     )
+
+
+def enhanced(request: Any, url: str | None, model: str | None, output: str | None = None) -> Any:
+    """The request as the endpoint at `url` has rewritten it; as it is, where there is none.
+
+    output: whose unfinished run is to go on, with the prompt that it had.
+    """
+    if url is None and model is None:
+        return request
+    if url is None:
+        raise InputError("--enhance-model needs --enhance URL: the address of the endpoint.")
+    if model is None:
+        raise InputError("--enhance needs --enhance-model NAME: a language model that the endpoint has.")
+    from .. import requests
+    from ..enhancement import openai_compatible
+
+    better = requests.enhance(request, openai_compatible(url, model, os.environ.get(KEY_VARIABLE)), output)
+    say(f"prompt: {better.prompt}")
+    for chunk, text in better.prompts_at.items():
+        say(f"prompt at {chunk}: {text}")
+    return better
 
 
 @contextmanager
@@ -225,7 +122,7 @@ def _until_interrupted() -> Iterator[Callable[[], bool]]:
 
 def _from_stdin(prompt: str) -> Any:
     """A prompt that each line of stdin replaces."""
-    from ..systems.magi1.live import LivePrompt
+    from .. import LivePrompt
 
     live = LivePrompt(prompt)
 
@@ -239,24 +136,11 @@ def _from_stdin(prompt: str) -> Any:
     return live
 
 
-def use_threads(count: int | None) -> None:
-    """Raises InputError. None: as many as PyTorch takes by itself."""
-    if count is None:
-        return
-    import torch
-
-    if count < 1:
-        raise InputError(f"threads must be at least 1, not {count}.")
-    torch.set_num_threads(count)
-
-
 def make(
     request: Any,
     output: str,
     *,
     note: str = "",
-    live: bool = False,
-    memory: str | None = None,
     preview: bool = False,
     contact_sheet: str | None = None,
     resume: bool = False,
@@ -266,17 +150,16 @@ def make(
     quiet: bool = False,
     as_json: bool = False,
 ) -> Any:
+    """Carry out a request as every command does; note: told when the work begins."""
     from dataclasses import asdict
 
     from .. import requests
+    from ..doctor import parse_memory
+    from ..pipelines.devices import use_threads
     from .progress import reporter
 
     use_threads(threads)
-    budget = None
-    if memory is not None:
-        from ..doctor import parse_memory
-
-        budget = parse_memory(memory)
+    live, memory = getattr(request, "live", False), getattr(request, "memory", None)
     picture = Path(output.rstrip("/") + ".preview.png") if preview else None
     notes = [note, "" if picture is None else f"preview: {picture}"]
     with ExitStack() as stack:
@@ -292,7 +175,7 @@ def make(
             on_report=on_report,
             live=_from_stdin(request.prompt) if live else None,
             stop=stack.enter_context(_until_interrupted()) if request.endless and request.frames is None else None,
-            memory=budget,
+            memory=None if memory is None else parse_memory(memory),
             on_note=None if quiet else say,
         )
     if note and quiet:
@@ -321,7 +204,7 @@ def reproduce(
     from ..media import read_metadata
 
     stored = read_metadata(file)
-    request = requests.Request.from_metadata(stored, file)
+    request = requests.from_metadata(stored, file)
     requests.check_inputs(request, stored)
     path = Path(file)
     again = path.with_name(f"{path.stem}-again{path.suffix}")
@@ -359,25 +242,21 @@ def info(
 
 
 @app.command(cls=Grouped)
+@takes_options(only=lambda name, option: option.plan and name != "strength", command="generate")
 def plan(
-    frames: Annotated[int | None, typer.Option(help="Frames of the video; default: the model's.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps of a chunk; default: the model's.")] = None,
+    options: Given,
     model: Model = "magi1-tiny",
     kind: Annotated[
         str | None, typer.Option(help="The model's own if nothing is said; whole: all frames at once, to compare with.")
     ] = None,
-    window: Window = None,
-    overlap: Overlap = None,
-    window_weights: WindowWeights = None,
-    loop: Loop = False,
     output: Annotated[str, typer.Option("--output", "-o", help="The picture, a PNG.")] = "plan.png",
     as_json: Json = False,
 ) -> None:
     """Draw which frames are denoised when, and count what it costs."""
     from .. import requests
 
-    windows = {"window": window, "overlap": overlap, "window_weights": window_weights, "loop": loop}
-    summary = requests.draw_plan(model, kind, frames, steps, output, **windows)
+    request = requests.build_request("any", model, **options)
+    summary = requests.draw_plan(request, kind, output)
     if as_json:
         print_json({"output": output, **summary})
         return

@@ -40,15 +40,15 @@ def doctor(
     dtype: Annotated[str | None, typer.Option(help="bfloat16 or float32; default: as it would be loaded.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what this machine can do, and with --model what a video would take: memory and time."""
+    """Say what this machine can do, and with --model how much memory a video would take."""
     from ..doctor import examine, in_words, parse_memory, predict
     from ..errors import InputError
-    from .options import parse_size
+    from ..pipelines.flags import read_size
 
     if model is not None:
-        height, width = parse_size(size) if size is not None else (None, None)
+        sides = read_size(size) if size is not None else {"height": None, "width": None}
         budget = parse_memory(memory) if memory is not None else None
-        found = predict(model, height, width, frames, steps, budget, device, dtype)
+        found = predict(model, sides["height"], sides["width"], frames, steps, budget, device, dtype)
         print_json(found) if as_json else print("\n".join(in_words(found)))
         return
     if any(value is not None for value in (size, frames, steps, memory, device, dtype)):
@@ -74,7 +74,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model by a recipe; a run that is started again goes on where it stopped."""
-    from ..training_runs import train as run
+    from ..requests.training import train as run
 
     def on_log(name: str, line: dict) -> None:
         figures = "  ".join(f"{k} {v:.4g}" for k, v in line.items() if k != "step")

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ..pipelines.devices import use_threads
 from .app import Json, Model, app, print_json, say
 from .options import Quiet, Threads
 
@@ -80,9 +81,10 @@ def personalize(
         float | None, typer.Option(help="Default: dreambooth 5e-6, lora 1e-4, textual inversion 5e-3.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures a step.")] = 1,
-    most_weight: Annotated[
+    max_snr_weight: Annotated[
         float, typer.Option(help="Errors of noisy levels count up to this many times; small models learn sooner so.")
     ] = 1.0,
+    most_weight: Annotated[float | None, typer.Option(hidden=True, help="The name of earlier versions.")] = None,
     half: Annotated[bool, typer.Option("--half", help="Store the result in float16.")] = False,
     seed: Annotated[int, typer.Option(help="The same seed gives the same result.")] = 0,
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 100,
@@ -92,14 +94,16 @@ def personalize(
     quiet: Quiet = False,
 ) -> None:
     """Let a model learn a thing or a look from a few pictures; the result drops into the animated model."""
-    from ..requests import loading
+    from ..pipelines.devices import be_quiet
 
-    loading.be_quiet()  # before the networks are imported, which warn of what is not needed here
+    be_quiet()  # before the networks are imported, which warn of what is not needed here
 
-    from ..personalizing import personalize as run
-    from ..systems.animatediff.personalize import Personalisation, sheet_file, work_folder
+    from .. import zoo
+    from ..training.personalization import Personalization, sheet_file, work_folder
+    from ..training.personalization import personalize as run
 
-    settings = Personalisation(
+    use_threads(threads)
+    settings = Personalization(
         pictures=pictures,
         method=method,
         prompt=prompt,
@@ -115,7 +119,7 @@ def personalize(
         steps=steps,
         learning_rate=learning_rate,
         batch_size=batch_size,
-        most_weight=most_weight,
+        max_snr_weight=max_snr_weight if most_weight is None else most_weight,
         half=half,
         seed=seed,
         save_every=save_every,
@@ -123,7 +127,7 @@ def personalize(
     began = time.monotonic()
     try:
         with bar(quiet) as on_progress:
-            target = run(settings, output, model=model, resume=resume, threads=threads, on_progress=on_progress)
+            target = run(settings, zoo.resolve(model), output, resume=resume, on_progress=on_progress)
     except KeyboardInterrupt:
         if work_folder(output).exists():
             say(f"{work_folder(output)} holds what is done so far: the same command with --resume goes on.")

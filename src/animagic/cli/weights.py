@@ -64,38 +64,30 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Turn published files into a folder that every command can load."""
+    import importlib
     from dataclasses import asdict
     from pathlib import Path
 
-    places = {"vae": vae, "t5": t5, "special_tokens": special_tokens}
-    own: dict[str, Any] = {"base": base, "dreambooth": dreambooth, "version": version}
-    is_motion_module = Path(source).suffix in (".ckpt", ".safetensors", ".pt", ".pth", ".bin")
-    if is_motion_module and base is None:
-        raise InputError(
-            f"{source} is taken for a motion module; give the picture model that it is to animate as --base."
-        )
-    for name, value in (places if is_motion_module else own).items():
+    from ..pipelines.devices import be_quiet
+    from ..weights.files import SUFFIXES
+
+    own: dict[str, dict[str, Any]] = {
+        "AnimateDiff": {"base": base, "dreambooth": dreambooth, "version": version},
+        "MAGI-1": {"vae": vae, "t5": t5, "special_tokens": special_tokens},
+    }
+    title, system = ("AnimateDiff", "animatediff") if Path(source).suffix in SUFFIXES else ("MAGI-1", "magi1")
+    given = {name: None if value == "none" else value for name, value in own.pop(title).items() if value is not None}
+    for name, value in next(iter(own.values())).items():
         if value is not None:
-            other = "AnimateDiff" if is_motion_module else "MAGI-1"
-            raise InputError(f"--{name.replace('_', '-')} has no meaning for {other}; leave it out.")
-    result: Any
-    if is_motion_module:
-        from ..requests.loading import be_quiet
-        from ..systems.animatediff.conversion import convert as join
-
-        be_quiet()
-        result = join(source, output, config=config, allow_pickle=allow_pickle, **own)
-    else:
-        from ..systems.magi1.conversion import convert as run
-
-        given: dict[str, Any] = {k: None if v == "none" else v for k, v in places.items() if v is not None}
-        with bytes_written() as on_written:
-            result = run(source, output, config=config, allow_pickle=allow_pickle, on_written=on_written, **given)
+            raise InputError(f"--{name.replace('_', '-')} has no meaning for {title}; leave it out.")
+    run = importlib.import_module(f"animagic.systems.{system}.conversion").convert
+    be_quiet()
+    with bytes_written() as on_written:
+        result = run(source, output, config=config, allow_pickle=allow_pickle, on_written=on_written, **given)
     if as_json:
         print_json(asdict(result))
         return
-    model = getattr(result, "model", None)
-    kind = "" if model is None else f"{model}: "
+    kind = "" if result.model is None else f"{result.model}: "
     say(f"{kind}{', '.join(result.parts)}; {result.bytes / 1e9:.2f} GB in {result.seconds:.1f} s")
     print(result.output)
 
@@ -128,9 +120,9 @@ def quantize(
 
     texts = read_prompts(prompt or [], prompts)
     for text in texts or [""]:  # now, not after the model is loaded
-        requests.Request(text or "default", frames=frames, steps=steps, seed=seed)
+        request = requests.build_request(text or "default", model, frames=frames, steps=steps, seed=seed)
     check_writable(Path(output), folder=True)
-    pipe = requests.load_pipeline(model, device)
+    pipe = requests.pipeline_for(request, device)
 
     from ..systems.magi1 import quantize as magi1
 

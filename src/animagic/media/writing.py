@@ -2,10 +2,12 @@
 
 import io
 import os
+import shutil
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from fractions import Fraction
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -176,30 +178,29 @@ class VideoWriter:
     def _renew_metadata(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None or not self.frames or self.metadata == self._begun_with:
             return
-        if self._format not in _FILMS:
-            raise InputError(f"{self.path} takes its metadata at the beginning; only .mp4 and .webm can renew it.")
+        note = pack(self.metadata, self._fps, *(side or 0 for side in self._size))
+        if self._format == "png":
+            first = self._temporary / (NUMBERED.sub(lambda place: place[0] % 0, self._name))
+            with Image.open(first) as picture:
+                _save(first, np.asarray(picture), note)
+            return
         renewed = self._temporary.with_name(f"{self._temporary.name}.renewed")
-        muxing = _FILMS[self._format]["muxing"]
+        renew = _renew_gif if self._format == "gif" else partial(_renew_film, format=self._format)
         try:
-            with (
-                av.open(str(self._temporary)) as source,
-                av.open(str(renewed), "w", format=self._format, options=muxing) as target,
-            ):
-                target.flags |= av.container.Flags.bitexact.value
-                target.metadata["comment"] = pack(self.metadata, self._fps, *(side or 0 for side in self._size))
-                stream = target.add_stream_from_template(source.streams.video[0])
-                for packet in source.demux(video=0):
-                    if packet.dts is not None:  # the last one is empty
-                        packet.stream = stream
-                        target.mux(packet)
+            renew(self._temporary, renewed, note)
             renewed.replace(self._temporary)
         finally:
             renewed.unlink(missing_ok=True)
 
+    @property
+    def _name(self) -> str:
+        """The pattern of the pictures' names."""
+        return self.path.name if self._numbered else "frame-%04d.png"
+
     def _encoder(self, height: int, width: int) -> AbstractContextManager[_Write]:
         note = pack(self._begun_with, self._fps, height, width)
         if self._format == "png":
-            return _pictures(self._temporary, self.path.name if self._numbered else "frame-%04d.png", note)
+            return _pictures(self._temporary, self._name, note)
         if self._format == "gif":
             return _gif(self._temporary, self._fps, height, width, note)
         # Sound, when it comes, is one more stream of this container.
@@ -318,6 +319,38 @@ def _film(
         container.mux(stream.encode(None))
 
 
+def _renew_film(file: Path, renewed: Path, note: str, format: str) -> None:
+    """Copy a film with another note; nothing is encoded again."""
+    with (
+        av.open(str(file)) as source,
+        av.open(str(renewed), "w", format=format, options=_FILMS[format]["muxing"]) as target,
+    ):
+        target.flags |= av.container.Flags.bitexact.value
+        target.metadata["comment"] = note
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:  # the last one is empty
+                packet.stream = stream
+                target.mux(packet)
+
+
+def _renew_gif(file: Path, renewed: Path, note: str) -> None:
+    """Copy a GIF with another note: its comment, which stands behind the header, is left out."""
+    with file.open("rb") as source, _CommentedGif(renewed, note) as target:
+        start = source.read(13)
+        head = start + source.read(_gif_head(start) - len(start))
+        source.read(2)  # the mark of a comment
+        while size := source.read(1)[0]:
+            source.read(size)
+        target.write(head)
+        shutil.copyfileobj(source, target)
+
+
+def _gif_head(data: bytes) -> int:
+    """Bytes of a GIF's header and of the palette of all frames."""
+    return 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
+
+
 class _CommentedGif(io.BufferedWriter):
     """A file that slips a comment in behind the header of the GIF written to it, since FFmpeg cannot."""
 
@@ -329,7 +362,7 @@ class _CommentedGif(io.BufferedWriter):
 
     def write(self, data: Any) -> int:
         if self._comment:
-            head = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)  # and the palette of all frames
+            head = _gif_head(data)
             super().write(bytes(data[:head]) + self._comment)
             self._comment = b""
             return head + super().write(data[head:])

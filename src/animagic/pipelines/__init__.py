@@ -1,1 +1,1 @@
-"""What the pipelines of all systems share."""
+"""What the pipelines of all systems share: their options, how a request is carried out, devices."""

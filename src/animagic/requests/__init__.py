@@ -1,27 +1,42 @@
 """A request for a video and how it is carried out: the one way that command line, app and server share."""
 
-from .carrying import check_inputs, count_equal_frames, draw_plan, fit_request, generate, metadata, pipeline_for
+from ..pipelines.options import MAX_SEED, VideoOptions
+from .carrying import check_inputs, count_equal_frames, draw_plan, generate, load_pipeline, metadata, pipeline_for
 from .kept import enhance, kept_seed, resume_folder
-from .loading import default_device, load_pipeline
-from .request import MAX_SEED, Report, Request, Result, free_name, slug
+from .many import generate_all
+from .request import (
+    Report,
+    Result,
+    build_request,
+    free_name,
+    from_metadata,
+    is_original,
+    job_for,
+    slug,
+    system_of,
+)
 
 __all__ = [
     "MAX_SEED",
     "Report",
-    "Request",
     "Result",
+    "VideoOptions",
+    "build_request",
     "check_inputs",
     "count_equal_frames",
-    "default_device",
     "draw_plan",
     "enhance",
-    "fit_request",
     "free_name",
+    "from_metadata",
     "generate",
+    "generate_all",
+    "is_original",
+    "job_for",
     "kept_seed",
     "load_pipeline",
     "metadata",
     "pipeline_for",
     "resume_folder",
     "slug",
+    "system_of",
 ]

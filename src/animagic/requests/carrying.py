@@ -6,54 +6,51 @@ import hashlib
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import InputError, MediaError
-from .job import job_class
-from .kept import forget_unbegun, resume_folder
-from .request import Report, Request, Result
+from ..pipelines.options import VideoOptions
+from .kept import forget_unbegun, resume_folder, run_note
+from .request import Report, Result, build_request, job_for
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..systems.magi1.live import LivePrompt
-    from ..zoo.fitting import Fit
-
-
-def fit_request(request: Request, memory: int, device: str | None = None, *, live: bool = False) -> Fit:
-    """Choose what makes a request fit into `memory` bytes. live: whether prompts come while the video is made.
-
-    Raises: InputError, which says the least that would do; CheckpointError.
-    """
-    return job_class(request).fit(request, memory, device, live)
-
 
 def pipeline_for(
-    request: Request, device: str | None = None, *, allow_pickle: bool = False, fitted: Fit | None = None
+    request: VideoOptions, device: str | None = None, *, allow_pickle: bool = False, fitted: Any = None
 ) -> Any:
     """The pipeline that a request names: a model's, or that of an original configuration file, on a device.
 
     Args:
         allow_pickle: read original weights that are pickle files, too.
-        fitted: how it is made to fit into memory, from `fit_request`.
+        fitted: how it is made to fit into memory, from the request's job.
     Raises: InputError, CheckpointError.
     """
-    return job_class(request).load(request, device, allow_pickle, fitted)
+    return job_for(request).load(device, allow_pickle, fitted)
+
+
+def load_pipeline(model: str, device: str | None = None) -> Any:
+    """The pipeline of a model, on a device, without messages of other libraries. Raises InputError, CheckpointError."""
+    return pipeline_for(build_request("any", model), device)
 
 
 def _fingerprint(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else ""
+    """The SHA-256 of a file, read piece by piece; "" of a folder."""
+    if not Path(path).is_file():
+        return ""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
-def _fingerprints(request: Request) -> dict[str, str]:
-    return {name: _fingerprint(path) for name, path in job_class(request).input_files(request).items()}
-
-
-def metadata(request: Request, plan: Any) -> dict[str, Any]:
+def metadata(request: VideoOptions, plan: Any, fingerprints: dict[str, str]) -> dict[str, Any]:
     """What is stored in the file: request, plan, versions, fingerprints of the inputs."""
     import diffusers
     import torch
@@ -61,15 +58,15 @@ def metadata(request: Request, plan: Any) -> dict[str, Any]:
     return {
         "made_with": f"animagic {__version__}",
         "versions": {"animagic": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__},
-        "request": request.as_metadata(),
+        "request": request.stored(),
         "plan": {"kind": type(plan).__name__, **{k: v for k, v in vars(plan).items() if not k.startswith("_")}},
-        "inputs": _fingerprints(request),
+        "inputs": fingerprints,
     }
 
 
-def check_inputs(request: Request, stored: dict[str, Any]) -> None:
+def check_inputs(request: VideoOptions, stored: dict[str, Any]) -> None:
     """Raises InputError if an input file is no longer the one that `stored` metadata speaks of."""
-    files = job_class(request).input_files(request)
+    files = job_for(request).input_files()
     for name, fingerprint in (stored.get("inputs") or {}).items():
         path = files.get(name)
         if path and fingerprint and _fingerprint(path) != fingerprint:
@@ -94,7 +91,7 @@ class Sampled:
 
 
 def generate(
-    request: Request,
+    request: VideoOptions,
     output: str | Path,
     *,
     pipe: Any = None,
@@ -104,7 +101,7 @@ def generate(
     resume: bool = False,
     allow_pickle: bool = False,
     on_report: Callable[[Report], None] | None = None,
-    live: LivePrompt | None = None,
+    live: Any = None,
     stop: Callable[[], bool] | None = None,
     memory: int | None = None,
     on_note: Callable[[str], None] | None = None,
@@ -121,7 +118,7 @@ def generate(
         on_report: called after every step.
         live: asked for the prompt while the video is made, in place of the request's; what it says goes into the file.
         stop: asked after every step of an endless video; True ends it with the frames that are final.
-        memory: bytes that may be used on the device (by this process, on a processor); what makes the video fit is
+        memory: bytes that may be used on the device (by this process, on a CPU); what makes the video fit is
             chosen, and told to `on_note`. It changes no frame but by `tiling`, which the stored request then has.
 
     Nothing is left half-written: the file appears under its name when it is whole.
@@ -144,20 +141,21 @@ def generate(
             check_writable(Path(path))
     VideoWriter(output, fps=24)  # refuses what it could not write
     fitted = None
+    job = job_for(request, live)
     if memory is not None:
         if pipe is not None:
             raise InputError("memory is for loading a model; give either that or a loaded pipe.")
-        fitted = fit_request(request, memory, device, live=live is not None)
-        request = replace(request, tiling=fitted.techniques.tiling)
+        fitted = job.fit(memory, device)
+        job.request = request = request.changed(tiling=fitted.techniques.tiling)
         if on_note is not None:
             on_note(str(fitted))
-    job = job_class(request)(request, live)
     if request.endless and request.frames is None and Path(output).suffix.lower() not in (".mp4", ".webm"):
         raise MediaError(f"{output} cannot hold a video without an end; write an .mp4 or .webm.")
-    pipe = pipe or job.load(request, device, allow_pickle, fitted)
+    pipe = pipe or job.load(device, allow_pickle, fitted)
     job.begin(pipe)  # everything that can be wrong is refused before a file is begun
     request = job.request
     fps = request.fps or job.fps
+    fingerprints = {name: _fingerprint(path) for name, path in job.input_files().items()}
 
     sampled, frames = Sampled(), 0
     total_frames = None if request.frames is None else request.frames - job.hidden
@@ -179,15 +177,16 @@ def generate(
             last_preview = time.monotonic()
 
     with ExitStack() as stack:
-        notes = {**request.as_metadata(), "inputs": _fingerprints(request)}
-        kept = RunFolder(resume_folder(Path(output)), notes) if resume else None
+        kept = None
+        if resume:
+            kept = RunFolder(resume_folder(Path(output)), run_note(request, fingerprints, Path(output)))
         if kept is not None:
             stack.push(partial(forget_unbegun, kept))
         if preview is not None:
             stack.callback(Path(preview).unlink, missing_ok=True)
         stack.enter_context(job.adapted(allow_pickle))
         plan = job.plan()
-        writer = stack.enter_context(VideoWriter(output, fps, metadata=metadata(request, plan)))
+        writer = stack.enter_context(VideoWriter(output, fps, metadata=metadata(request, plan, fingerprints)))
         try:
             for chunk in job.stream(report, show if preview is not None else None, kept):
                 pixels = to_bytes(chunk.frames[0])[max(job.hidden - chunk.start, 0) :]
@@ -204,10 +203,11 @@ def generate(
                 if not frames:
                     raise KeyboardInterrupt  # stopped before anything was final
                 if request.endless:
-                    request = replace(request, frames=frames + job.hidden)
+                    request = request.changed(frames=frames + job.hidden)
             if live is not None:
-                request = replace(request, prompt=live.said[0], prompts_at={k: v for k, v in live.said.items() if k})
-            writer.metadata = metadata(request, plan)
+                later = {start: text for start, text in live.said.items() if start}
+                request = request.changed(prompt=live.said[0], prompts_at=later)
+            writer.metadata = metadata(request, plan, fingerprints)
         except SafetensorError as error:
             full = "No space left" in str(error)
             reason = "the disk is full, so free some space and try again" if full else str(error)
@@ -243,14 +243,11 @@ def count_equal_frames(first: str | Path, second: str | Path) -> tuple[int, int]
     return int(equal), total
 
 
-def draw_plan(
-    model: str, kind: str | None, frames: int | None, steps: int | None, output: str | Path, **more: Any
-) -> dict[str, int]:
-    """Draw the plan that a model would follow; returns its counts.
+def draw_plan(request: VideoOptions, kind: str | None, output: str | Path) -> dict[str, int]:
+    """Draw the plan that a request would follow; returns its counts. No weights are read.
 
     Args:
-        kind: None: the model's own plan ("staircase" with MAGI-1); "whole": all frames at once, to compare with.
-        more: fields of `Request` that shape the plan (window, overlap, loop, ...).
+        kind: None: the system's own plan; "whole": all frames at once, to compare with.
     Raises: InputError, MediaError, CheckpointError.
     """
     import numpy as np
@@ -258,8 +255,6 @@ def draw_plan(
     from ..media import write_image
     from ..timeline.drawing import draw_plan as draw
 
-    request = Request("a plan needs no words", model, frames=frames, steps=steps, **more)
-    request.refuse_foreign()
-    plan, chunk_width = job_class(request).drawn_plan(request, kind)
-    write_image(output, np.asarray(draw(plan, chunk_width)))
+    plan, spacing = job_for(request).drawn_plan(kind)
+    write_image(output, np.asarray(draw(plan, spacing)))
     return asdict(plan.describe())

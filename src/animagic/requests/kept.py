@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import AnimagicError, InputError
-from .request import Request
+from ..pipelines.options import VideoOptions
+from .request import from_metadata
 
 
 def resume_folder(output: Path) -> Path:
@@ -29,19 +29,36 @@ def kept_seed(output: Path) -> int:
     return secrets.randbelow(2**32)
 
 
-def enhance(request: Request, enhancer: Callable[[str], str], kept: str | Path | None = None) -> Request:
-    """The request with its prompts as an enhancer writes them; the words given stay in it as `prompt_given`.
+def run_note(request: VideoOptions, fingerprints: dict[str, str], output: Path) -> dict[str, Any]:
+    """What a kept run of `output` is called: the request and its inputs.
 
-    kept: an output whose unfinished run is to go on; what these very words became then is taken again.
+    A run that an earlier version has kept is the same run if its request means the same; its note is given then.
     """
-    as_given = replace(request, prompt_given=request.prompt, prompts_at_given=request.prompts_at)
+    note = resume_folder(output) / "request.json"
+    if note.exists():
+        earlier = _read_note(note)
+        try:
+            same = from_metadata({"request": earlier}, str(note)).stored() == request.stored()
+        except AnimagicError:
+            same = False
+        if same and earlier.get("inputs") == fingerprints:
+            return earlier
+    return {**request.stored(), "inputs": fingerprints}
+
+
+def enhance(request: VideoOptions, enhancer: Callable[[str], str], kept: str | Path | None = None) -> VideoOptions:
+    """The request with its prompts as an enhancer writes them; the prompts given stay in it as `prompt_given`.
+
+    kept: an output whose unfinished run is to go on; what these very prompts became then is taken again.
+    """
+    given = {"prompt_given": request.prompt, "prompts_at_given": request.prompts_at}
     note = resume_folder(Path(kept)) / "request.json" if kept is not None else None
     if note is not None and note.exists():
-        earlier = Request.from_metadata({"request": _read_note(note)}, str(note))
+        earlier = from_metadata({"request": _read_note(note)}, str(note))
         if (earlier.prompt_given, earlier.prompts_at_given) == (request.prompt, request.prompts_at):
-            return replace(as_given, prompt=earlier.prompt, prompts_at=earlier.prompts_at)
-    prompts_at = {chunk: enhancer(text) for chunk, text in request.prompts_at.items()}
-    return replace(as_given, prompt=enhancer(request.prompt), prompts_at=prompts_at)
+            return request.changed(prompt=earlier.prompt, prompts_at=earlier.prompts_at, **given)
+    prompts_at = {start: enhancer(text) for start, text in request.prompts_at.items()}
+    return request.changed(prompt=enhancer(request.prompt), prompts_at=prompts_at, **given)
 
 
 def forget_unbegun(kept: Any, kind: Any, error: BaseException | None, trace: Any) -> None:

@@ -1,4 +1,4 @@
-"""The one trainer: any model, any objective; resumes exactly, keeps a moving average, logs lines and a picture."""
+"""The one trainer: any model, any objective, any number of processes; resumes exactly, keeps a moving average, logs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,8 +14,8 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate.utils import gather_object, set_seed
 from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -23,7 +24,7 @@ from ..errors import CheckpointError, InputError
 
 
 class Objective(Protocol):
-    """What is to become small: the loss of a batch and named figures for the log."""
+    """The loss of a batch, which training makes small, and named values for the log."""
 
     def __call__(
         self, model: nn.Module, batch: dict, generator: torch.Generator
@@ -66,6 +67,13 @@ class TrainingConfig:
         return min(1.0, (step + 1) / max(1, self.warmup), (self.steps - step) / max(1, self.decay))
 
 
+def processes() -> PartialState:
+    """The processes that train together, started by torchrun or `accelerate launch`; most often one."""
+    # Without a GPU, accelerate makes them one only if it is told at the first call.
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return PartialState(cpu=several and not torch.cuda.is_available())
+
+
 def _mixed_precision(precision: str) -> str:
     # bfloat16 only where the device really has it: some CPUs die of it ("Illegal instruction").
     good = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
@@ -99,16 +107,30 @@ def _optimisers(model: nn.Module, config: TrainingConfig) -> list[torch.optim.Op
     return [*optimisers, torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)]
 
 
+class _Loss(nn.Module):
+    """A model and its objective as one network whose output is the loss: what several processes share is its gradient,
+    whichever parts and methods of the model the objective calls."""
+
+    def __init__(self, model: nn.Module, objective: Objective):
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, batch: dict, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        return self.objective(self.model, batch, generator)
+
+
 class Trainer:
     """Trains `model` in `folder`, which holds model and average (safetensors), optimiser state, log.jsonl, loss.png.
 
     Args:
         model: its trainable parameters are trained.
         objective: gives the loss.
-        batches: item `step` is the batch of that step.
+        batches: item i is the i-th batch, a function of i alone. Of N processes (started by `accelerate launch` or
+            torchrun), number r takes item step * N + r; together they make the step of one process with all N batches.
         config: see TrainingConfig.
-        folder: where everything goes; if it holds a checkpoint, training goes on from there.
-        on_log: called with every log line.
+        folder: where everything goes; if it holds a checkpoint, training goes on from there. Only the main process
+            writes.
+        on_log: called with every log line, in the main process.
 
     Interrupted at any time, a run that is started again gives the same weights as one that was never interrupted,
     up to the steps since the last save.
@@ -123,13 +145,19 @@ class Trainer:
         folder: str | Path,
         on_log: Callable[[dict], None] | None = None,
     ):
-        self.config, self.objective, self.batches, self.on_log = config, objective, batches, on_log
+        self.config, self.model, self.batches, self.on_log = config, model, batches, on_log
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.accelerator = Accelerator(mixed_precision=_mixed_precision(config.precision))
-        set_seed(config.seed)
+        processes()
+        self.accelerator = Accelerator(
+            mixed_precision=_mixed_precision(config.precision),
+            # A batch may leave a part out, such as the null caption.
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+        set_seed(config.seed, device_specific=True)
         self.average = copy.deepcopy(model).eval().requires_grad_(False).to(self.accelerator.device)
-        self.model, *self.optimisers = self.accelerator.prepare(model, *_optimisers(model, config))
+        loss = _Loss(model, objective)
+        self._loss, *self.optimisers = self.accelerator.prepare(loss, *_optimisers(model, config))
         self.step = 0
         if (self.folder / "state.pt").exists():
             self._load()
@@ -137,8 +165,10 @@ class Trainer:
     def run(self) -> nn.Module:
         """Train to the end; returns the moving average of the model."""
         config, device = self.config, self.accelerator.device
+        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
+        items = range(self.step * processes + rank, config.steps * processes, processes)
         loader = DataLoader(
-            Subset(self.batches, range(self.step, config.steps)),
+            Subset(self.batches, items),
             batch_size=None,
             num_workers=config.workers,
             prefetch_factor=2 if config.workers else None,
@@ -147,18 +177,18 @@ class Trainer:
         self.model.train()
         sums: dict[str, list[float]] = {}
         count, began = 0, time.monotonic()
-        for batch in loader:
-            # Each step has its own randomness, so that a resumed run repeats it.
-            generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + self.step)
+        for item, batch in zip(items, loader, strict=True):
+            # Each batch has its own randomness, so that a resumed run repeats it.
+            generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + item)
             for optimiser in self.optimisers:
                 for group in optimiser.param_groups:
                     group["lr"] = config.learning_rate * config.rate(self.step)
-            with self.accelerator.autocast():
-                loss, figures = self.objective(self.model, batch, generator)
+            loss, values = self._loss(batch, generator)
             self.accelerator.backward(loss)
             norm = self.accelerator.clip_grad_norm_(parameters, config.gradient_clip)
+            mean_loss = self.accelerator.reduce(loss.detach(), "mean")  # the same everywhere: all go on, or none
             # Before the weights are touched: what is saved must always be usable.
-            if not (math.isfinite(loss.detach()) and math.isfinite(norm)):
+            if not (math.isfinite(mean_loss) and math.isfinite(norm)):
                 raise FloatingPointError(
                     f"step {self.step + 1}: loss or gradient is not finite; lower the learning rate"
                 )
@@ -168,15 +198,13 @@ class Trainer:
             self._update_average()
             self.step += 1
 
-            for name, value in {"loss": loss.detach(), "gradient_norm": norm, **figures}.items():
+            for name, value in {"loss": mean_loss, "gradient_norm": norm, **values}.items():
                 value = float(value)
-                if not math.isnan(value):  # a figure that had no sample this time
+                if not math.isnan(value):  # it had no sample this time
                     sums.setdefault(name, []).append(value)
             count += 1
             if self.step % config.log_every == 0 or self.step == config.steps:
-                seconds = (time.monotonic() - began) / count
-                line = {"step": self.step, **{k: round(sum(v) / len(v), 6) for k, v in sums.items()}}
-                self._log(line | {"seconds_per_step": round(seconds, 4)})
+                self._log(sums, (time.monotonic() - began) / count)
                 sums, count, began = {}, 0, time.monotonic()
             if self.step % config.save_every == 0 or self.step == config.steps:
                 self.save()
@@ -186,14 +214,18 @@ class Trainer:
     def _update_average(self) -> None:
         # A short memory at first, so that the average is useful early.
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        for average, current in zip(
-            self.average.parameters(), self.accelerator.unwrap_model(self.model).parameters(), strict=True
-        ):
+        for average, current in zip(self.average.parameters(), self.model.parameters(), strict=True):
             average.lerp_(current.detach().to(average), 1 - decay)
 
-    def _log(self, line: dict) -> None:
+    def _log(self, sums: dict[str, list[float]], seconds: float) -> None:
+        everyone: list[dict[str, list[float]]] = gather_object([sums])
         if not self.accelerator.is_main_process:
             return
+        line: dict[str, float] = {"step": self.step}
+        for name in sums | {name: [] for one in everyone for name in one}:
+            values = [value for one in everyone for value in one.get(name, ())]
+            line[name] = round(sum(values) / len(values), 6)
+        line["seconds_per_step"] = round(seconds, 4)
         with open(self.folder / "log.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
         if self.on_log is not None:
@@ -201,31 +233,30 @@ class Trainer:
 
     def save(self) -> None:
         """Write model, average and optimiser so that a crash in between leaves the older checkpoint whole."""
-        if not self.accelerator.is_main_process:
-            return
-        model = self.accelerator.unwrap_model(self.model)
-        average = {k: v.contiguous().cpu() for k, v in self.average.state_dict().items()}
-        save_file(average, self.folder / "average.new")
-        torch.save(
-            {
-                "step": self.step,
-                "config": asdict(self.config),
-                "model": model.state_dict(),
-                "average": average,  # again: the two files are not replaced in one instant
-                "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
-            },
-            self.folder / "state.new",
-        )
-        (self.folder / "average.new").replace(self.folder / "average.safetensors")
-        (self.folder / "state.new").replace(self.folder / "state.pt")
-        with contextlib.suppress(ImportError):  # a courtesy: training must not end for want of matplotlib
-            plot_log(self.folder / "log.jsonl", self.folder / "loss.png")
+        if self.accelerator.is_main_process:
+            average = {k: v.contiguous().cpu() for k, v in self.average.state_dict().items()}
+            save_file(average, self.folder / "average.new")
+            torch.save(
+                {
+                    "step": self.step,
+                    "config": asdict(self.config),
+                    "model": self.model.state_dict(),
+                    "average": average,  # again: the two files are not replaced in one instant
+                    "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+                },
+                self.folder / "state.new",
+            )
+            (self.folder / "average.new").replace(self.folder / "average.safetensors")
+            (self.folder / "state.new").replace(self.folder / "state.pt")
+            with contextlib.suppress(ImportError):  # a courtesy: training must not end for want of matplotlib
+                plot_log(self.folder / "log.jsonl", self.folder / "loss.png")
+        self.accelerator.wait_for_everyone()
 
     def _load(self) -> None:
         path = self.folder / "state.pt"
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
+            self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
             for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
                 optimiser.load_state_dict(saved)
@@ -233,7 +264,7 @@ class Trainer:
             raise CheckpointError(f"{path} does not fit this recipe ({error}); give another folder.") from error
         self.step = state["step"]
         log = self.folder / "log.jsonl"
-        if log.exists():  # lines after the save will be written again
+        if log.exists() and self.accelerator.is_main_process:  # lines after the save will be written again
             lines = _read_log(log)
             log.write_text("".join(json.dumps(line) + "\n" for line in lines if line["step"] <= self.step))
 

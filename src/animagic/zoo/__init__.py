@@ -9,84 +9,83 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, InputError
+from ..systems import SYSTEMS, System
 
 if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
+    from ..pipelines.memory import Networks
+
 _HERE = Path(__file__).parent
-DEFAULT = "magi1-tiny"
 HUB = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 """What `from_pretrained` takes about where a model lies on the hub."""
-SYSTEMS = {"magi1": "MAGI-1", "animatediff": "AnimateDiff"}
-# By what the name of a pipeline's class begins with. A plain Stable Diffusion is what a motion module animates.
-_SYSTEM_OF_CLASS = {"Magi1": "magi1", "AnimateDiff": "animatediff", "StableDiffusion": "animatediff"}
-_PIPELINES = {
-    "magi1": {
-        "text": "Magi1Pipeline",
-        "image": "Magi1ImageToVideoPipeline",
-        "video": "Magi1VideoToVideoPipeline",
-    },
-    "animatediff": dict.fromkeys(("text", "image", "video"), "AnimateDiffPipeline"),
-}
 
 
 @dataclass(frozen=True)
-class Entry:
-    """An embedded model. base: the one whose parts it uses, but the transformer, which is its own."""
+class EmbeddedModel:
+    """A model of the register.
+
+    Args:
+        folder: where it lies. summary: one line for people.
+        base: the model whose parts it uses, but for those that it has itself.
+    """
 
     name: str
-    system: str
+    folder: Path
     summary: str
     base: str | None = None
 
     @property
-    def folder(self) -> Path:
-        return _HERE / self.name
+    def system(self) -> str:
+        return system_of(self.name)
 
     @property
     def bytes(self) -> int:
         return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
 
 
-_ENTRIES = {
-    entry.name: entry
-    for entry in (
-        Entry("magi1-tiny", "magi1", "text, image and video to video of drawn scenes, 64x64, 24 frames/s"),
-        Entry("magi1-tiny-distilled", "magi1", "magi1-tiny in 8 steps of one pass each", base="magi1-tiny"),
-        Entry("animatediff-tiny", "animatediff", "drawn scenes that move in three looks, 64x64, 8 frames/s"),
-    )
-}
+_MODELS: dict[str, EmbeddedModel] = {}
+
+
+def register(name: str, folder: str | Path, summary: str, base: str | None = None) -> None:
+    """Give a model folder a name, by which every command knows it."""
+    _MODELS[name] = EmbeddedModel(name, Path(folder), summary, base)
+
+
+for _name, _about in json.loads((_HERE / "models.json").read_text("utf-8")).items():
+    register(_name, _HERE / _name, **_about)
+DEFAULT = next(iter(_MODELS))
 
 
 def names() -> list[str]:
     """The names of the embedded models."""
-    return list(_ENTRIES)
+    return list(_MODELS)
 
 
-def entry(name: str) -> Entry:
+def entry(name: str) -> EmbeddedModel:
     """An embedded model by name; raises InputError that suggests the nearest names."""
-    if name not in _ENTRIES:
-        near = difflib.get_close_matches(name, _ENTRIES, n=3, cutoff=0.4) or list(_ENTRIES)
+    if name not in _MODELS:
+        near = difflib.get_close_matches(name, _MODELS, n=3, cutoff=0.4) or list(_MODELS)
         raise InputError(
             f"there is no model {name!r}: did you mean {' or '.join(near)}? "
             "A folder or a hub id (owner/name) works as well."
         )
-    return _ENTRIES[name]
+    return _MODELS[name]
 
 
 def embedded(model: str | Path) -> str | Path:
     """The folder of an embedded model by its name; anything else as it is."""
-    return _ENTRIES[model].folder if isinstance(model, str) and model in _ENTRIES else model
+    return _MODELS[model].folder if isinstance(model, str) and model in _MODELS else model
 
 
 def resolve(model: str | Path) -> str:
     """A zoo name, a folder or a hub id to what diffusers loads from. Raises InputError."""
     text = str(model)
     if not text.strip():
-        raise InputError(f"the name of the model is empty; known are {', '.join(_ENTRIES)}.")
-    if text in _ENTRIES:
-        return str(_ENTRIES[text].folder)
+        raise InputError(f"the name of the model is empty; known are {', '.join(_MODELS)}.")
+    if text in _MODELS:
+        return str(_MODELS[text].folder)
     if Path(text).is_dir():
         if not (Path(text) / "model_index.json").exists():
             raise InputError(f"{text} is not a model folder: it has no model_index.json.")
@@ -125,29 +124,32 @@ def settings(model: str | Path = DEFAULT) -> dict[str, Any]:
     return _index(model).get("config") or {}
 
 
-def system_of(model: str | Path = DEFAULT, **hub: Any) -> str:
-    """The system of a model: "magi1" or "animatediff". hub: `revision`, `token`, ... where it lies on the hub.
+def system_of(model: str | Path, **hub: Any) -> str:
+    """The name of a model's system. hub: `revision`, `token`, ... where it lies on the hub.
 
     Raises: InputError, CheckpointError.
     """
-    return _system(model, _index(model, **hub))
+    return _system(model, _index(model, **hub)).name
 
 
-def _system(model: str | Path, index: dict[str, Any]) -> str:
+def _system(model: str | Path, index: dict[str, Any]) -> System:
     name = index["_class_name"]
-    for start, system in _SYSTEM_OF_CLASS.items():
-        if name.startswith(start):
+    for system in SYSTEMS.values():
+        if system.makes(name):
             return system
-    raise InputError(f"the model {model} is a {name}; known are models of {', '.join(SYSTEMS.values())}.")
+    known = ", ".join(system.title for system in SYSTEMS.values())
+    raise InputError(f"the model {model} is a {name}; known are models of {known}.")
 
 
-def makes_pictures(model: str | Path) -> bool:
-    """Whether a model is a plain Stable Diffusion, which needs a motion module. Raises InputError, CheckpointError."""
-    return _makes_pictures(_index(model))
+def is_base(model: str | Path) -> bool:
+    """Whether a model makes no videos itself: a system builds on it. Raises InputError, CheckpointError."""
+    return _needed(model, _index(model)) is not None
 
 
-def _makes_pictures(index: dict[str, Any]) -> bool:
-    return index["_class_name"].startswith("StableDiffusion")
+def _needed(model: str | Path, index: dict[str, Any]) -> str | None:
+    """What a model needs to make videos, if it only is the base of one."""
+    bases = _system(model, index).bases
+    return next((needed for start, needed in bases.items() if index["_class_name"].startswith(start)), None)
 
 
 def folder_of(model: str | Path) -> Path:
@@ -197,20 +199,17 @@ def load(model: str | Path = DEFAULT, task: str = "text", **arguments: Any) -> D
     import animagic
 
     index = _index(model, **{name: arguments[name] for name in HUB if name in arguments})
-    if _makes_pictures(index):
-        raise InputError(
-            f"the model {model} makes pictures; give it a --motion-module to make videos "
-            "(in Python: AnimateDiffPipeline.from_published)."
-        )
-    names = _PIPELINES[_system(model, index)]
+    if (needed := _needed(model, index)) is not None:
+        raise InputError(f"the model {model} makes pictures; {needed}.")
+    names = _system(model, index).pipelines
     if task not in names:
         raise InputError(f"task {task!r} is unknown; choose from {', '.join(names)}.")
     source = resolve(model)
     arguments.setdefault("dtype", torch.float32)
-    base = _ENTRIES[str(model)].base if str(model) in _ENTRIES else None
+    base = _MODELS[str(model)].base if str(model) in _MODELS else None
     if base is not None:
-        shared = load(base, task, **arguments).components
-        arguments |= {name: part for name, part in shared.items() if name != "transformer"}
+        own = {name for name in index if (Path(source) / name).is_dir()}
+        arguments |= {name: part for name, part in load(base, task, **arguments).components.items() if name not in own}
     try:
         pipe: Any = getattr(animagic, names[task]).from_pretrained(source, **arguments)
         pipe.plan()  # settings that no plan can be made from
@@ -224,3 +223,28 @@ def load(model: str | Path = DEFAULT, task: str = "text", **arguments: Any) -> D
         if missing:
             raise CheckpointError(f"the model {model} lacks the tensor {part}.{missing[0]}.")
     return pipe
+
+
+def networks_of(model: str, dtype: torch.dtype) -> Networks:
+    """The networks of a model in that dtype, without weights, to predict its memory: a published one ("magi1-4.5b",
+    "24B_distill_quant", ...), an original configuration, a name that `animagic models` lists, or a folder.
+
+    Raises: InputError, CheckpointError.
+    """
+    rooms = {
+        system.name: system.room("memory").MemoryNetworks for system in SYSTEMS.values() if "memory" in system.rooms
+    }
+    if model in _MODELS or Path(model).is_dir():
+        base = _MODELS[model].base if model in _MODELS else None
+        system = _system(model, index := _index(model))
+        if system.name not in rooms or _needed(model, index) is not None:
+            raise InputError(f"the memory of the model {model} cannot be predicted: it is a {index['_class_name']}.")
+        return rooms[system.name].of_folder(Path(resolve(model)), dtype, None if base is None else Path(resolve(base)))
+    for room in rooms.values():
+        if (networks := room.of_published(model, dtype)) is not None:
+            return networks
+    published = [name for room in rooms.values() for choices in room.published.values() for name in choices.values()]
+    raise InputError(
+        f"there is no model {model!r} here; give a folder, {', '.join(_MODELS)}, "
+        f"or a published model: {', '.join(published)}."
+    )

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from animagic.errors import InputError
-from animagic.systems.animatediff.original import FIELDS, OPTIONS, SECTIONS, describe, normalised, read_entries
+from animagic.systems.animatediff import schema
+from animagic.systems.animatediff.original import normalised, read_entries
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "tasks" / "animatediff-yaml.md"
 ENTRY = {"motion_module": "mm.ckpt", "prompt": ["a", "b"], "n_prompt": ["c"], "steps": 25, "guidance_scale": 8}
@@ -210,12 +211,12 @@ def test_a_field_that_cannot_be(read, fields, message):
     ("content", "message"),
     [
         ("- {3: 4}", "unknown field 3; known are motion_module"),
-        ("a: [", "is no YAML file"),
+        ("a: [", "is not YAML"),
         ("just words", "must list entries"),
         ("", "must list entries"),
         ("[]", "must list entries"),
         ("- 3", "must list entries"),
-        ("- !!python/object:os.system {}", "is no YAML file"),
+        ("- !!python/object:os.system {}", "is not YAML"),
     ],
 )
 def test_a_file_that_is_none(write, content, message):
@@ -227,7 +228,7 @@ def test_a_file_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match="cannot be read: No such file"):
         read_entries(tmp_path / "none.yaml")
     (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(InputError, match="is no YAML file"):
+    with pytest.raises(InputError, match="is not YAML"):
         read_entries(tmp_path / "a.yaml")
 
 
@@ -241,7 +242,7 @@ def test_a_file_that_cannot_be_read(tmp_path):
         ({"unet": {**UNET, "use_motion_modul": 1}}, "unknown field 'use_motion_modul'; did you mean use_motion_module"),
         ({"unet": {**UNET, "motion_module_kwargs": {"heads": 8}}}, "motion_module_kwargs has an unknown field 'heads'"),
         ({"unet": {**UNET, "motion_module_resolutions": "all"}}, "a list of whole numbers is needed"),
-        ({"noise": {"beta_schedule": "sqrt"}}, r"beta_schedule is sqrt, but DDIM .* squaredcos_cap_v2\.$"),
+        ({"noise": {"beta_schedule": "sqrt"}}, r"beta_schedule is sqrt, but no other .* squaredcos_cap_v2\.$"),
         ({"noise": {"beta": 1}}, "unknown field 'beta'; did you mean beta_end"),
         (
             {"sparse": {"conditioning_channels": "rgb"}},
@@ -262,7 +263,7 @@ def test_a_section_that_is_unknown(write, tmp_path):
     with pytest.raises(InputError, match="unknown section 'unet_additional'; did you mean unet_additional_kwargs"):
         read_entries(path)[0].check()
     config.write_text("- a")
-    with pytest.raises(InputError, match="must hold unet_additional_kwargs and noise_scheduler_kwargs"):
+    with pytest.raises(InputError, match="must hold the sections unet_additional_kwargs, noise_scheduler_kwargs"):
         read_entries(path)[0].check()
 
 
@@ -289,6 +290,7 @@ def test_a_setting_that_cannot_be(read, setting, message):
 def test_the_page_has_every_field_with_what_is_done_with_it():
     text = PAGE.read_text("utf-8")
     rows = {(m[1], m[2]) for m in re.finditer(r"^\| `(\w+)` \| (.+) \|$", text, re.M)}
-    assert rows == {(name, does) for _, name, does in describe()}
-    assert set(re.findall(r"^\| `(--[\w-]+)(?: \w+)?` \|", text, re.M)) == {*OPTIONS, "--without-xformers"}
-    assert len(FIELDS) + sum(map(len, SECTIONS.values())) > 40
+    sections = (schema.EntryFields, schema.UNet, schema.MotionModule, schema.Noise, schema.SparseControl)
+    assert rows == {(name, about.description) for section in sections for name, about in section.known().items()}
+    options = set(re.findall(r"^\| `(--[\w-]+)(?: \w+)?` \|", text, re.M))
+    assert options == {*schema.Options.known(), "--without-xformers"}

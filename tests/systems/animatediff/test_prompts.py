@@ -5,8 +5,8 @@ import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from animagic import InputError
-from animagic.systems.animatediff.images import build_tokenizer
 from animagic.systems.animatediff.prompts import PromptEmbeds, TextEmbeds, encode_texts, travel
+from animagic.training.text_to_image import build_tokenizer
 
 LENGTH, DIM, LAYERS = 12, 8, 3
 

@@ -10,8 +10,10 @@ from safetensors.torch import load_file
 
 from animagic import AnimateDiffPipeline, AnimateDiffUNet, CheckpointError, InputError
 from animagic.media import VideoWriter
-from animagic.systems.animatediff import recipe as room
-from animagic.systems.animatediff.recipe import load_base, start_motion, train, trained_motion
+from animagic.systems.animatediff import training as room
+from animagic.systems.animatediff.training import STAGES, start_motion, trained_motion
+from animagic.training import stages
+from animagic.training.text_to_image import load_text_to_image
 
 CLIPS = {"batch_size": 1, "num_frames": 3, "height": 32, "width": 32}
 LEARN = {"steps": 2, "learning_rate": 1e-2, "warmup": 0, "decay": 1, "ema": 0.5, "save_every": 1, "log_every": 1}
@@ -32,6 +34,7 @@ def recipe(tiny_picture_model) -> dict:
     adapter["data"]["num_frames"] = 1
     zoom = section(rank=2)
     zoom["data"]["camera"] = "zoom-in"
+    zoom["objective"]["most_weight"] = 5.0  # as earlier versions called it
     return {
         "base": str(tiny_picture_model),
         "adapter": adapter,
@@ -39,6 +42,10 @@ def recipe(tiny_picture_model) -> dict:
         "motion_loras": {"zoom-in": zoom},
         "sampling": {"num_frames": 3, "height": 32, "width": 32, "num_inference_steps": 2, "context_frames": 4},
     }
+
+
+def train(recipe, folder, parts=None, on_log=None) -> Path:
+    return stages.train(recipe, STAGES, folder, parts, on_log=on_log)
 
 
 @pytest.fixture
@@ -58,9 +65,9 @@ def test_a_recipe_makes_a_model(recipe, tmp_path):
     assert seen == [(part, step) for part in ("adapter", "motion", "motion_lora_zoom-in") for step in (1, 2)]
 
     # What comes out is the picture model, bit for bit, and a motion module that has learnt.
-    base = load_base(recipe["base"])
+    base = load_text_to_image(recipe["base"])
     unet = AnimateDiffUNet.from_pretrained(folder / "unet")
-    assert same(unet.base_state_dict(), {name: x.half() for name, x in base["unet"].state_dict().items()})
+    assert same(unet.base_state_dict(), {name: x.half() for name, x in base.unet.state_dict().items()})
     motion = load_file(tmp_path / "motion_module.safetensors")
     assert same(unet.motion_state_dict(), {name: x.half() for name, x in motion.items()})
     fresh = start_motion(recipe["motion"], base).motion_state_dict()
@@ -103,9 +110,9 @@ def test_the_motion_module_is_trained_on_the_adapted_model(recipe, only_motion, 
     train(recipe, tmp_path / "adapted", ("adapter", "motion"))
     train(only_motion, tmp_path / "plain")
     assert not same(*(load_file(tmp_path / x / "motion_module.safetensors") for x in ("adapted", "plain")))
-    base = load_base(recipe["base"])
+    base = load_text_to_image(recipe["base"])
     under = start_motion(recipe["motion"], base, tmp_path / "adapted" / "adapter")
-    changed = {name for name, x in base["unet"].state_dict().items() if not torch.equal(x, under.state_dict()[name])}
+    changed = {name for name, x in base.unet.state_dict().items() if not torch.equal(x, under.state_dict()[name])}
     assert changed
     assert all(".attn1." in name or ".attn2." in name for name in changed)
     assert under.state_dict().keys() == start_motion(recipe["motion"], base).state_dict().keys()
@@ -135,14 +142,14 @@ def test_resumed_it_is_the_same(only_motion, tmp_path):
 
 @pytest.mark.parametrize("where", ["model", "average"])
 def test_a_frozen_weight_that_changes_is_noticed(only_motion, tmp_path, monkeypatch, where):
-    class Careless(room.Trainer):
+    class Careless(stages.Trainer):
         def run(self):
             average = super().run()
             with torch.no_grad():
                 (self.model if where == "model" else average).conv_out.bias[0] += 1e-6
             return average
 
-    monkeypatch.setattr(room, "Trainer", Careless)
+    monkeypatch.setattr(stages, "Trainer", Careless)
     with pytest.raises(AssertionError, match="frozen weights have changed"):
         train(only_motion, tmp_path)
     assert not (tmp_path / "model").exists()
@@ -151,7 +158,7 @@ def test_a_frozen_weight_that_changes_is_noticed(only_motion, tmp_path, monkeypa
 def test_weight_decay_does_not_reach_what_is_frozen(only_motion, tmp_path):
     only_motion["motion"]["training"]["weight_decay"] = 0.5
     folder = train(only_motion, tmp_path)
-    unet, base = AnimateDiffUNet.from_pretrained(folder / "unet"), load_base(only_motion["base"])["unet"]
+    unet, base = AnimateDiffUNet.from_pretrained(folder / "unet"), load_text_to_image(only_motion["base"]).unet
     assert same(unet.base_state_dict(), {name: x.half() for name, x in base.state_dict().items()})
 
 
@@ -159,20 +166,20 @@ def test_it_goes_on_from_a_motion_module(only_motion, tmp_path):
     train(only_motion, tmp_path / "first")
     file = tmp_path / "first" / "motion_module.safetensors"
     section = {**only_motion["motion"], "start": str(file)}
-    assert same(start_motion(section, load_base(only_motion["base"])).motion_state_dict(), load_file(file))
+    assert same(start_motion(section, load_text_to_image(only_motion["base"])).motion_state_dict(), load_file(file))
     train({**only_motion, "motion": section}, tmp_path / "second")
     assert not same(load_file(tmp_path / "second" / "motion_module.safetensors"), load_file(file))
 
 
 def test_the_trained_motion_leaves_the_adapter_behind(recipe, tmp_path):
     train(recipe, tmp_path, ("adapter", "motion"))
-    base = load_base(recipe["base"])
+    base = load_text_to_image(recipe["base"])
     unet = trained_motion(recipe, base, tmp_path)
-    assert same(unet.base_state_dict(), base["unet"].state_dict())
+    assert same(unet.base_state_dict(), base.unet.state_dict())
     assert not unet.training
 
 
-def test_videos_of_ones_own(only_motion, tmp_path):
+def test_videos_of_ones_own(only_motion, tmp_path, monkeypatch):
     videos = tmp_path / "videos"
     videos.mkdir()
     for i, name in enumerate(("a red ball", "the blue cat")):
@@ -185,18 +192,14 @@ def test_videos_of_ones_own(only_motion, tmp_path):
         "source": str(videos), "clips_per_batch": 2, "num_frames": 3, "sample_stride": 2, "height": 32, "width": 32,
     }  # fmt: skip
     texts = []
-    embed = room.NoiseObjective._embed
+    embed = room.ClipObjective.embed
 
-    class Listening(room.NoiseObjective):
-        def _embed(self, given, dropped, device):
-            texts.extend(given)
-            return embed(self, given, dropped, device)
+    def listen(self, model, given, dropped, device):
+        texts.extend(given)
+        return embed(self, model, given, dropped, device)
 
-    room_objective, room.NoiseObjective = room.NoiseObjective, Listening
-    try:
-        folder = train(only_motion, tmp_path / "out")
-    finally:
-        room.NoiseObjective = room_objective
+    monkeypatch.setattr(room.ClipObjective, "embed", listen)
+    folder = train(only_motion, tmp_path / "out")
     assert set(texts) <= {"a red ball", "the blue cat"}
     assert (folder / "model_index.json").exists()
 
@@ -244,10 +247,10 @@ def test_what_a_recipe_lacks_is_named(recipe, tmp_path, path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"motion": {"data": {"colour": 1}}}, "the recipe's data does not fit: .*colour"),
+        ({"motion": {"data": {"colour": 1}}}, "an unknown field motion.data.colour"),
         ({"motion": {"data": {"source": "nowhere"}}}, "nowhere is no source of videos"),
         ({"sampling": {"frames": 3}}, "'frames' is unknown"),
-        ({"base": "nowhere"}, "nowhere has no picture model"),
+        ({"base": "nowhere"}, "nowhere has no text-to-image model"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
@@ -260,7 +263,7 @@ def test_a_recipe_that_cannot_be_used_is_refused(only_motion, tmp_path, change, 
 
 
 def test_parts_that_are_not_there(only_motion, tmp_path):
-    with pytest.raises(InputError, match="the recipe has no part 'adapter'; it has motion"):
+    with pytest.raises(InputError, match="the part 'adapter' is unknown; the recipe has motion"):
         train(only_motion, tmp_path, ("adapter",))
     with pytest.raises(CheckpointError, match=r"motion/average.safetensors is missing: train the motion module first"):
-        trained_motion(only_motion, load_base(only_motion["base"]), Path(tmp_path))
+        trained_motion(only_motion, load_text_to_image(only_motion["base"]), Path(tmp_path))

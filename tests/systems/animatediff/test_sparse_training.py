@@ -7,9 +7,10 @@ import torch
 
 from animagic.systems.animatediff.sparse import SparseControlNet
 from animagic.systems.animatediff.sparse_training import SparseControlObjective, outlines
-from animagic.systems.animatediff.training import NoiseObjective, SceneClips, fingerprint
+from animagic.systems.animatediff.training import ClipObjective, SceneClips
 from animagic.timeline import build_scheduler
 from animagic.training import Trainer, TrainingConfig
+from animagic.training.stages import fingerprint
 
 KINDS = {
     "rgb": {"conditioning_channels": 4, "use_simplified_condition_embedding": True},
@@ -41,7 +42,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def test_before_training_it_is_the_loss_of_the_base(parts, network):
     batch = SceneClips(0, 1, **SIZE)[0]
-    steered, plain = objective(parts, unet=parts["unet"]), objective(parts, NoiseObjective)
+    steered, plain = objective(parts, unet=parts["unet"]), objective(parts, ClipObjective)
     generator = seeded()
     steered.choose(2, 4, generator)
     expected, _ = plain(parts["unet"], batch, generator)
@@ -52,13 +53,13 @@ def test_before_training_it_is_the_loss_of_the_base(parts, network):
 
 def test_the_network_learns_and_the_base_stays(parts, network, tmp_path):
     unet = parts["unet"]
-    before, start = fingerprint(unet, "nothing"), copy.deepcopy(network.state_dict())
+    before, start = fingerprint(unet, set()), copy.deepcopy(network.state_dict())
     quick = {"learning_rate": 1e-2, "warmup": 0, "decay": 1, "workers": 0, "ema": 0.0, "log_every": 1}
     trainer = Trainer(
         network, objective(parts, unet=unet, noises=2), SceneClips(0, 3, **SIZE), TrainingConfig(3, **quick), tmp_path
     )
     trained = trainer.run().state_dict()
-    assert fingerprint(unet, "nothing") == before
+    assert fingerprint(unet, set()) == before
     for part in ("controlnet_mid_block", "controlnet_cond_embedding", "motion_modules", "mid_block.resnets"):
         changed = [name for name in trained if part in name and not torch.equal(trained[name], start[name])]
         assert changed, part

@@ -1,26 +1,22 @@
 """What the motion module learns from: clips, the loss, and what is kept from learning."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch import nn
 
 from animagic import AnimateDiffUNet, InputError
-from animagic.synthetic.captions import MOTION_WORDS
-from animagic.systems.animatediff.recipe import load_base
 from animagic.systems.animatediff.training import (
-    CAMERA_MOVES,
     MOTION_TARGETS,
     SPATIAL_TARGETS,
-    NoiseObjective,
+    ClipObjective,
     SceneClips,
-    add_lora,
-    fingerprint,
 )
+from animagic.training.stages import fingerprint
+from animagic.training.text_to_image import add_lora, load_text_to_image
 
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "linear", "clip_sample": False}
 MOTION = {"motion_num_attention_heads": 2, "motion_max_length": 4}
@@ -28,46 +24,6 @@ MOTION = {"motion_num_attention_heads": 2, "motion_max_length": 4}
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-# Clips
-
-CLIPS = SceneClips(seed=3, steps=5, batch_size=3, num_frames=4, height=24, width=32)
-
-
-def tells_motion(text: str) -> bool:
-    return any(word in text for forms in MOTION_WORDS.values() for form in forms for word in form)
-
-
-def test_a_batch_is_a_function_of_seed_and_step():
-    batch = CLIPS[2]
-    assert (batch["video"].shape, batch["video"].dtype) == ((3, 3, 4, 24, 32), torch.uint8)
-    assert (len(CLIPS), batch["index"], len(batch["captions"]), len(batch["motions"])) == (5, 2, 3, 3)
-    again = SceneClips(seed=3, steps=50, batch_size=3, num_frames=4, height=24, width=32)[2]
-    assert torch.equal(again["video"], batch["video"])
-    assert (again["captions"], again["motions"]) == (batch["captions"], batch["motions"])
-    for other in (CLIPS[3], replace(CLIPS, seed=4)[2]):
-        assert not torch.equal(other["video"], batch["video"])
-
-
-def test_captions_tell_the_motion_as_often_as_they_should():
-    small = {"batch_size": 12, "num_frames": 1, "height": 8, "width": 8}
-    silent = replace(CLIPS, **small, motion_share=0.0, alone_share=1.0)[0]
-    assert not any(tells_motion(text) for text in silent["captions"])
-    assert all(tells_motion(text) for text in silent["motions"])
-    told = replace(CLIPS, **small, motion_share=1.0, alone_share=0.0)[0]
-    assert all(tells_motion(text) for text in told["captions"] + told["motions"])
-    longer = sum(len(text.split()) for text in told["motions"]) > sum(len(text.split()) for text in silent["motions"])
-    assert longer
-
-
-def test_a_camera_may_look():
-    still = CLIPS[0]["video"]
-    moves = [replace(CLIPS, camera=move)[0]["video"] for move in CAMERA_MOVES]
-    assert {tuple(video.shape) for video in moves} == {tuple(still.shape)}
-    assert all(not torch.equal(video, still) for video in moves)
-    with pytest.raises(InputError, match="'sideways' is unknown"):
-        replace(CLIPS, camera="sideways")[0]
 
 
 # The loss
@@ -116,7 +72,7 @@ def batch() -> dict:
 def objective(**settings):
     reader = Reader()
     tokenizer = reader.tokens
-    made = NoiseObjective(Eye(), reader, tokenizer, {**SCHEDULE, **settings.pop("schedule", {})}, **settings)
+    made = ClipObjective(Eye(), tokenizer, {**SCHEDULE, **settings.pop("schedule", {})}, reader, **settings)
     tokenizer = lambda texts, **_: reader.tokens(texts)  # noqa: E731
     tokenizer.model_max_length = 3
     made.tokenizer = tokenizer
@@ -124,10 +80,10 @@ def objective(**settings):
 
 
 @pytest.mark.parametrize("predicts", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize("most_weight", [1.0, 3.0])
-def test_the_loss_is_the_error_of_the_noise(batch, predicts, most_weight):
+@pytest.mark.parametrize("max_snr_weight", [1.0, 3.0])
+def test_the_loss_is_the_error_of_the_noise(batch, predicts, max_snr_weight):
     model = Silent()
-    made = objective(schedule={"prediction_type": predicts}, most_weight=most_weight, drop_text=0.0)
+    made = objective(schedule={"prediction_type": predicts}, max_snr_weight=max_snr_weight, drop_text=0.0)
     loss, figures = made(model, batch, seeded())
     given = model.given
     clean = 2 * (batch["video"][:, :1, :, ::4, ::4].float() / 127.5 - 1)
@@ -136,7 +92,7 @@ def test_the_loss_is_the_error_of_the_noise(batch, predicts, most_weight):
     assert noise.std() == pytest.approx(1, abs=0.3)
     target = noise if predicts == "epsilon" else alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
     error = target.square().mean((1, 2, 3, 4))
-    weight = ((1 - alpha) / alpha).sqrt().flatten().clamp(max=most_weight) if most_weight > 1 else 1.0
+    weight = ((1 - alpha) / alpha).sqrt().flatten().clamp(max=max_snr_weight) if max_snr_weight > 1 else 1.0
     assert float(loss) == pytest.approx(float((weight * error).mean()), rel=1e-3)
     assert figures["error"] == pytest.approx(float(error.mean()), rel=1e-3)
     assert figures["late_error"] == pytest.approx(float(error[given.timestep >= 500].mean()), rel=1e-3)
@@ -196,13 +152,13 @@ def test_other_predictions_are_refused():
 
 
 @pytest.fixture(scope="module")
-def parts(tiny_picture_model) -> dict:
-    return load_base(tiny_picture_model)
+def parts(tiny_picture_model) -> StableDiffusionPipeline:
+    return load_text_to_image(tiny_picture_model)
 
 
-def unet_of(parts: dict) -> AnimateDiffUNet:
+def unet_of(parts) -> AnimateDiffUNet:
     torch.manual_seed(0)
-    return AnimateDiffUNet.from_unet2d(parts["unet"], **MOTION)
+    return AnimateDiffUNet.from_unet2d(parts.unet, **MOTION)
 
 
 def learns(unet: nn.Module) -> set[str]:
@@ -232,32 +188,27 @@ def test_a_domain_adapter_lies_over_the_spatial_attention_only(parts):
 
 def test_a_fingerprint_sees_every_bit_of_what_is_frozen(parts):
     unet = unet_of(parts)
-    before = fingerprint(unet, "motion_modules.")
+    motion = set(unet.motion_state_dict())
+    before = fingerprint(unet, motion)
     with torch.no_grad():
         for name, parameter in unet.named_parameters():
             if "motion_modules." in name:
                 parameter += 1
-    assert fingerprint(unet, "motion_modules.") == before
+    assert fingerprint(unet, motion) == before
     bias = unet.conv_out.bias
     with torch.no_grad():
         bias[0] = torch.nextafter(bias[0], torch.tensor(9.0))
-    assert fingerprint(unet, "motion_modules.") != before
+    assert fingerprint(unet, motion) != before
 
 
 def test_the_loss_of_a_clip_falls_and_only_motion_modules_change(parts):
     unet = unet_of(parts)
     unet.freeze_base()
-    frozen = fingerprint(unet, "motion_modules.")
-    kept = {name: part.state_dict() for name, part in parts.items() if isinstance(part, UNet2DConditionModel)}
+    motion = learns(unet)
+    frozen = fingerprint(unet, motion)
     clip = SceneClips(seed=1, steps=1, batch_size=1, num_frames=4, height=32, width=32)[0]
-    made = NoiseObjective(
-        parts["vae"],
-        parts["text_encoder"],
-        parts["tokenizer"],
-        dict(parts["scheduler"].config),
-        drop_text=0.0,
-        noises=2,
-    )
+    frozen_parts = (parts.vae, parts.tokenizer, dict(parts.scheduler.config), parts.text_encoder)
+    made = ClipObjective(*frozen_parts, drop_text=0.0, noises=2)
 
     def error() -> float:
         with torch.no_grad():
@@ -271,8 +222,8 @@ def test_the_loss_of_a_clip_falls_and_only_motion_modules_change(parts):
         optimiser.step()
         optimiser.zero_grad()
     assert error() < 0.9 * before
-    assert fingerprint(unet, "motion_modules.") == frozen
-    assert all(torch.equal(tensor, unet.state_dict()[name]) for name, tensor in kept["unet"].items())
+    assert fingerprint(unet, motion) == frozen
+    assert all(torch.equal(tensor, unet.state_dict()[name]) for name, tensor in parts.unet.state_dict().items())
     # All of every module has learnt.
     fresh = unet_of(parts).motion_state_dict()
     assert all(not torch.equal(tensor, fresh[name]) for name, tensor in unet.motion_state_dict().items())

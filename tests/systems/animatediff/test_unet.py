@@ -368,15 +368,15 @@ def test_a_tensor_that_does_not_fit_is_named(half):
     state = getattr(unet, f"{half}_state_dict")()
     load = getattr(unet, f"load_{half}_state_dict")
     name = list(state)[3]
-    what = "picture model" if half == "base" else "motion module"
+    what = "base model" if half == "base" else "motion module"
     before = {key: tensor.clone() for key, tensor in unet.state_dict().items()}
     zeros = {key: torch.zeros_like(tensor) for key, tensor in state.items()}
-    with pytest.raises(CheckpointError, match=f"the {what} lacks the tensor {name}."):
+    with pytest.raises(CheckpointError, match=f"the {what}: the tensor {name} is missing"):
         load({key: tensor for key, tensor in zeros.items() if key != name})
-    shape = rf"\[{', '.join(map(str, state[name].shape))}\] is needed"
-    with pytest.raises(CheckpointError, match=rf"the {what}'s tensor {name} has shape \[7\]; {shape}"):
+    shape = rf"\[{', '.join(map(str, state[name].shape))}\]"
+    with pytest.raises(CheckpointError, match=rf"the {what}: the tensor {name} has the shape \[7\], not {shape}"):
         load(zeros | {name: torch.zeros(7)})
-    with pytest.raises(CheckpointError, match=f"the {what} has an unexpected tensor blocks.9.weight"):
+    with pytest.raises(CheckpointError, match=f"the {what}: the tensor blocks.9.weight is unexpected"):
         load(zeros | {"blocks.9.weight": torch.zeros(1)})
     # Nothing was taken of what did not fit.
     assert all(torch.equal(tensor, before[key]) for key, tensor in unet.state_dict().items())

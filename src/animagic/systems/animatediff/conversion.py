@@ -1,40 +1,21 @@
-"""From a motion module and a picture model, as they are shared, to a pipeline folder."""
+"""`animagic convert` of a motion module and a text-to-image model, as they are shared; in float32."""
 
-from __future__ import annotations
-
-import time
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from ...media.files import atomic_path, check_writable
-from .files import PathLike
+from ...errors import InputError
+from ...weights import conversion
+from ...weights.files import PathLike
 from .pipeline import AnimateDiffPipeline
 
 
-@dataclass(frozen=True)
-class Converted:
-    """What came out. parts: its folders; bytes: of its weights."""
+def open_source(source: PathLike, base: PathLike | None = None, **files: Any) -> conversion.Opened:
+    """What is to be written; arguments and errors are those of `AnimateDiffPipeline.from_published`."""
+    if base is None:
+        raise InputError(
+            f"{source} is taken for a motion module; give the text-to-image model that it is to animate as --base."
+        )
+    return conversion.Opened(AnimateDiffPipeline.from_published(base, source, **files))
 
-    output: str
-    parts: tuple[str, ...]
-    bytes: int
-    seconds: float
 
-
-def convert(motion_module: PathLike, output: PathLike, *, base: PathLike, **files: Any) -> Converted:
-    """Write the diffusers layout of a pipeline, in float32; it appears when it is whole.
-
-    Args:
-        output: a folder that does not exist, or is empty.
-        base, files: as in `files.load_published`.
-    Raises: InputError, CheckpointError, MediaError; KeyboardInterrupt passes through.
-    """
-    began, target = time.monotonic(), Path(output)
-    check_writable(target, folder=True)
-    pipe = AnimateDiffPipeline.from_published(base, motion_module, **files)
-    with atomic_path(target, folder=True) as unfinished:
-        pipe.save_pretrained(unfinished)
-    parts = tuple(sorted(folder.name for folder in target.iterdir() if folder.is_dir()))
-    size = sum(file.stat().st_size for file in target.rglob("*.safetensors"))
-    return Converted(str(output), parts, size, round(time.monotonic() - began, 3))
+convert = partial(conversion.convert, open_source)

@@ -14,8 +14,8 @@ from ...pipelines.base import Call, Run, VideoPipeline, frames_of
 from ...timeline import FreeInit, Plan, Sampler, SchedulerSolver, Timeline, build_scheduler, free_noise
 from ...timeline.free_init import FreeInitSolver, Rounds
 from ...timeline.noise import randn
+from ...weights.textual_inversion import TextualInversionMixin
 from .denoiser import AnimateDiffDenoiser, AnimateDiffSampling
-from .embeddings import AnimateDiffEmbeddingMixin
 from .lora import AnimateDiffLoraMixin
 from .prompts import AnimateDiffPromptMixin
 from .sparse import SparseControl, SparseControlNet
@@ -23,7 +23,7 @@ from .unet import AnimateDiffUNet
 
 
 class AnimateDiffPipeline(
-    AnimateDiffPromptMixin, AnimateDiffEmbeddingMixin, AnimateDiffLoraMixin, VideoPipeline, StableDiffusionMixin
+    AnimateDiffPromptMixin, TextualInversionMixin, AnimateDiffLoraMixin, VideoPipeline, StableDiffusionMixin
 ):
     """Text, image or video to video with AnimateDiff (arXiv 2307.04725).
 
@@ -76,7 +76,7 @@ class AnimateDiffPipeline(
     @classmethod
     def from_published(cls, base: Any, motion_module: Any = None, **arguments: Any) -> AnimateDiffPipeline:
         """The pipeline of published files; the arguments are those of `files.load_published`."""
-        from .files import load_published
+        from .weights import load_published
 
         return load_published(cls, base, motion_module, **arguments)
 

@@ -1,4 +1,4 @@
-"""The published models: configurations, how a file is recognised by its tensors, and the sampling that goes with it."""
+"""The published models: versions, configurations, names of tensors, how a file is recognised, and how it is sampled."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, InputError
 from ...timeline import build_scheduler
 
 VERSIONS: dict[str, dict[str, Any]] = {
@@ -19,66 +19,84 @@ VERSIONS: dict[str, dict[str, Any]] = {
 }
 """What the versions differ in: arguments of AnimateDiffUNet."""
 
-SD15: dict[str, dict[str, Any]] = {
-    "unet": {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
-    "vae": {
-        "block_out_channels": (128, 256, 512, 512),
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
-        "layers_per_block": 2,
-        "sample_size": 512,
-        "scaling_factor": 0.18215,
-    },
-    "text_encoder": {
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "max_position_embeddings": 77,
-        "vocab_size": 49408,
-        "projection_dim": 768,
-        "hidden_act": "quick_gelu",
-        "bos_token_id": 49406,
-        "eos_token_id": 49407,
-    },
+# Original names -> ours.
+_MODULE_FIELDS = {
+    "num_attention_heads": "motion_num_attention_heads",
+    "num_transformer_block": "motion_num_transformer_blocks",
+    "attention_block_types": "motion_attention_block_types",
+    "temporal_position_encoding_max_len": "motion_max_length",
+    "temporal_attention_dim_div": "motion_attention_dim_div",
 }
-"""Stable Diffusion 1.4 and 1.5: configurations of diffusers and transformers."""
-
-SDXL: dict[str, dict[str, Any]] = {
-    "unet": {
-        "sample_size": 128,
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        "block_out_channels": (320, 640, 1280),
-        "transformer_layers_per_block": (1, 2, 10),
-        "attention_head_dim": (5, 10, 20),
-        "cross_attention_dim": 2048,
-        "use_linear_projection": True,
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 256,
-        "projection_class_embeddings_input_dim": 2816,
-    },
-    "vae": {**SD15["vae"], "sample_size": 1024, "scaling_factor": 0.13025, "force_upcast": True},
-    "text_encoder": SD15["text_encoder"],
-    "text_encoder_2": {
-        **SD15["text_encoder"],
-        "hidden_size": 1280,
-        "intermediate_size": 5120,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 20,
-        "projection_dim": 1280,
-        "hidden_act": "gelu",
-    },
+FLAGS = {
+    "motion_module_resolutions": "motion_resolutions",
+    "motion_module_mid_block": "motion_mid_block",
+    "motion_module_decoder_only": "motion_decoder_only",
 }
-"""Stable Diffusion XL."""
+# Fields that only one value is known of.
+FIXED: dict[str, Any] = {
+    "use_motion_module": True,
+    "motion_module_type": "Vanilla",
+    "unet_use_cross_frame_attention": False,
+    "unet_use_temporal_attention": False,
+    "cross_frame_attention_mode": None,
+}
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class PublishedSampling:
-    """What a motion module is to be sampled with. config: fields of AnimateDiffSampling."""
+def motion_config(
+    version: str | None = None, module: Mapping[str, Any] | None = None, flags: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The motion part of AnimateDiffUNet's arguments.
 
-    scheduler: Any
-    config: dict[str, Any] = field(default_factory=dict)
+    Args:
+        version: of VERSIONS, which the other two change; None: they say everything.
+        module: the original `motion_module_kwargs`. flags: the rest of the original `unet_additional_kwargs`.
+    Raises: InputError for a version, field or value that is not known.
+    """
+    if version is not None and version not in VERSIONS:
+        raise InputError(f"AnimateDiff {version!r} is unknown; choose {', '.join(VERSIONS)}.")
+    made = dict(VERSIONS[version]) if version is not None else {}
+    module, flags = dict(module or {}), dict(flags or {})
+    module.pop("zero_initialize", None)  # of no matter once it is trained
+    positions = module.pop("temporal_position_encoding", True)
+    for fields, given, where in ((_MODULE_FIELDS, module, "motion_module_kwargs"), (FLAGS, flags, "the UNet")):
+        for name, value in given.items():
+            if name in fields:
+                made[fields[name]] = tuple(value) if isinstance(value, list) else value
+            elif name == "use_inflated_groupnorm":
+                made["joint_group_norm"] = not value
+            elif name not in FIXED:
+                raise InputError(f"the configuration of {where} has an unknown field {name!r}.")
+            elif value != FIXED[name]:
+                raise InputError(f"{name} is {value!r}; only {FIXED[name]!r} is supported.")
+    if not positions:
+        made["motion_max_length"] = 0
+    return made
+
+
+def original_names(state_dict: Mapping[str, T]) -> dict[str, T]:
+    """Without what trainers put before names (`module.`), and without the tables of positions, which are computed."""
+    named = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
+    return {name: tensor for name, tensor in named.items() if not name.endswith((".pos_encoder.pe", ".pos_embed.pe"))}
+
+
+def motion_name(name: str) -> str:
+    """The published name of a motion module's tensor or layer that may have diffusers' name; others stay."""
+    if "motion_modules." not in name or ".temporal_transformer." in name:
+        return name
+    name = re.sub(r"(motion_modules\.\d+\.)", r"\1temporal_transformer.", name)
+    name = re.sub(r"(transformer_blocks\.\d+\.)norm3\b", r"\1ff_norm", name)
+    name = re.sub(r"(transformer_blocks\.\d+\.)norm(\d)\b", lambda m: f"{m[1]}norms.{int(m[2]) - 1}", name)
+    return re.sub(r"(transformer_blocks\.\d+\.)attn(\d)\b", lambda m: f"{m[1]}attention_blocks.{int(m[2]) - 1}", name)
+
+
+def diffusers_motion_name(name: str) -> str:
+    """The name that diffusers has for a tensor of a motion module with at most two attentions; others stay."""
+    if "motion_modules." not in name:
+        return name
+    name = name.replace(".temporal_transformer.", ".").replace(".ff_norm.", ".norm3.")
+    name = re.sub(r"\.norms\.(\d)\.", lambda m: f".norm{int(m[1]) + 1}.", name)
+    return re.sub(r"\.attention_blocks\.(\d)\.", lambda m: f".attn{int(m[1]) + 1}.", name)
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]], file: Path) -> str:
@@ -110,6 +128,14 @@ def recognise(shapes: Mapping[str, tuple[int, ...]], file: Path) -> str:
 def table_length(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     """The most frames that a motion module tells apart, by the tables of positions in its file; None without them."""
     return next((s[-2] for n, s in shapes.items() if n.endswith((".pos_encoder.pe", ".pos_embed.pe"))), None)
+
+
+@dataclass(frozen=True)
+class PublishedSampling:
+    """What a motion module is to be sampled with. config: fields of AnimateDiffSampling."""
+
+    scheduler: Any
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 def published_sampling(version: str | None, file: Path) -> PublishedSampling:

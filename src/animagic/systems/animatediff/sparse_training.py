@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from ...training.data import to_unit
 from .sparse import SparseControlNet
-from .training import NoiseObjective
+from .training import ClipObjective
 from .unet import AnimateDiffUNet
 
 
@@ -25,18 +24,18 @@ def outlines(pixels: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(kw_only=True)
-class SparseControlObjective(NoiseObjective):
-    """Predict the noise in the latents of clips of which some frames are shown. The model is a SparseControlNet.
+class SparseControlObjective(ClipObjective):
+    """Predict the noise in the latents of clips of which some frames are visible. The model is a SparseControlNet.
 
-    Shown are the first frame (which begins to move), all frames, or else some at random, any number of them
+    Visible are the first frame (which begins to move), all frames, or else some at random, any number of them
     (interpolation, prediction, key frames).
 
     Args:
         unet: what is steered; frozen here.
-        first_share, all_share: shares of the clips of which the first frame or all frames are shown.
-        sketch: pixels (pictures, 3, height, width) in 0..1 to what a network that reads pixels is shown of them, of
-            the same shape. A network that reads latents is shown the picture itself.
-        The others are those of NoiseObjective, and so are the batches.
+        first_share, all_share: shares of the clips of which the first frame or all frames are visible.
+        sketch: pixels (pictures, 3, height, width) in 0..1 to what a network that reads pixels sees of them, of
+            the same shape. A network that reads latents sees the picture itself.
+        The others are those of ClipObjective, and so are the batches.
     """
 
     unet: AnimateDiffUNet
@@ -49,7 +48,7 @@ class SparseControlObjective(NoiseObjective):
         self.unet.eval().requires_grad_(False)
 
     def choose(self, clips: int, frames: int, generator: torch.Generator) -> torch.Tensor:
-        """(clips, frames), True where a frame is shown; at least one of every clip."""
+        """(clips, frames), True where a frame is visible; at least one of every clip."""
         device = generator.device
         kind = torch.rand(clips, 1, generator=generator, device=device)
         count = torch.randint(1, frames + 1, (clips, 1), generator=generator, device=device)
@@ -59,26 +58,26 @@ class SparseControlObjective(NoiseObjective):
 
     @torch.no_grad()
     def conditions(
-        self, network: SparseControlNet, video: torch.Tensor, shown: torch.Tensor
+        self, network: SparseControlNet, video: torch.Tensor, visible: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The condition and its mask, as SparseControlNet takes them; video: uint8 (clips, 3, frames, height, width),
-        shown: (clips, frames)."""
-        pixels = video.transpose(1, 2)[shown]
+        visible: (clips, frames)."""
+        pixels = video.transpose(1, 2)[visible]
         if network.config.use_simplified_condition_embedding:
             encoded = self.autoencoder.encode(to_unit(pixels)).latent_dist.mode()
             pictures = encoded * self.autoencoder.config.scaling_factor
         else:
             pictures = self.sketch(pixels.float() / 255)
         channels, *size = pictures.shape[1:]
-        condition, mask = (pictures.new_zeros(*shown.shape, c, *size) for c in (channels, 1))
-        condition[shown], mask[shown] = pictures, 1.0
+        condition, mask = (pictures.new_zeros(*visible.shape, c, *size) for c in (channels, 1))
+        condition[visible], mask[visible] = pictures, 1.0
         return condition.transpose(1, 2), mask.transpose(1, 2)
 
-    def __call__(self, model: nn.Module, batch: dict, generator: torch.Generator) -> tuple[torch.Tensor, dict]:
-        network: Any = model.module if hasattr(model, "module") else model  # data-parallel
+    def __call__(self, model: Any, batch: dict, generator: torch.Generator) -> tuple[torch.Tensor, dict]:
+        self.unet.to(generator.device)
         video = batch["video"].to(generator.device)
-        shown = self.choose(len(video), video.shape[2], generator)
-        condition, mask = self.conditions(network, video, shown)
+        visible = self.choose(len(video), video.shape[2], generator)
+        condition, mask = self.conditions(model, video, visible)
 
         def controlled(noisy, timesteps, text, motion, *, use_motion):
             again = len(noisy) // len(condition)
@@ -94,4 +93,4 @@ class SparseControlObjective(NoiseObjective):
                 use_motion=use_motion,
             )
 
-        return super().__call__(controlled, batch, generator)  # type: ignore[arg-type]
+        return super().__call__(controlled, batch, generator)

@@ -16,7 +16,7 @@ from diffusers.utils.torch_utils import apply_freeu
 from torch import nn
 from torch.nn import functional as F
 
-from ...errors import CheckpointError
+from ...weights.fit import check
 from .motion import MotionModule
 
 
@@ -195,27 +195,19 @@ class AnimateDiffUNet(UNet2DConditionModel):
         return {name: tensor for name, tensor in self.state_dict().items() if self.is_motion(name)}
 
     def base_state_dict(self) -> dict[str, torch.Tensor]:
-        """The tensors of the picture model."""
+        """The tensors of the base model."""
         return {name: tensor for name, tensor in self.state_dict().items() if not self.is_motion(name)}
 
     def load_base_state_dict(self, state_dict: Mapping[str, torch.Tensor]) -> None:
-        """Take the weights of a picture model. Raises CheckpointError that names the first that does not fit."""
-        self._load_part(self.base_state_dict(), state_dict, "picture model")
+        """Take the weights of a base model. Raises CheckpointError that names the first tensor that does not fit."""
+        self._load_part(self.base_state_dict(), state_dict, "the base model")
 
     def load_motion_state_dict(self, state_dict: Mapping[str, torch.Tensor]) -> None:
         """Take motion modules. Raises CheckpointError that names the first tensor that does not fit."""
-        self._load_part(self.motion_state_dict(), state_dict, "motion module")
+        self._load_part(self.motion_state_dict(), state_dict, "the motion module")
 
     def _load_part(self, ours: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], what: str) -> None:
-        for name, tensor in ours.items():
-            if name not in given:
-                raise CheckpointError(f"the {what} lacks the tensor {name}.")
-            if given[name].shape != tensor.shape:
-                shapes = f"has shape {list(given[name].shape)}; {list(tensor.shape)} is needed"
-                raise CheckpointError(f"the {what}'s tensor {name} {shapes}: is it for another base model?")
-        for name in given:
-            if name not in ours:
-                raise CheckpointError(f"the {what} has an unexpected tensor {name}.")
+        check(ours, given, what, hint=": is it for another base model?")
         self.load_state_dict(dict(given), strict=False)
 
     def freeze_base(self) -> None:

@@ -53,6 +53,14 @@ class Magi1Sampling:
         if self.cfg_number not in (1, 3):
             raise InputError(f"cfg_number must be 1 (distilled) or 3 (base), not {self.cfg_number}.")
 
+    @property
+    def height(self) -> int:
+        return self.video_size_h
+
+    @property
+    def width(self) -> int:
+        return self.video_size_w
+
     @classmethod
     def from_config(cls, config: dict[str, Any] | None) -> Magi1Sampling:
         """Read the original JSON (`runtime_config` and `engine_config`); what it does not name keeps its default."""
@@ -61,14 +69,6 @@ class Magi1Sampling:
         known = {f.name for f in fields(cls)}
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k in known}
         return cls(**values)
-
-    @property
-    def height(self) -> int:
-        return self.video_size_h
-
-    @property
-    def width(self) -> int:
-        return self.video_size_w
 
     @property
     def num_inference_steps(self) -> int:

@@ -10,8 +10,7 @@ import torch
 
 from ...timeline.guidance import branch_weights
 from .denoiser import Magi1Sampling
-from .training import Clips, TransformerObjective
-from .transformer import Magi1Transformer3DModel
+from .objectives import Clips, TransformerObjective
 
 
 @dataclass
@@ -32,9 +31,8 @@ class ShortcutObjective(TransformerObjective):
 
     def __call__(self, model: Any, batch: dict, generator: torch.Generator):
         device = generator.device
-        network: Magi1Transformer3DModel = model.module if hasattr(model, "module") else model
         self.teacher.to(device)
-        clips = self.clips(network, batch, generator)
+        clips = self.clips(model, batch, generator)
         count = len(clips.latents)
         turn = (batch["index"] * count + torch.arange(count, device=device)) % len(self.sizes)
         steps = torch.tensor(self.sizes, device=device)[turn][:, None]  # (size, 1)
@@ -44,7 +42,7 @@ class ShortcutObjective(TransformerObjective):
             t = self.times(step / steps, torch.ones_like(clips.clean))
             return torch.where(clips.clean, self.clean_t, t)
 
-        text, mask = self.read(network, clips, clips.clean)
+        text, mask = self.read(model, clips, clips.clean)
 
         def velocity(state: torch.Tensor, t: torch.Tensor, steps: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
             return model(
@@ -52,31 +50,31 @@ class ShortcutObjective(TransformerObjective):
                 t,
                 text[part],
                 encoder_attention_mask=mask[part],
-                # The step size as distilled models are told it: 2 * steps / 4.
+                # The step size as distilled models read it: 2 * steps / 4.
                 shortcut=(steps / 2.0).expand_as(t),
                 return_dict=False,
             )[0]
 
         begin, middle, end = time(step), time(step + 0.5), time(step + 1)
-        state = clips.shown(clips.noisy(begin))
+        state = clips.visible(clips.noisy(begin))
         everything = torch.arange(count, device=device)
         finest = steps[:, 0] == max(self.sizes)
         with torch.no_grad():
             target = torch.empty_like(state)
             if finest.any():
-                target[finest] = self._guided(network, clips, state, begin, finest)
+                target[finest] = self._guided(clips, state, begin, finest)
             if not finest.all():
                 part = ~finest
                 some = clips.part(part)
                 first, second = some.spread((middle - begin)[part]), some.spread((end - middle)[part])
                 one = velocity(state[part], begin[part], 2 * steps[part], part)
-                halfway = some.shown(state[part] + first * one)
+                halfway = some.visible(state[part] + first * one)
                 two = velocity(halfway, middle[part], 2 * steps[part], part)
                 # Clean chunks do not move; they are not learned from.
                 target[part] = (first * one + second * two) / (first + second).clamp_min(1e-6)
-        return self.loss(network, clips, velocity(state, begin, steps, everything), target, begin)
+        return self.loss(model, clips, velocity(state, begin, steps, everything), target, begin)
 
-    def _guided(self, network, clips: Clips, state: torch.Tensor, t: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+    def _guided(self, clips: Clips, state: torch.Tensor, t: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
         """The teacher's velocity of some samples, guided by text and history as its sampler does it."""
         state, t, clean = state[part], t[part], clips.clean[part]
         settings, width = self.sampling, clips.width

@@ -11,6 +11,7 @@ import torch
 
 from ...errors import InputError
 from ...media.frames import resize
+from ...media.outputs import to_bytes  # noqa: F401  # scripts find it here
 from ...pipelines.base import Call, Run, VideoPipeline, frames_of
 from ...timeline import FlowEuler, Staircase, Timeline
 from ...timeline.engine import Clean
@@ -72,7 +73,7 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
             allow_pickle: read the text encoder from pickles; no code in them is run.
         Raises: InputError, CheckpointError: one sentence that names the file, and the tensor if one does not fit.
         """
-        from .files import load_original
+        from .weights import load_original
 
         return load_original(cls, source, **arguments)
 

@@ -13,13 +13,12 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from ...errors import InputError
+from .options import NEGATIVE_TOKENS
 
 _SPECIAL_ROWS = {"transition": 0, "hq": 1, "static": 2, "dynamic": 3, "borderness": 4, "3d": 15, "anime": 16}
 _DURATION_ROW, _DURATION_COUNT = 7, 8
 # Each token is put in front of those before it, so the last of an order comes first.
 _SPECIAL_ORDER = ("static", "dynamic", "borderness", "hq", "3d", "anime", "duration")
-NEGATIVE_TOKENS = ("caption", "logo", "transition", "borderness")
-"""The negative set: what was seen in training and is not wanted, in front of the null caption."""
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,21 @@
-"""From a MAGI-1 of 16 or 32 bits to the published FP8 layout: what the layers see is measured, then they are scaled."""
+"""From a MAGI-1 of 16 or 32 bits to the published FP8 layout."""
 
 from __future__ import annotations
 
-import json
-import math
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download, split_torch_state_dict_into_shards
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 
-from ...errors import CheckpointError, InputError, MediaError
-from ...media.files import atomic_path, check_writable
-from ...quantization.fp8 import Fp8Linear
-from ...shards import Weights
+from ...errors import CheckpointError, InputError
+from ...media.files import check_writable
 from ...timeline import Progress
+from ...weights import quantize as shared
+from ...weights.files import Weights, write_shards
+from ...weights.quantize import Maxima, Quantized
 from .pipeline import Magi1Pipeline
 from .transformer import Magi1Transformer3DModel
 
@@ -31,9 +25,6 @@ PROMPTS = (
     "a woman with an umbrella walks through a busy street in the rain, close-up",
     "a grey cat jumps onto a wooden table in the morning light",
 )
-
-Maxima = dict[str, torch.Tensor]
-"""The largest absolute value of each input channel, by the name of the layer."""
 
 
 def measure_activations(
@@ -82,27 +73,9 @@ def check_quantizable(transformer: Magi1Transformer3DModel) -> None:
         )
 
 
-@contextmanager
-def recorded_maxima(transformer: Magi1Transformer3DModel) -> Iterator[Maxima]:
-    """While it is open, every call of the transformer raises the maxima of its layers."""
-    maxima: Maxima = {}
-
-    def recorder(name: str):
-        def record(module, inputs) -> None:
-            seen = inputs[0].detach().flatten(0, -2).abs().amax(dim=0).float()
-            maxima[name] = torch.maximum(maxima[name], seen) if name in maxima else seen
-
-        return record
-
-    hooks = [
-        transformer.get_submodule(name).register_forward_pre_hook(recorder(name))
-        for name, _ in fp8_layers(empty_twin(transformer))
-    ]
-    try:
-        yield maxima
-    finally:
-        for hook in hooks:
-            hook.remove()
+def recorded_maxima(transformer: Magi1Transformer3DModel) -> AbstractContextManager[Maxima]:
+    """While it is open, every call of the transformer raises the maxima of the layers that FP8 is for."""
+    return shared.recorded_maxima(transformer, [name for name, _ in shared.fp8_layers(empty_twin(transformer))])
 
 
 def empty_twin(transformer: Magi1Transformer3DModel) -> Magi1Transformer3DModel:
@@ -110,10 +83,6 @@ def empty_twin(transformer: Magi1Transformer3DModel) -> Magi1Transformer3DModel:
     fields = {name: value for name, value in transformer.config.items() if not name.startswith("_")}
     with torch.device("meta"):
         return Magi1Transformer3DModel(**{**fields, "fp8": True})
-
-
-def fp8_layers(transformer: Magi1Transformer3DModel) -> list[tuple[str, Fp8Linear]]:
-    return [(name, module) for name, module in transformer.named_modules() if isinstance(module, Fp8Linear)]
 
 
 def quantize_transformer(transformer: Magi1Transformer3DModel, maxima: Maxima) -> Magi1Transformer3DModel:
@@ -124,23 +93,7 @@ def quantize_transformer(transformer: Magi1Transformer3DModel, maxima: Maxima) -
     Raises: InputError for a model that cannot be quantised.
     """
     check_quantizable(transformer)
-    quantized, weights = empty_twin(transformer), dict(transformer.state_dict())
-    for name, layer in fp8_layers(quantized):
-        smoothed = layer.smooth_scale is not None
-        scaled = Fp8Linear.from_float(weights.pop(f"{name}.weight"), maxima[name], smoothed)
-        weights |= {f"{name}.{key}": value for key, value in scaled.state_dict().items()}
-    quantized.load_state_dict(weights, assign=True)
-    return quantized.eval()
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """What came out. bytes, bytes_before: of the transformer's weights on disk."""
-
-    output: str
-    bytes: int
-    bytes_before: int
-    seconds: float
+    return shared.quantize_network(transformer.state_dict(), empty_twin(transformer), maxima)
 
 
 def quantize(
@@ -170,71 +123,25 @@ def quantize(
         raise InputError("a prompt to measure with is empty, or there is none; give at least one, of words.")
     check_quantizable(pipe.transformer)
     check_writable(output, folder=True)
-    source = folder_of(pipe)
+    source = shared.folder_of(pipe)
     weights = source / "transformer"
     maxima = measure_activations(pipe, prompts, num_frames, num_steps, seed, on_progress)
-    stored: Magi1Transformer3DModel = Magi1Transformer3DModel.from_pretrained(weights, dtype=stored_dtype(weights))
+    entries = Weights.open(weights, "diffusion_pytorch_model").entries
+    dtype = next(entry.dtype for name, entry in entries.items() if ".layers." in name)
+    stored: Any = Magi1Transformer3DModel.from_pretrained(weights, dtype=dtype)
     transformer = quantize_transformer(stored, maxima)
-    with atomic_path(output, folder=True) as folder:
-        folder.mkdir()
-        settings = copy_around(source, folder)
-        try:
-            transformer.save_pretrained(folder / "transformer")
-            if original:
-                distilled = ".distill" if settings.get("engine_config", {}).get("distill") else ""
-                write_original(transformer, folder / f"inference_weight.fp8{distilled}")
-        except SafetensorError as error:
-            full = "No space left" in str(error)
-            reason = "the disk is full, so free some space and try again" if full else str(error)
-            raise MediaError(f"{output} cannot be written: {reason}.") from error
-    return Quantized(
-        output=str(output),
-        bytes=_bytes_of(output / "transformer"),
-        bytes_before=_bytes_of(weights),
-        seconds=round(time.monotonic() - began, 3),
-    )
 
+    def finish(folder: Path, index: dict[str, Any]) -> None:
+        engine = (index.get("config") or {}).get("engine_config", {})
+        if original:
+            write_original(transformer, folder / f"inference_weight.fp8{'.distill' if engine.get('distill') else ''}")
+        engine["fp8_quant"] = True
 
-def folder_of(pipe: Magi1Pipeline) -> Path:
-    """Where a pipeline was loaded from. Raises InputError if it was put together from parts."""
-    name = pipe.config.get("_name_or_path")
-    if not name:
-        raise InputError("this pipeline is on no disk; save it with save_pretrained, and load it from there.")
-    return Path(name) if Path(name).is_dir() else Path(snapshot_download(name, local_files_only=True))
-
-
-def copy_around(source: Path, folder: Path) -> dict[str, Any]:
-    """Copy a pipeline folder, all but its transformer; returns its settings, which now say that it is quantised."""
-    index = json.loads((source / "model_index.json").read_text("utf-8"))
-    for name, part in index.items():
-        if isinstance(part, list) and name != "transformer" and (source / name).is_dir():
-            shutil.copytree(source / name, folder / name, copy_function=shutil.copyfile)
-    for file in (*source.glob("LICENSE*"), *source.glob("NOTICE*")):
-        shutil.copyfile(file, folder / file.name)
-    settings = index.get("config") or {}
-    if "engine_config" in settings:
-        settings["engine_config"]["fp8_quant"] = True
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
-    return settings
-
-
-def _bytes_of(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-
-
-def stored_dtype(folder: Path) -> torch.dtype:
-    """The number format of the blocks in a transformer folder; raises CheckpointError."""
-    entries = Weights.open(folder, "diffusion_pytorch_model").entries
-    return next(entry.dtype for name, entry in entries.items() if ".layers." in name)
+    return shared.write_quantized(source, output, "transformer", transformer, finish, began)
 
 
 def write_original(transformer: Magi1Transformer3DModel, folder: Path) -> None:
     """The weights as MAGI-1 publishes them: shards under the original names, and their index."""
-    tensors = {name: tensor.contiguous() for name, tensor in transformer.state_dict().items()}
-    plan = split_torch_state_dict_into_shards(tensors, filename_pattern="model{suffix}.safetensors")
+    tensors = transformer.state_dict()
     folder.mkdir()
-    for file, names in plan.filename_to_tensors.items():
-        save_file({name: tensors[name] for name in names}, folder / file, {"format": "pt"})
-    size = sum(math.prod(tensor.shape) * tensor.element_size() for tensor in tensors.values())
-    index = {"metadata": {"total_size": size}, "weight_map": plan.tensor_to_filename}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+    write_shards(tensors, tensors.items(), folder, "model", always_index=True)

@@ -1,245 +1,166 @@
-"""How MAGI-1's two networks are trained: the autoencoder on pixels, the transformer on chunks that grow cleaner
-towards the past. Source: arXiv 2505.13211, section 3 (no training code was published)."""
+"""How MAGI-1 is trained: the autoencoder, then the transformer; or a student of a trained one, which needs fewer steps
+and one pass."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import copy
+import shutil
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import AutoModel, AutoTokenizer
 
-from ...timeline.levels import flow_times
-from ...training.data import to_unit
+from ...errors import CheckpointError, InputError
+from ...training.data import SceneBatches, to_unit
+from ...training.stages import Course, Stage, Task, average_of
 from .autoencoder import AutoencoderKLMagi1
-from .prompts import encode_text
+from .distillation import ShortcutObjective
+from .objectives import AutoencoderObjective, TransformerObjective, initialise
+from .pipeline import Magi1Pipeline
 from .transformer import Magi1Transformer3DModel
 
-
-@dataclass
-class AutoencoderObjective:
-    """Reconstruction that minds what moves, plus a small divergence from the unit Gaussian. Nothing is downloaded.
-
-    Args:
-        motion: extra weight of a pixel by how much it changes between frames.
-        edges: weight of the difference of spatial gradients, which keeps outlines sharp.
-        kl: weight of the divergence.
-        latent_noise: standard deviation of noise on the latents, so that the decoder forgives a sampler's errors.
-    """
-
-    motion: float = 4.0
-    edges: float = 0.5
-    kl: float = 1e-6
-    latent_noise: float = 0.0
-
-    def __call__(self, model: Any, batch: dict, generator: torch.Generator):
-        video = to_unit(batch["video"].to(generator.device))
-        posterior = model.encode(video).latent_dist
-        latents = posterior.sample(generator)
-        if self.latent_noise:
-            noise = torch.randn(latents.shape, generator=generator, device=latents.device)
-            latents = latents + self.latent_noise * noise
-        error = model.decode(latents).sample - video
-        change = torch.zeros_like(video[:, :1])
-        change[:, :, 1:] = (video[:, :, 1:] - video[:, :, :-1]).abs().amax(1, keepdim=True)
-        squared = error.square().mean()
-        loss = ((1 + self.motion * change) * (error.square() + 0.1 * error.abs())).mean()
-        loss = loss + self.edges * (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()) * 0.1
-        if any(p.requires_grad for p in model.encoder.parameters()):
-            loss = loss + self.kl * posterior.kl().mean()
-        return loss, {"psnr": float(10 * torch.log10(4 / squared.detach()))}
+SceneChunks = partial(
+    SceneBatches, batch_size=32, num_frames=24, clip_chunks=(1,), clip_shares=(1.0,), held_share=0.0, late_share=0.1
+)
 
 
-@dataclass(frozen=True)
-class Clips:
-    """A batch as the transformer meets it.
-
-    latents, noise: (size, channels, frames, height, width); caption: (size, length, channels); mask: (size, length);
-    positions: (size, chunks) in the schedule, 1 = clean; given: (size, frames), True where the frame is given;
-    width: latent frames of a chunk.
-    """
-
-    latents: torch.Tensor
-    noise: torch.Tensor
-    caption: torch.Tensor
-    mask: torch.Tensor
-    positions: torch.Tensor
-    given: torch.Tensor
-    width: int
-
-    @property
-    def clean(self) -> torch.Tensor:
-        """(size, chunks), True where a chunk is history."""
-        return self.positions >= 1
-
-    def part(self, which: torch.Tensor) -> Clips:
-        """Some of the samples."""
-        parts: dict[str, Any] = {k: v[which] for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
-        return replace(self, **parts)
-
-    def spread(self, t: torch.Tensor) -> torch.Tensor:
-        """(size, chunks) to a value for every frame, shaped to go with latents."""
-        return t.repeat_interleave(self.width, dim=1)[:, None, :, None, None]
-
-    def noisy(self, t: torch.Tensor) -> torch.Tensor:
-        """The latents at times t (size, chunks)."""
-        return torch.lerp(self.noise, self.latents, self.spread(t))
-
-    def shown(self, state: torch.Tensor) -> torch.Tensor:
-        """A state as the network sees it: given frames and clean chunks as they are."""
-        known = self.given | self.clean.repeat_interleave(self.width, dim=1)
-        return torch.where(known[:, None, :, None, None], self.latents, state)
+def start_autoencoder(section: dict[str, Any], folder: Path) -> AutoencoderKLMagi1:
+    """The autoencoder as it stands before its first step; `folder` keeps its linear path."""
+    torch.manual_seed(section["training"].get("seed", 0))
+    vae = AutoencoderKLMagi1(**section["model"])
+    start = folder / "start.safetensors"
+    if section.get("start"):
+        vae.load_state_dict(read_weights(section["start"]))
+    elif section["model"].get("linear_path"):
+        if not start.exists():
+            data = SceneChunks(seed=4321, steps=40, **section["data"])
+            video = torch.cat([to_unit(data[i]["video"]) for i in range(section.get("pca_batches", 20))])
+            vae.fit_linear_path(video, section.get("pca_exponent", 0.5))
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(vae.state_dict(), start)
+        vae.load_state_dict(load_file(start))
+    if section["model"].get("encoder_depth") == 0:
+        vae.encoder.requires_grad_(False)
+    return vae
 
 
-@dataclass
-class TransformerObjective:
-    """Flow matching on chunks: x_t = (1 - t) noise + t data, the velocity data - noise is learned.
+def _start_autoencoder(task: Task) -> tuple[nn.Module, dict[str, Any]]:
+    return start_autoencoder(task.section, task.folder), {}
 
-    Every chunk has its own time, never earlier than that of the chunk after it. At random the caption is dropped,
-    the chunks before are clean, and some frames at the front are given (a picture, or a clip that goes on), so that
-    one network does all that the sampler asks of it: text, history and neither; text, image and video to video.
 
-    Args:
-        autoencoder, text_encoder, tokenizer: frozen.
-        drop_text: share of samples without a caption.
-        prefix: share of samples that begin with given frames. Clips that are `held` begin with a picture.
-        window_size: chunks in flight when sampling: chunks one stage apart in the staircase.
-        shift: of the time points; 3 as in sampling.
-        clean_t: the time at which clean chunks are shown.
-        text_length: tokens of a caption.
-    """
+def trained_autoencoder(recipe: dict[str, Any], root: Path) -> AutoencoderKLMagi1:
+    """The autoencoder as trained so far, frozen. Its encoder must be final before the transformer starts: with
+    `encoder_depth: 0` it is the PCA of the first step, so both can be trained at the same time."""
+    vae = start_autoencoder(recipe["vae"], root / "vae")
+    if (root / "vae" / "average.safetensors").exists():
+        vae.load_state_dict(average_of(root / "vae"))
+    return vae.eval().requires_grad_(False)
 
-    autoencoder: AutoencoderKLMagi1
-    text_encoder: nn.Module
-    tokenizer: object
-    drop_text: float = 0.1
-    prefix: float = 0.25
-    window_size: int = 4
-    shift: float = 3.0
-    clean_t: float = 0.9999
-    text_length: int = 64
 
-    def _captions(self, captions: Sequence[str], device) -> tuple[torch.Tensor, torch.Tensor]:
-        text = encode_text(self.text_encoder, self.tokenizer, captions, self.text_length).trimmed()
-        return text.embeds.to(device), text.mask.to(device) != 0
-
-    def times(self, u: torch.Tensor, squared: torch.Tensor) -> torch.Tensor:
-        """Positions 0..1 in the schedule to times: the sampler's own spacing, or plain where `squared` is false."""
-        return torch.where(squared, flow_times(u, self.shift), u)
-
-    def positions(self, batch: int, chunks: int, generator: torch.Generator) -> torch.Tensor:
-        """(batch, chunks) positions in the schedule, 1 = clean; older chunks are never less clean than later ones."""
-
-        def rand(*shape):
-            return torch.rand(*shape, generator=generator, device=generator.device)
-
-        # A staircase as in sampling, placed so that every chunk is equally often the one that is anywhere in it ...
-        reference = torch.randint(chunks, (batch, 1), generator=generator, device=generator.device)
-        index = torch.arange(chunks, device=generator.device)
-        stairs = rand(batch, 1) + (reference - index) / self.window_size
-        # ... chunks that it has not reached yet get any noisier position: they cost nothing and teach as well.
-        for i in range(1, chunks):
-            fallback = stairs[:, i - 1].clamp(0, 1) * rand(batch)
-            stairs[:, i] = torch.where(stairs[:, i] < 0, fallback, stairs[:, i])
-        anyhow = rand(batch, chunks).sort(dim=1, descending=True).values
-        return torch.where(rand(batch, 1) < 0.7, stairs, anyhow).clamp(0, 1)
-
-    @staticmethod
-    def _channel_weights(network: Magi1Transformer3DModel) -> torch.Tensor | float:
-        """Where the channels' standard deviations are known, an error counts as much as it changes the pixels: the
-        latents of `fit_linear_path` are whitened half-way, so one standard deviation more brings that back."""
-        if network.config.data_std is None:
-            return 1.0
-        std = torch.tensor(network.config.data_std, device=network.device)
-        return (std**2 / (std**2).mean())[:, None, None, None]
-
-    def clips(self, network: Magi1Transformer3DModel, batch: dict, generator: torch.Generator) -> Clips:
-        """A batch of videos and captions as latents, text and places in the schedule."""
-        device, width = generator.device, network.config.chunk_width
-        self.autoencoder.to(device)
-        self.text_encoder.to(device)
-        with torch.no_grad():
-            posterior: Any = self.autoencoder.encode(to_unit(batch["video"].to(device)))
-            latents = posterior.latent_dist.mode() * self.autoencoder.config.scaling_factor
-            caption, mask = self._captions(batch["captions"], device)
-        size, _, frames = latents.shape[:3]
-        chunks = frames // width
-        positions = self.positions(size, chunks, generator)
-        # Given frames at the front: one where the clip is a picture that begins to move, any number elsewhere.
-        many = torch.randint(2, max(3, frames), (size,), generator=generator, device=device)
-        with_prefix = torch.rand(size, generator=generator, device=device) < self.prefix
-        given = torch.where(batch["held"].to(device), 1, torch.where(with_prefix, many, 0))
-        whole = torch.arange(chunks, device=device) < (given // width)[:, None]
-        positions = torch.where(whole, torch.ones_like(positions), positions)
-        noise = torch.randn(latents.shape, generator=generator, device=device)
-        given_frames = torch.arange(frames, device=device) < given[:, None]
-        return Clips(latents, noise, caption, mask, positions, given_frames, width)
-
-    def read(self, network: Magi1Transformer3DModel, clips: Clips, without: torch.Tensor):
-        """What each chunk reads, (size, chunks, length, channels) and its mask: the null caption where `without`."""
-        null = network.y_embedder.null_caption_embedding
-        caption, mask = clips.caption[:, : len(null)], clips.mask[:, : len(null)]
-        length = max(caption.shape[1], min(50, len(null)))
-        caption = nn.functional.pad(caption, (0, 0, 0, length - caption.shape[1]))
-        mask = nn.functional.pad(mask, (0, length - mask.shape[1]))
-        null_mask = torch.arange(length, device=mask.device) < 50
-        text = torch.where(without[..., None, None], null[:length], caption[:, None])
-        return text, torch.where(without[..., None], null_mask, mask[:, None])
-
-    def loss(self, network: Magi1Transformer3DModel, clips: Clips, velocity, target, t: torch.Tensor):
-        """The weighted error of the frames that are made, (size, chunks) times `t`; and figures by time."""
-        time = clips.spread(t)[:, 0, :, 0, 0]
-        learned = (~clips.given & ~clips.clean.repeat_interleave(clips.width, dim=1)).float()
-        error = ((velocity - target).square() * self._channel_weights(network)).mean(dim=(1, 3, 4))
-        loss = (error * learned).sum() / learned.sum().clamp_min(1)
-        figures = {}
-        for name, low, high in (("noisy", 0.0, 0.1), ("middle", 0.1, 0.5), ("nearly_clean", 0.5, 1.0)):
-            part = learned * ((time >= low) & (time < high))
-            figures[name] = float((error.detach() * part).sum() / part.sum()) if part.sum() else float("nan")
-        return loss, figures
-
-    def __call__(self, model: Any, batch: dict, generator: torch.Generator):
-        device = generator.device
-        network: Magi1Transformer3DModel = model.module if hasattr(model, "module") else model
-        clips = self.clips(network, batch, generator)
-        size = len(clips.latents)
-        squared = torch.rand(size, generator=generator, device=device) < 0.6
-        t = torch.where(clips.clean, self.clean_t, self.times(clips.positions, squared[:, None]))
-        dropped = torch.rand(size, generator=generator, device=device) < self.drop_text
-        # Clean chunks read the null caption, whatever the rest reads.
-        text, text_mask = self.read(network, clips, dropped[:, None] | clips.clean)
-        velocity = model(
-            clips.shown(clips.noisy(t)),
-            t,
-            text,
-            encoder_attention_mask=text_mask,
-            caption_dropped=dropped[:, None].expand_as(t),
-            return_dict=False,
-        )[0]
-        return self.loss(network, clips, velocity, clips.latents - clips.noise, t)
+def read_weights(path: str) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, in float32. Raises CheckpointError."""
+    try:
+        return {name: tensor.float() for name, tensor in load_file(path).items()}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from error
 
 
 @torch.no_grad()
-def initialise(transformer: Magi1Transformer3DModel) -> None:
-    """Weights to begin training with: small steps of every block, nothing but the best linear guess at first, and an
-    attention that already knows near from far.
+def measure_std(vae: AutoencoderKLMagi1, data: dict[str, Any]) -> list[float]:
+    """The standard deviation of each latent channel, over clips that are the same in every run of a recipe."""
+    batches = SceneChunks(seed=1234, steps=16, **data)
+    latents = []
+    for i in range(len(batches)):
+        posterior: Any = vae.encode(to_unit(batches[i]["video"]))
+        latents.append(posterior.latent_dist.mode())
+    std = (torch.cat(latents) * vae.config.scaling_factor).std(dim=(0, 2, 3, 4))
+    return [round(x, 4) for x in std.tolist()]
 
-    On a small grid the published rotary bands hardly tell neighbours apart, and queries and keys, which are normalised
-    head by head, take thousands of steps to learn it. So the bands begin where a grid of a few tokens needs them, and
-    constant parts of queries and keys make even layers look along time at the same place, odd ones around themselves.
-    """
-    bands = transformer.rope.bands
-    n = bands.numel()
-    bands.copy_(torch.logspace(math.log10(1.6), math.log10(0.05), n))
-    time, space = slice(0, n), slice(n, 3 * n)  # of the angles, in each half of the rotated dimensions
-    blocks: Any = transformer.videodit_blocks.layers
-    for i, block in enumerate(blocks):
-        for norm in (block.self_attn_post_norm, block.mlp_post_norm):
-            nn.init.constant_(norm.weight, -0.8)  # stored minus one
-        for norm in (block.self_attention.q_layernorm, block.self_attention.k_layernorm):
-            for half in (norm.bias[: 3 * n], norm.bias[3 * n : 6 * n]):
-                half[space] = 1.0 if i % 2 == 0 else 0.5
-                half[time] = 0.2 if i % 2 == 0 else 0.5
-    nn.init.zeros_(transformer.final_linear.linear.weight)
+
+def _text_encoder(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The frozen text encoder (float32) and its tokenizer, from the folder that the recipe names."""
+    folder = Path(recipe["text_encoder"])
+    model = AutoModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    return {"text_encoder": model.eval().requires_grad_(False), "tokenizer": tokenizer}
+
+
+def _start_transformer(task: Task) -> tuple[nn.Module, dict[str, Any]]:
+    section, vae = task.section, trained_autoencoder(task.recipe, task.root)
+    text = _text_encoder(task.recipe)
+    torch.manual_seed(section["training"].get("seed", 0))
+    std = measure_std(vae, task.recipe["vae"]["data"])
+    transformer = Magi1Transformer3DModel(**section["model"], data_std=std)
+    initialise(transformer)
+    if section.get("start"):  # go on from weights that are there, with a new schedule
+        transformer.load_state_dict(read_weights(section["start"]))
+    return transformer, {"autoencoder": vae, **text}
+
+
+def _start_student(task: Task) -> tuple[nn.Module, dict[str, Any]]:
+    """The student begins as its teacher, with whose autoencoder and text encoder it learns."""
+    pipe = _teacher(task.recipe)
+    if pipe.sampling.distill:
+        raise InputError(f"{task.recipe['teacher']} is distilled already; give a base model as the teacher.")
+    for part in (pipe.transformer, pipe.vae, pipe.text_encoder):
+        part.requires_grad_(False)
+    frozen = {"autoencoder": pipe.vae, "text_encoder": pipe.text_encoder, "tokenizer": pipe.tokenizer}
+    frozen |= {"teacher": pipe.transformer, "sampling": pipe.sampling}
+    return copy.deepcopy(pipe.transformer).requires_grad_(True), frozen
+
+
+def _teacher(recipe: dict[str, Any]) -> Magi1Pipeline:
+    return Magi1Pipeline.from_pretrained(recipe["teacher"], dtype=torch.float32)
+
+
+def export(recipe: dict[str, Any], root: Path) -> Path:
+    """Write what has been trained so far as a float16 pipeline folder; returns its path."""
+    vae = trained_autoencoder(recipe, root)
+    std = measure_std(vae, recipe["vae"]["data"])
+    transformer = Magi1Transformer3DModel(**recipe["transformer"]["model"], data_std=std)
+    transformer.load_state_dict(average_of(root / "transformer", "the transformer"))
+    parts = {"transformer": transformer.half(), "vae": vae.half()}
+    text = _text_encoder(recipe)
+    text["text_encoder"].half()
+    return _save(Magi1Pipeline(**parts, **text, config=recipe["sampling"]), root)
+
+
+def export_student(recipe: dict[str, Any], root: Path) -> Path:
+    """The same of a student: its teacher's folder with other weights; `sampling` is laid over the settings there."""
+    pipe = _teacher(recipe)
+    pipe.transformer.load_state_dict(average_of(root / "transformer", "the transformer"))
+    config = copy.deepcopy(dict(pipe.config.config or {}))
+    for name, values in recipe["sampling"].items():
+        config[name] = {**config.get(name, {}), **values}
+    for part in (pipe.transformer, pipe.vae, pipe.text_encoder):
+        part.half()
+    return _save(Magi1Pipeline(**pipe.components, config=config), root)
+
+
+def _save(pipe: Magi1Pipeline, root: Path) -> Path:
+    target = root / "model"
+    if target.exists():
+        shutil.rmtree(target)
+    pipe.save_pretrained(target)
+    return target
+
+
+def _check_text_encoder(recipe: dict[str, Any]) -> None:
+    if not (Path(recipe["text_encoder"]) / "text_encoder").is_dir():
+        raise InputError(f"{recipe['text_encoder']} has no text encoder; recipes/build_text_encoder.py makes one.")
+
+
+_STUDENT = [Stage("transformer", _start_student, ShortcutObjective, SceneChunks)]
+_STAGES = [
+    Stage("vae", _start_autoencoder, AutoencoderObjective, SceneChunks, model=AutoencoderKLMagi1),
+    Stage("transformer", _start_transformer, TransformerObjective, SceneChunks, model=Magi1Transformer3DModel),
+]
+STAGES = [
+    Course(_STUDENT, export_student, ["sampling"], only="teacher"),
+    Course(_STAGES, export, ["text_encoder", "sampling"], check=_check_text_encoder),
+]

@@ -20,9 +20,9 @@ from ...errors import InputError
 from ...layers.attention import Backend, EvenSpans, Span, attention
 from ...layers.cache import KeyValueCache
 from ...layers.embeddings import sinusoid
+from ...layers.fp8 import Fp8Linear
 from ...layers.norms import LayerNorm1p
 from ...layers.rotary import apply_rotary, rotary_angles
-from ...quantization.fp8 import Fp8Linear
 
 
 class TimestepEmbedder(nn.Module):

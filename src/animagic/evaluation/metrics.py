@@ -1,0 +1,129 @@
+"""Metrics of videos, and what many of them amount to: means, and rates with their 95 % intervals."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+SLOWEST = 0.1  # pixels a frame: what moves less goes nowhere
+
+Row = Mapping[str, Any]
+"""A judged case. `asked`, `seen`: name -> text; `right`: name -> bool, or one a frame; `values`: metrics."""
+
+
+# ---- of one video ----------------------------------------------------------------------------------------
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    """Peak signal-to-noise ratio of uint8 pixels in dB, at most 99."""
+    error = np.square(a.astype(np.float64) - b.astype(np.float64)).mean()
+    return float(min(99.0, 10 * np.log10(255**2 / max(error, 1e-9))))
+
+
+def angle(a: Sequence[float], b: Sequence[float]) -> float:
+    """Degrees between two motions (pixels a frame); 180 where one of them goes nowhere."""
+    if min(math.hypot(*a), math.hypot(*b)) < SLOWEST:
+        return 180.0
+    turn = math.degrees(math.atan2(a[1], a[0]) - math.atan2(b[1], b[0]))
+    return abs((turn + 180) % 360 - 180)
+
+
+def changes(frames: np.ndarray) -> np.ndarray:
+    """Mean difference of each frame from the one before it, 0 to 255: (F - 1,)."""
+    return np.abs(np.diff(frames.astype(np.float32), axis=0)).mean((1, 2, 3))
+
+
+def seams(frames: np.ndarray, windows: Sequence[Sequence[Sequence[int]]]) -> tuple[float, float]:
+    """Change from frame to frame at the windows' borders, relative to that inside them: (mean over the steps, largest
+    of any step).
+
+    windows: for every step the frames of each window. A pair of frames is a border where a window begins with the
+    second or ends with the first; the clip's own ends are none.
+    """
+    change, ratios = changes(frames), []
+    for step in windows:
+        starts = {window[0] for window in step} | {window[-1] + 1 for window in step}
+        border = np.isin(np.arange(1, len(frames)), list(starts))
+        if border.any() and not border.all():
+            ratios.append(change[border].mean() / max(1e-6, change[~border].mean()))
+    return (float(np.mean(ratios)), float(np.max(ratios))) if ratios else (1.0, 1.0)
+
+
+# ---- of many ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A value that a metric should reach: from `low` to below `high`."""
+
+    name: str
+    metric: str
+    low: float = -math.inf
+    high: float = math.inf
+
+
+def wilson(successes: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a rate (Wilson's score interval), 0 to 1."""
+    if not count:
+        return 0.0, 1.0
+    share, spread = successes / count, z * z / count
+    middle = share + spread / 2
+    half = z * math.sqrt(share * (1 - share) / count + spread / (4 * count))
+    return (middle - half) / (1 + spread), (middle + half) / (1 + spread)
+
+
+def rate(outcomes: Iterable[bool]) -> dict[str, Any]:
+    """How many are true, in percent, with the 95 % interval."""
+    outcomes = [bool(outcome) for outcome in outcomes]
+    interval = [round(100 * bound, 1) for bound in wilson(sum(outcomes), len(outcomes))]
+    percent = round(100 * sum(outcomes) / max(1, len(outcomes)), 1)
+    return {"percent": percent, "interval": interval, "count": len(outcomes)}
+
+
+def chance(rows: Sequence[Row], name: str) -> float:
+    """In percent, how often what was seen would fit if the prompts were dealt out at random."""
+    asked, seen = ([row[key][name] for row in rows] for key in ("asked", "seen"))
+    return round(100 * sum(asked.count(value) * seen.count(value) for value in set(asked)) / len(rows) ** 2, 1)
+
+
+def confusion(rows: Sequence[Row], name: str) -> dict[str, dict[str, int]]:
+    """What was asked for -> what was seen -> how often."""
+    pairs = Counter((row["asked"][name], row["seen"][name]) for row in rows)
+    table: dict[str, dict[str, int]] = {asked: {} for asked, _ in sorted(pairs)}
+    for (asked, seen), count in pairs.most_common():
+        table[asked][seen] = count
+    return table
+
+
+def summarise(rows: Sequence[Row], limits: Sequence[Limit] = ()) -> dict[str, dict[str, Any]]:
+    """Rates of what can be right or wrong, beside chance where the prompt decides; mean and median of metrics."""
+    summary: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(name for row in rows for name in row["right"]):
+        part = [row for row in rows if name in row["right"]]
+        summary[name] = rate(right for row in part for right in np.atleast_1d(row["right"][name]))
+        if name in part[0]["asked"]:
+            summary[name]["chance"] = chance(part, name)
+    if len(summary) > 1:
+        summary["all"] = rate(all(np.all(right) for right in row["right"].values()) for row in rows)
+    for name in rows[0]["values"]:
+        values = [row["values"][name] for row in rows]
+        summary[name] = {"mean": round(float(np.mean(values)), 3), "median": round(float(np.median(values)), 3)}
+        for limit in limits:
+            if limit.metric == name:
+                summary[limit.name] = rate(limit.low <= value < limit.high for value in values)
+    return summary
+
+
+def ratios(rows: Sequence[Row], references: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Metrics of the cases that both have: the mean in `rows`, and its ratio to that in `references`."""
+    seeds, table = {row["seed"] for row in references}, {}
+    for name in references[0]["values"]:
+        mean = float(np.mean([row["values"][name] for row in rows if row["seed"] in seeds]))
+        reference = float(np.mean([row["values"][name] for row in references]))
+        table[name] = {"of mean": round(mean, 3), "ratio": round(mean / max(reference, 1e-6), 3)}
+    return table

@@ -1,0 +1,254 @@
+"""Running a suite: a model makes every case in every variant, and each video is judged. All cases count: none is left
+out or made again."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from ..media import read_image, read_metadata, write_image
+from ..media.outputs import to_bytes
+from ..synthetic import render
+from ..synthetic.looks import LOOKS, apply_look
+from ..timeline import OverlappingWindows
+from .metrics import confusion, ratios, summarise
+from .suites import SUITES, Case, Files, Suite, Take, Variant, find_suite, make_cases
+
+SIDE = 64  # pixels: of what the studio draws and the judges look at
+SHOTS = 5  # frames of a video that a report shows
+
+Judged = list[tuple[dict[str, Any], np.ndarray]]
+"""Of each case the row (`metrics.Row`), and SHOTS frames in a row, uint8 (H, W, 3)."""
+OnProgress = Callable[[str, int, int], None]
+"""(variant, finished cases, all cases) of the suite."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished suite. report: for JSON. strips: variant -> of every case SHOTS frames in a row, uint8 (H, W, 3)."""
+
+    report: dict[str, Any]
+    strips: dict[str, list[np.ndarray]]
+
+
+# ---- making ----------------------------------------------------------------------------------------------
+
+
+def _has(pipe: Any, argument: str) -> bool:
+    return argument in inspect.signature(pipe.prepare).parameters
+
+
+@torch.no_grad()
+def reconstruct(pipe: Any, clip: np.ndarray) -> np.ndarray:
+    """A clip, uint8 (F, H, W, 3), through the autoencoder and back, second by second, as chunks are decoded."""
+    second = round(pipe.sampling.fps)
+    pieces = [pipe.encode_frames(clip[start : start + second]) for start in range(0, len(clip), second)]
+    return np.concatenate([to_bytes(pipe.decode_frames(latents)[0]) for latents in pieces])
+
+
+@contextmanager
+def _still_windows(pipe: Any) -> Iterator[None]:
+    """Inside, the windows of a long clip lie the same way at every step."""
+    own = pipe.sampling
+
+    class Still(type(own)):  # type: ignore[misc]  # whichever settings the pipeline has
+        def plan(self, *arguments: Any, **named: Any) -> Any:
+            plan = super().plan(*arguments, **named)
+            return replace(plan, moving=False) if isinstance(plan, OverlappingWindows) else plan
+
+    pipe.sampling = Still(**{one.name: getattr(own, one.name) for one in fields(own)})
+    try:
+        yield
+    finally:
+        pipe.sampling = own
+
+
+@contextmanager
+def _active(pipe: Any, variant: Variant) -> Iterator[None]:
+    loras, motion = ({str(file): 1.0 for file in files.values()} for files in (variant.loras, variant.motion_loras))
+    both = (loras, motion) if motion else (loras,)
+    using = pipe.using_loras(*both) if loras or motion else nullcontext()
+    with using, _still_windows(pipe) if variant.still_windows else nullcontext():
+        yield
+
+
+def make_videos(
+    pipe: Any, variant: Variant, cases: Sequence[Case], clips: Sequence[Any], frames: int, settings: Mapping
+) -> list[np.ndarray]:
+    """A video a case, uint8 (F, 64, 64, 3), from noise that only depends on its seed."""
+    if variant.drawn:
+        return [reconstruct(pipe, clip) for clip in clips]
+    more: dict[str, Any] = {}
+    if getattr(pipe, "reads_motion", False):
+        more["motion_prompt"] = [case.motion_prompt for case in cases]
+    if clips[0] is not None:
+        more["prefix_latents"] = torch.cat([pipe.encode_frames(clip) for clip in clips])
+    output = pipe(
+        prompt=[case.prompt for case in cases],
+        generator=[torch.Generator().manual_seed(case.seed) for case in cases],
+        num_frames=frames,
+        height=SIDE,
+        width=SIDE,
+        output_type="np",
+        **more,
+        **variant.settings,
+        **settings,
+    )
+    return [to_bytes(video) for video in output.frames]
+
+
+# ---- a suite ---------------------------------------------------------------------------------------------
+
+
+def _kept(folder: Path | None, name: str, run: dict[str, Any], make: Callable[[], Judged]) -> Judged:
+    """What `make` gives, from a file in the folder where it is there already: a picture with the rows inside it.
+
+    Raises: InputError for a file of another run.
+    """
+    if folder is None:
+        return make()
+    file = folder / f"{re.sub(r'[^a-z0-9-]+', '-', name)}.png"
+    if file.exists():
+        note = read_metadata(file)
+        if note.get("run") != run:
+            raise InputError(f"{folder} holds cases of another evaluation: remove it, or name another report.")
+        return list(zip(note["rows"], np.split(read_image(file), len(note["rows"])), strict=True))
+    judged = make()
+    folder.mkdir(exist_ok=True)
+    write_image(file, np.concatenate([strip for _, strip in judged]), {"run": run, "rows": [row for row, _ in judged]})
+    return judged
+
+
+def _make_and_judge(
+    pipe: Any, suite: Suite, variant: Variant, cases: Sequence[Case], frames: int, settings: Mapping[str, Any]
+) -> Judged:
+    shown = frames if variant.drawn else suite.given
+    clips: list[Any] = [render(case.scene, shown, fps=pipe.sampling.fps) if shown else None for case in cases]
+    if variant.drawn and variant.style in LOOKS:
+        clips = [apply_look(variant.style, clip, case.seed) for clip, case in zip(clips, cases, strict=True)]
+
+    def windows() -> list[list[list[int]]]:
+        plan = pipe.plan(frames, settings.get("num_inference_steps"))
+        return [[list(window.frames) for window in step.windows] for step in plan.steps()]
+
+    judged: Judged = []
+    videos = make_videos(pipe, variant, cases, clips, frames, settings)
+    for case, video, clip in zip(cases, videos, clips, strict=True):
+        take = Take(case, variant, video, clip, pipe.sampling.fps, windows)
+        row: dict[str, Any] = {"seed": case.seed, "split": case.split, "prompt": case.prompt}
+        if case.motion_prompt != case.prompt:
+            row["motion prompt"] = case.motion_prompt
+        row |= suite.judge(take) | {"values": {name: metric(take) for name, metric in suite.metrics.items()}}
+        shots = video[np.linspace(0, len(video) - 1, SHOTS).astype(int)]
+        spaced = np.pad(shots, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=255)
+        judged.append((row, np.concatenate(spaced, axis=1)))
+    return judged
+
+
+def _check_fits(pipe: Any, suite: Suite) -> None:
+    """Raises InputError where the pipeline lacks an argument that the suite needs."""
+
+    def lacking(one: Suite) -> list[str]:
+        return [argument for argument in one.needs if not _has(pipe, argument)]
+
+    if lacking(suite):
+        raise InputError(
+            f"the suite {suite.name} needs a model whose pipeline takes {', '.join(lacking(suite))}; this one fits "
+            f"{', '.join(one.name for one in SUITES.values() if not lacking(one))}."
+        )
+
+
+def evaluate(
+    pipe: Any,
+    suite: str | Suite,
+    *,
+    model: str = "",
+    count: int | None = None,
+    seed: int | None = None,
+    frames: int | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    batch: int | None = None,
+    motion_apart: bool = False,
+    loras: Files | None = None,
+    motion_loras: Files | None = None,
+    folder: Path | None = None,
+    on_progress: OnProgress = lambda variant, done, total: None,
+) -> Result:
+    """Ask a model for every case of a suite, and judge what it makes.
+
+    Args:
+        pipe: a pipeline, as `animagic.load` gives it. model: its name in the report.
+        suite: a Suite or the name of one in SUITES.
+        count, seed, frames, batch: cases, seed of the first, length of the videos, videos made together; None: the
+            suite's own. steps, guidance: None: the model's own.
+        motion_apart: the motion prompt alone says how things move, for models that read one.
+        loras, motion_loras: name -> file: the styles and camera moves that are judged.
+        folder: finished cases are kept there; those that it holds already are not made again.
+
+    Raises: InputError.
+    """
+    suite = find_suite(suite) if isinstance(suite, str) else suite
+    _check_fits(pipe, suite)
+    if motion_apart and not getattr(pipe, "reads_motion", False):
+        raise InputError("this model reads no motion prompt, so the prompt must say how things move, too.")
+    count, batch = suite.count if count is None else count, suite.batch if batch is None else batch
+    seed, fps = suite.seed if seed is None else seed, pipe.sampling.fps
+    frames = round(suite.seconds * fps) if frames is None else frames
+    for name, value, least in (("count", count, 1), ("batch", batch, 1), ("seed", seed, 0), ("frames", frames, 8)):
+        if value < least:
+            raise InputError(f"{name} must be at least {least}, not {value}.")
+
+    began = time.monotonic()
+    settings = {"num_inference_steps": steps, "guidance_scale": guidance}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    cases = make_cases(count, seed, suite.splits, suite.fits, motion_apart)
+    variants = suite.variants(loras or {}, motion_loras or {}, _has(pipe, "use_motion"))
+    parts = {one.name: cases[: -(-count // 5)] if one.of else cases for one in variants}
+    run = {"suite": suite.name, "model": model, "seed": seed, "frames": frames, "steps": steps, "guidance": guidance}
+    run |= {"batch": batch, "motion apart": motion_apart}
+    done, total = 0, sum(map(len, parts.values()))
+    judged: dict[str, Judged] = {variant.name: [] for variant in variants}
+    for variant in variants:
+        with _active(pipe, variant):
+            for i in range(0, len(parts[variant.name]), batch):
+                on_progress(variant.name, done, total)
+                some = parts[variant.name][i : i + batch]
+                make = partial(_make_and_judge, pipe, suite, variant, some, frames, settings)
+                judged[variant.name] += _kept(folder, f"{variant.name}-{i}-{len(some)}", run, make)
+                done += len(some)
+    on_progress("done", done, total)
+    rows = {name: [row for row, _ in found] for name, found in judged.items()}
+    report = run | {"cases": count, "seconds": round(time.monotonic() - began, 1)} | _summaries(suite, variants, rows)
+    return Result(report, {name: [strip for _, strip in found] for name, found in judged.items()})
+
+
+def _summaries(suite: Suite, variants: Sequence[Variant], rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """By variant: its summary, that of each split, what was taken for what, and the rows."""
+    summary = {name: summarise(part, suite.limits) for name, part in rows.items()}
+    for variant in variants:
+        if variant.of is not None:
+            for name, values in ratios(rows[variant.of], rows[variant.name]).items():
+                summary[variant.name][name] |= {"of": variant.of, **values}
+    by_split, asked = {}, {name: list(part[0]["asked"]) for name, part in rows.items()}
+    for name, part in rows.items():
+        if len(suite.splits) > 1:
+            splits = {split: [row for row in part if row["split"] == split] for split in suite.splits}
+            by_split[name] = {split: summarise(some, suite.limits) for split, some in splits.items() if some}
+    return {
+        "summary": summary,
+        "by split": by_split,
+        "confusion": {name: {one: confusion(rows[name], one) for one in names} for name, names in asked.items()},
+        "rows": rows,
+    }

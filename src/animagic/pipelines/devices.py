@@ -1,0 +1,48 @@
+"""Loading models on a device that is there, without the libraries' own messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import InputError
+
+
+def default_device() -> str:
+    """The best device of this machine: "cuda", "mps" or "cpu"."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def be_quiet() -> None:
+    """No bars and no warnings of diffusers and transformers: what is wrong, we say ourselves."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+
+
+@contextmanager
+def refusing(device: str) -> Iterator[None]:
+    """What PyTorch raises where a device is not there, or too small, becomes an InputError."""
+    try:
+        yield
+    except (AssertionError, NotImplementedError, RuntimeError) as error:  # AssertionError: PyTorch without CUDA
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise InputError(f"the device {device} cannot be used here: {reason}.") from error
+
+
+def use_threads(count: int | None) -> None:
+    """Let PyTorch use `count` CPU threads; None: as many as it takes by itself. Raises InputError."""
+    if count is None:
+        return
+    import torch
+
+    if count < 1:
+        raise InputError(f"threads must be at least 1, not {count}.")
+    torch.set_num_threads(count)

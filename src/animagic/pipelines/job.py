@@ -1,0 +1,228 @@
+"""A request in the hands of its system: from options to a loaded pipeline, its arguments and its plan."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CheckpointError, InputError
+from ..media import read_image
+from ..weights.lora import find_lora_file
+from .devices import default_device, refusing
+from .options import VideoOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..timeline import Plan, Progress, RunFolder
+
+
+@dataclass(frozen=True)
+class Video:
+    """One of several videos that an original configuration file asks for.
+
+    Args:
+        request: what it is made from.
+        weights: what is loaded for it; equal ones in a row are loaded once.
+        open_seed: whether its seed was chosen here, so that a video that is there already may have another.
+    """
+
+    request: VideoOptions
+    weights: Any
+    open_seed: bool = False
+
+
+class Job:
+    """Carries out one request. A system has a subclass with what is its own.
+
+    Making one refuses what can be refused without the model's weights; `begin` takes the loaded pipeline and refuses
+    the rest. `request` is then complete: with the number of frames, if it ends.
+
+    Args:
+        request: the options.
+        models: the register of models: `load`, `settings`, `folder_of`, `dtype_on`, `loras` of `animagic.zoo`.
+        live: a prompt that may change while the video is made, in place of the request's; None: there is none.
+    """
+
+    plans: dict[str, str] = {}
+    """Plans that can be drawn beside the system's own -> what they are."""
+    can_be_endless = False
+
+    pipe: Any
+    fps: float
+    height: int
+    width: int
+    clip: np.ndarray | None = None
+    hidden = 0
+    """Frames at the front of the stream that are not shown."""
+    frames_per_latent = 1
+
+    def __init__(self, request: Any, models: Any, live: Any = None):
+        self.request, self.models, self.live = request, models, live
+        if live is not None and "live" not in type(request).model_fields:
+            raise InputError(f"the prompt of the model {request.model} cannot change while the video is made.")
+        if request.endless and not self.can_be_endless:
+            raise InputError(f"the model {request.model} makes videos that end: give the number of their --frames.")
+        self.image = read_image(request.image) if request.image else None
+        self.input_files()  # refuses what is not there
+
+    # ------------------------------------------------------------ before the model is loaded
+
+    def input_files(self) -> dict[str, str]:
+        """The files that the request names, by what they are. Raises InputError for one that cannot be found."""
+        return {
+            called: str(self.lora_file(path, field)) if field.endswith("loras") else path
+            for field, called, path in self.request.files()
+        }
+
+    def lora_file(self, name: str, kind: str = "loras") -> Path:
+        """The file of a LoRA: the model's own of that name in its folder `kind`, else what `find_lora_file` finds.
+
+        Raises: InputError.
+        """
+        own = {} if Path(self.request.model).is_file() else self.models.loras(self.request.model, kind)
+        if name in own:
+            return own[name]
+        try:
+            return find_lora_file(name)
+        except InputError as error:
+            has = f"; the model {self.request.model} has {', '.join(own)}." if own else "."
+            raise InputError(str(error).removesuffix(".") + has) from error
+
+    def fit(self, memory: int, device: str | None) -> Any:
+        """What makes the request fit into `memory` bytes. Raises InputError, CheckpointError."""
+        import torch
+
+        from .memory import Predictor
+
+        request, device = self.request, device or default_device()
+        if Path(request.model).is_file():
+            raise InputError(
+                f"a budget of memory needs a model folder; make one from {request.model} with animagic convert."
+            )
+        model = request.model if request.model in self.models.names() else str(self.models.folder_of(request.model))
+        with refusing(device):
+            torch.ones(1, device=device).item()  # before anything is loaded
+            predictor = Predictor(
+                self.models.networks_of(model, self.models.dtype_on(model, device)),
+                torch.device(device).type,
+                request.height,
+                request.width,
+                request.frames,
+                request.steps,
+                tight=True,
+            )
+            return predictor.fit(memory, drop_text=self.live is None, tiling=request.tiling)
+
+    def load(self, device: str | None = None, allow_pickle: bool = False, fitted: Any = None) -> Any:
+        """The pipeline that the request names, on a device. Raises InputError, CheckpointError."""
+        device = device or default_device()
+        with refusing(device):
+            pipe = self.read(device, allow_pickle, fitted)
+            pipe.set_progress_bar_config(disable=True)
+            return pipe if fitted is not None else pipe.to(device)
+
+    def read(self, device: str, allow_pickle: bool, fitted: Any) -> Any:
+        """The pipeline of the model, with weights in the dtype that suits the device."""
+        request, dtype = self.request, self.models.dtype_on(self.request.model, device)
+        load = functools.partial(self.models.load, request.model, dtype=dtype)
+        if fitted is None:
+            return load()
+        from .memory import load_fitting
+
+        texts = [request.prompt, *request.prompts_at.values(), *filter(None, [request.negative_prompt])]
+        return load_fitting(fitted, load, device, texts)
+
+    def settings(self) -> Any:
+        """The sampling settings of the model, without its weights. Raises InputError, CheckpointError."""
+        raise NotImplementedError
+
+    def planned(self, settings: Any) -> tuple[Plan, Plan, int]:
+        """The plan that the request would follow with these settings, the one with the whole clip at once, to compare
+        with, and latent frames between the lines of their pictures."""
+        raise NotImplementedError
+
+    def drawn_plan(self, kind: str | None) -> tuple[Plan, int]:
+        """The plan of that kind (None: the request's own), and latent frames between the lines of its picture.
+
+        No weights are read. Raises: InputError, CheckpointError.
+        """
+        if self.request.endless:
+            raise InputError("a plan without an end cannot be drawn; give the number of --frames.")
+        if kind not in (None, "whole", *self.plans):
+            raise InputError(f"plan {kind!r} is unknown; choose {' or '.join((*self.plans, 'whole'))}.")
+        try:
+            own, whole, spacing = self.planned(self.settings())
+        except (AttributeError, TypeError) as error:
+            raise CheckpointError(f"the settings of {self.request.model} cannot be understood: {error}.") from error
+        return (whole if kind == "whole" else own), spacing
+
+    # ------------------------------------------------------------ with the model
+
+    def read_clip(self, path: str) -> np.ndarray:
+        """The frames of a given clip, uint8 (frames, height, width, 3). Raises MediaError."""
+        from ..media import read_video
+
+        return read_video(path, fps=self.fps, max_frames=self.request.frames).frames
+
+    def begin(self, pipe: Any) -> None:
+        """Take the loaded pipeline. Raises InputError for what it cannot make."""
+        request, sampling = self.request, pipe.sampling
+        self.pipe, self.fps = pipe, sampling.fps
+        if request.video is not None:
+            self.clip = self.read_clip(request.video)
+        if not request.endless and request.frames is None:
+            self.request = request.changed(frames=self.default_frames())
+        self.height, self.width = request.height or sampling.height, request.width or sampling.width
+        pipe.check_size(self.height, self.width)
+
+    def default_frames(self) -> int:
+        """Frames of the video where the request does not say it."""
+        return self.pipe.sampling.num_frames
+
+    def plan(self) -> Plan:
+        """What will be done."""
+        return self.pipe.plan(**self.request.arguments(plan=True))
+
+    @contextlib.contextmanager
+    def adapted(self, allow_pickle: bool) -> Iterator[None]:
+        """Inside, the pipeline has what the request adds to it (LoRAs, tiles); afterwards it is as it was."""
+        request, pipe = self.request, self.pipe
+        loras = [
+            {str(self.lora_file(name, kind)): weight for name, weight in getattr(request, kind).items()}
+            for kind in type(request).model_fields
+            if kind.endswith("loras")
+        ]
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(pipe.using_loras(*loras, allow_pickle=allow_pickle))
+            if request.tiling and not pipe.vae.use_tiling:
+                pipe.vae.enable_tiling()
+                stack.callback(pipe.vae.disable_tiling)
+            yield
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the pipeline's `stream`, but for the prompt."""
+        import torch
+
+        return self.request.arguments() | {
+            "image": self.image,
+            "video": self.clip,
+            "height": self.height,
+            "width": self.width,
+            "generator": torch.Generator().manual_seed(self.request.seed),
+            "output_type": "np",
+        }
+
+    def stream(
+        self,
+        on_progress: Callable[[Progress], None],
+        on_preview: Callable[[Callable[[], np.ndarray]], None] | None,
+        resume: RunFolder | None,
+    ) -> Iterator[Any]:
+        """Pieces of the video (`Chunk`, output_type "np") as they become clean. The arguments are the pipeline's."""
+        watched = {"on_progress": on_progress, "on_preview": on_preview, "resume": resume}
+        return self.pipe.stream(self.request.prompt if self.live is None else self.live, **self.arguments(), **watched)

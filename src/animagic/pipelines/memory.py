@@ -1,0 +1,380 @@
+"""How much memory a video takes, measured before any weights are loaded, and what to do where memory is short."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import nn
+
+from ..errors import CheckpointError, InputError
+from .meta import bytes_at_work, bytes_of, cast, elements, is_fp8, peak_of
+
+_CUDA_CONTEXT = 600 * 2**20  # of the driver and cuBLAS: not PyTorch's, but gone all the same
+_FRAGMENTS = 0.05  # share of the memory that lies between the blocks of PyTorch's allocator
+# The same on a CPU, as a share of the activations, whose coming and going makes it: measured with glibc as it is, and
+# after `give_back_freed_memory`.
+_CPU_FRAGMENTS = {False: 0.7, True: 0.1}
+_KERNELS = 30 * 2**20  # of the libraries, read in when they first run
+
+
+Text = Literal["keep", "drop", "cpu"]
+Offload = Literal["model", "block", "leaf"]
+
+
+@dataclass(frozen=True)
+class Techniques:
+    """What is done to need less memory."""
+
+    text: Text = "keep"
+    """Of the text encoder; "drop": the prompts are encoded before the other parts are loaded, then it goes;
+    "cpu": so, and it never comes to the device."""
+    tiling: bool = False
+    """The autoencoder works tile by tile; the only one that changes pixels."""
+    offload: Offload | None = None
+    """Weights wait in the CPU's memory: those of whole parts, blocks or layers come when they are needed."""
+    kv_offload: bool = False
+    """So do the keys and values of clean chunks."""
+
+    def __str__(self) -> str:
+        names = {
+            "text encoder dropped after use": self.text == "drop",
+            "text encoder on the CPU, dropped after use": self.text == "cpu",
+            "autoencoder in tiles": self.tiling,
+            "model offload": self.offload == "model",
+            "keys and values offloaded": self.kv_offload,
+            "group offload, block by block": self.offload == "block",
+            "group offload, layer by layer": self.offload == "leaf",
+        }
+        return ", ".join(name for name, used in names.items() if used) or "nothing to be saved"
+
+
+Move = tuple[Offload | None, bool]
+ALL_MOVES: tuple[Move, ...] = (
+    *((None, False), ("model", False), (None, True), ("model", True)),
+    *(("block", False), ("block", True), ("leaf", False), ("leaf", True)),
+)
+"""`offload` and `kv_offload` in the order in which they are tried."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """What is to be made; `settings` are the system's own, for these steps."""
+
+    height: int
+    width: int
+    frames: int
+    steps: int
+    settings: Any
+
+
+@dataclass(frozen=True)
+class Call:
+    """A moment of denoising: `run` makes the state that there is then, and does what takes memory."""
+
+    run: Callable[[], Any]
+    inside: int = 0
+    """Bytes of keys and values that it makes itself."""
+    held: int = 0
+    """Bytes of those that there really are, in all layers."""
+
+
+class Networks(ABC):
+    """A model without its weights, and how its parts are called: what a system adds to the prediction.
+
+    Args:
+        pipe: the pipeline, its networks on the meta device in the dtypes that they are loaded in; no text encoder.
+        text_encoder: bytes of that one's weights.
+    """
+
+    denoiser: ClassVar[str]
+    """Which component of the pipeline denoises."""
+    texts: ClassVar[tuple[Text, ...]] = ("keep",)
+    """What can be done with the text encoder; more needs `encode_ahead` and `drop_text_encoder`."""
+    moves: ClassVar[tuple[Move, ...]] = ((None, False), ("model", False), ("leaf", False))
+    """What can be offloaded; keys and values need `enable_kv_offload`."""
+    published: ClassVar[dict[str, dict[str, str]]] = {}
+    """Of published models: what a person calls them -> dtype -> name."""
+
+    def __init__(self, pipe: Any, text_encoder: int):
+        self.pipe, self.text_encoder = pipe, text_encoder
+
+    @classmethod
+    def of_folder(cls, folder: Path, dtype: torch.dtype, others: Path | None = None) -> Networks:
+        """Of a model folder; parts that it lacks lie elsewhere (`others`). Raises CheckpointError."""
+        try:
+            index = json.loads((folder / "model_index.json").read_text("utf-8"))
+            parts: dict[str, Any] = {}
+            text_encoder = 0
+            for name, part in index.items():
+                place = (folder if others is None or (folder / name).is_dir() else others) / name
+                if isinstance(part, list) and name.startswith("text_encoder"):
+                    text_encoder += dtype.itemsize * sum(map(elements, place.glob("*.safetensors")))
+                elif isinstance(part, list) and str(part[0]).split(".")[0] in ("animagic", "diffusers"):
+                    kind = getattr(importlib.import_module(part[0]), part[1])
+                    with torch.device("meta" if issubclass(kind, nn.Module) else "cpu"):
+                        parts[name] = kind.from_config(kind.load_config(place))
+                    if issubclass(kind, nn.Module):
+                        cast(parts[name], dtype)
+            pipeline = getattr(importlib.import_module("animagic"), index["_class_name"])
+            return cls(pipeline(**parts, config=index.get("config")), text_encoder)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"the model {folder} cannot be read: {str(error).splitlines()[0]}") from error
+
+    @classmethod
+    def of_published(cls, model: str, dtype: torch.dtype) -> Networks | None:
+        """Of a model of this system by its published name, or by its original configuration (.json); None: it is of
+        another system. Raises InputError, CheckpointError."""
+        return None
+
+    @abstractmethod
+    def video(self, height: int | None, width: int | None, frames: int | None, steps: int | None) -> Video:
+        """What is made where this is asked for; None: the model's own. Raises InputError for what it cannot make."""
+
+    @abstractmethod
+    def calls(self, video: Video, kv_offload: bool) -> list[Call]:
+        """The moments of denoising among which is the one that takes the most memory."""
+
+    @abstractmethod
+    def decode(self, video: Video, tiling: bool) -> Callable[[], torch.Tensor]:
+        """What gives the pixels (float32) that are decoded at once."""
+
+    @property
+    def cache_layers(self) -> int:
+        """Layers that have keys and values."""
+        return 1
+
+    @property
+    def advice(self) -> str:
+        """What else would need less memory."""
+        return ""
+
+    @cached_property
+    def parts(self) -> dict[str, nn.Module]:
+        """The networks by the names that a person reads."""
+        networks = {name: part for name, part in self.pipe.components.items() if isinstance(part, nn.Module)}
+        return {"autoencoder" if name == "vae" else name.replace("_", " "): part for name, part in networks.items()}
+
+    @property
+    def fp8(self) -> bool:
+        """Whether layers are quantised."""
+        return any(map(is_fp8, self.parts.values()))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The memory that a video takes."""
+
+    stages: dict[str, dict[str, int]]
+    """encode (text), denoise, decode -> part -> bytes on the device (in the process, where that is the CPU)."""
+    host: int
+    """Bytes of weights, keys and values that wait in the CPU's memory."""
+
+    @property
+    def peak(self) -> int:
+        """Bytes at the worst moment."""
+        return max(sum(parts.values()) for parts in self.stages.values())
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What is done so that a video fits, and what that comes to."""
+
+    networks: Networks
+    budget: int
+    techniques: Techniques
+    prediction: Prediction
+
+    def __str__(self) -> str:
+        return f"{self.prediction.peak / 1e9:.2f} of {self.budget / 1e9:.2f} GB: {self.techniques}"
+
+
+class Predictor:
+    """Predicts the memory of a video from text for any combination of techniques.
+
+    Args:
+        networks: of the model.
+        device: "cuda" or another kind: everything but CUDA counts as the CPU.
+        height, width: pixels; frames, steps: None: the model's own.
+        tight: whether `give_back_freed_memory` is called before, which matters on a CPU.
+    Raises: InputError for a size or number that the model cannot make.
+    """
+
+    def __init__(
+        self,
+        networks: Networks,
+        device: str,
+        height: int | None = None,
+        width: int | None = None,
+        frames: int | None = None,
+        steps: int | None = None,
+        *,
+        tight: bool = False,
+    ):
+        self.networks, self.cuda, self.tight = networks, device == "cuda", tight
+        self.video = networks.video(height, width, frames, steps)
+        self._denoising, self._decoding = cache(self._measure_denoising), cache(self._measure_decoding)
+
+    @property
+    def _texts(self) -> tuple[Text, ...]:
+        return self.networks.texts if self.cuda else self.networks.texts[:2]
+
+    @property
+    def _moves(self) -> tuple[Move, ...]:
+        return self.networks.moves if self.cuda else ((None, False),)
+
+    def combinations(self, drop_text: bool = True, tiling: bool = False) -> list[Techniques]:
+        """All that make sense here, the cheapest first: each technique after all combinations of those before it.
+        drop_text: whether the text encoder may go; tiling: whether the autoencoder works in tiles anyway."""
+        texts, tilings = self._texts if drop_text else ("keep",), (True,) if tiling else (False, True)
+        every = itertools.product(self._moves, tilings, texts)
+        return [Techniques(text, tiles, *move) for move, tiles, text in every]
+
+    def choices(self) -> list[Techniques]:
+        """A few to look at: nothing saved, the text encoder gone, and besides tiles and each way to offload."""
+        text = self._texts[-1]
+        return list(
+            dict.fromkeys([Techniques(), Techniques(text), *(Techniques(text, True, *move) for move in self._moves)])
+        )
+
+    def fit(self, budget: int, *, drop_text: bool = True, tiling: bool = False) -> Fit:
+        """The first combination that takes at most `budget` bytes. Raises InputError, which says the least that would
+        do."""
+        predictions = []
+        for techniques in self.combinations(drop_text, tiling):
+            prediction = self.predict(techniques)
+            if prediction.peak <= budget:
+                return Fit(self.networks, budget, techniques, prediction)
+            predictions.append(prediction)
+        least = min(prediction.peak for prediction in predictions)
+        raise InputError(
+            f"{budget / 1e9:.2f} GB are too little for {self.video.width}x{self.video.height}: with all that saves "
+            f"memory {least / 1e9:.2f} GB are needed; allow that much, or choose a smaller size{self.networks.advice}."
+        )
+
+    def predict(self, techniques: Techniques = Techniques()) -> Prediction:
+        """With these techniques."""
+        networks, offload, keeps = self.networks, techniques.offload, techniques.text == "keep"
+        activations, cache, waiting = self._denoising(techniques.kv_offload)
+        # While a part works; where only blocks of the denoiser come and go, the others stay.
+        weights = {
+            name: bytes_at_work(part, offload if offload != "block" or name == networks.denoiser else None)
+            for name, part in networks.parts.items()
+        }
+        text = networks.text_encoder
+        if keeps and offload in ("block", "leaf"):  # layer by layer; how large they are is not known: none is a tenth
+            text //= 10
+        encode = {} if techniques.text == "cpu" else {"text encoder": text}
+        if keeps and offload != "model":  # which has one part on the device at a time
+            encode = weights = weights | encode
+        denoise = weights | {"keys and values": cache, "activations": activations}
+        decode = weights | {"keys and values": cache, "activations": self._decoding(techniques.tiling)}
+        if offload == "model":  # but nothing sends the autoencoder away
+            del decode[networks.denoiser]
+        base = {"driver": _CUDA_CONTEXT} if self.cuda else {"libraries": _process_bytes()}
+        stages = {"encode": base | encode, "denoise": base | denoise, "decode": base | decode}
+        for parts in stages.values():
+            if self.cuda:
+                parts["between blocks"] = round(_FRAGMENTS * (sum(parts.values()) - _CUDA_CONTEXT))
+            else:
+                parts["between blocks"] = round(_CPU_FRAGMENTS[self.tight] * parts.get("activations", 0))
+        if offload is not None:
+            waiting += sum(map(bytes_of, networks.parts.values())) + keeps * networks.text_encoder
+            waiting -= 0 if offload == "model" else sum(weights.values())
+        return Prediction(stages, max(waiting, networks.text_encoder) if techniques.text == "cpu" else waiting)
+
+    def _measure_denoising(self, kv_offload: bool) -> tuple[int, int, int]:
+        """Bytes of (activations, keys and values on the device, and offloaded)."""
+        on_device = 2 / self.networks.cache_layers if kv_offload else 1  # of keys and values: two layers, or all
+        calls = self.networks.calls(self.video, kv_offload)
+        activations = [
+            (peak_of(call.run, not self.cuda)[0] - call.inside, round(on_device * call.held)) for call in calls
+        ]
+        return *max(activations, key=sum), max(call.held for call in calls) if kv_offload else 0
+
+    def _measure_decoding(self, tiling: bool) -> int:
+        """Bytes of activations."""
+        peak, pixels = peak_of(self.networks.decode(self.video, tiling), not self.cuda)
+        # The frames on their way to bytes: twice more in float32 (to_bytes), which a GPU does not see. Those that were
+        # decoded before are still held.
+        return (peak if self.cuda else max(peak, 3 * pixels.nbytes)) + pixels.nbytes
+
+
+def _process_bytes() -> int:
+    """Memory of this process: Python and the libraries, as long as no model is loaded."""
+    try:
+        resident = int(Path("/proc/self/statm").read_text().split()[1])
+        return resident * os.sysconf("SC_PAGE_SIZE") + _KERNELS
+    except (OSError, ValueError):  # no Linux
+        return 500 * 2**20
+
+
+def give_back_freed_memory() -> bool:
+    """Have glibc hand memory back as soon as a tensor is freed: by itself it keeps freed blocks of up to 32 MB, which
+    can double what activations take. Returns whether there is a glibc; it costs a little time."""
+    import ctypes
+
+    try:
+        return bool(ctypes.CDLL(None).mallopt(-3, 2**20))  # M_MMAP_THRESHOLD: blocks of their own from 1 MiB on
+    except (AttributeError, OSError, TypeError):
+        return False
+
+
+def load_fitting(fitted: Fit, load: Callable[..., Any], device: str, texts: Sequence[str]) -> Any:
+    """The pipeline of a model on a device, made to fit.
+
+    Args:
+        load: loads it on the CPU, without the components that it is given as None.
+        texts: every prompt that will be asked for.
+    """
+    techniques, networks = fitted.techniques, fitted.networks
+    if torch.device(device).type == "cpu":
+        give_back_freed_memory()
+    encoded: dict[str, Any] = {}
+    without: dict[str, Any] = {}
+    if techniques.text != "keep":
+        reader = load(**{networks.denoiser: None, "vae": None})
+        # Its configuration is read, its weights are not.
+        reader.register_modules(**{networks.denoiser: getattr(networks.pipe, networks.denoiser)})
+        if techniques.text == "drop":
+            reader.text_encoder.to(device)
+        reader.encode_ahead(*texts)
+        encoded = reader.encoded_texts
+        reader.drop_text_encoder()
+        without = {"text_encoder": None, "tokenizer": None}
+    pipe = load(**without)
+    if encoded:
+        pipe.encoded_texts.update(encoded)
+    if techniques.tiling:
+        pipe.enable_vae_tiling()
+    if techniques.kv_offload:
+        pipe.enable_kv_offload()
+    if techniques.offload is None:
+        return pipe.to(device)
+    if techniques.offload == "model":
+        pipe.enable_model_cpu_offload(device=device)
+        return pipe
+    from diffusers.hooks import apply_group_offloading
+
+    target = torch.device(device)
+    by_layer = {"onload_device": target, "offload_type": "leaf_level", "use_stream": target.type == "cuda"}
+    by_block = by_layer | {"offload_type": "block_level", "num_blocks_per_group": 1}
+    apply_group_offloading(
+        getattr(pipe, networks.denoiser), **(by_block if techniques.offload == "block" else by_layer)
+    )
+    if techniques.offload == "leaf":  # it is called by parts, tile by tile
+        apply_group_offloading(pipe.vae, **by_layer | {"use_stream": False})
+    else:
+        pipe.vae.to(device)
+    if pipe.text_encoder is not None:
+        apply_group_offloading(pipe.text_encoder, **by_layer | {"use_stream": False})
+    return pipe

@@ -1,1 +1,0 @@
-"""Weights in fewer bits, and how they are computed with."""

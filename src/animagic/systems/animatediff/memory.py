@@ -1,0 +1,54 @@
+"""AnimateDiff without its weights, from which the memory of its videos is predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ...pipelines.memory import Call, Networks, Video
+from ...timeline import SchedulerSolver
+from .denoiser import AnimateDiffDenoiser
+from .pipeline import AnimateDiffPipeline
+from .prompts import PromptEmbeds
+
+_TOKENS = 77  # that CLIP reads
+
+
+class MemoryNetworks(Networks):
+    denoiser = "unet"
+
+    def video(self, height: int | None, width: int | None, frames: int | None, steps: int | None) -> Video:
+        settings = self.pipe.configure(height=height, width=width, num_frames=frames, num_inference_steps=steps)
+        self.pipe.check_size(settings.height, settings.width)
+        return Video(settings.height, settings.width, settings.num_frames, settings.num_inference_steps, settings)
+
+    def _latents(self, video: Video, frames: int) -> torch.Tensor:
+        ratio = self.pipe._pixel_ratio
+        shape = (1, self.pipe.unet.config.in_channels, frames, video.height // ratio, video.width // ratio)
+        return torch.empty(shape, device="meta")
+
+    def calls(self, video: Video, kv_offload: bool) -> list[Call]:
+        unet, settings = self.pipe.unet, video.settings
+        solver = SchedulerSolver(self.pipe.scheduler, video.steps)
+        window = next(settings.plan(solver.num_steps).steps()).windows[0]
+
+        def run() -> Any:
+            text = torch.empty(1, _TOKENS, unet.config.cross_attention_dim, dtype=unet.dtype, device="meta")
+            added = None
+            if unet.config.addition_embed_type == "text_time":
+                pooled = unet.config.projection_class_embeddings_input_dim - 6 * unet.config.addition_time_embed_dim
+                added = {"text_embeds": text.new_empty(1, pooled), "time_ids": text.new_empty(1, 6)}
+            prompts = PromptEmbeds(text[:, None], text[:, None], text, text, added, added)
+            # The whole clip: as it is, and what is summed up of its windows.
+            whole = [self._latents(video, video.frames) for _ in range(2)]
+            denoiser = AnimateDiffDenoiser(unet, solver, prompts, settings.guidance_scale)
+            return denoiser(self._latents(video, len(window.frames)), window), whole
+
+        return [Call(run)]
+
+    def decode(self, video: Video, tiling: bool) -> Callable[[], torch.Tensor]:
+        self.pipe.vae.enable_tiling() if tiling else self.pipe.vae.disable_tiling()
+        together = AnimateDiffPipeline.frames_decoded_together
+        return lambda: self.pipe.to_video(self._latents(video, min(video.frames, together)))

@@ -1,0 +1,102 @@
+"""Requests whose model is an entry of an original inference file of AnimateDiff."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...errors import InputError
+from ...media import resize
+from ...pipelines.devices import default_device, refusing
+from ...pipelines.job import Video
+from ...pipelines.options import default_of, flag_of
+from .denoiser import AnimateDiffSampling
+from .job import AnimateDiffJob
+from .options import AnimateDiffOptions
+from .original import Entry, normalised, read_entries
+
+# What the file itself says.
+_FIXED = ("motion_module", "dreambooth", "embeddings", "controlnet", "loras", "motion_loras")
+
+
+class AnimateDiffOriginalJob(AnimateDiffJob):
+    """A request whose model is an entry of an original inference file."""
+
+    def __init__(self, request: Any, models: Any, live: Any = None):
+        self.entry = entry_of(request)
+        fields = AnimateDiffOptions.model_fields
+        for name in _FIXED:
+            if getattr(request, name) != default_of(fields[name]):
+                flag = flag_of(name, fields[name])
+                raise InputError(f"{self.entry} says itself which weights are used: leave out {flag}.")
+        super().__init__(request, models, live)
+
+    def input_files(self) -> dict[str, str]:
+        found = self.entry.files
+        small = {name: found[name] for name in ("inference_config", "controlnet_config") if name in found}
+        return super().input_files() | {"model": self.request.model} | small
+
+    def load(self, device: str | None = None, allow_pickle: bool = False, fitted: Any = None) -> Any:
+        device = device or default_device()
+        with refusing(device):
+            torch.ones(1, device=device).item()  # before gigabytes are read
+        half = torch.device(device).type == "cuda" and not self.entry.options["--fp32"]
+        pipe = self.entry.load(torch.float16 if half else torch.float32, allow_pickle=allow_pickle)
+        pipe.set_progress_bar_config(disable=True)
+        with refusing(device):
+            return pipe.to(device)
+
+    def settings(self) -> AnimateDiffSampling:
+        return AnimateDiffSampling(**self.entry.sampling)
+
+    def begin(self, pipe: Any) -> None:
+        super().begin(pipe)
+        if self.entry.fields["normalize_condition_images"]:
+            size = (self.height, self.width)
+            self.pictures = {
+                frame: normalised(resize(picture[None], *size, "crop")[0]) for frame, picture in self.pictures.items()
+            }
+
+
+def entry_of(request: Any) -> Entry:
+    """The entry of the inference file that a request is about. Raises InputError."""
+    entries = read_entries(request.model, request.settings)
+    if request.entry >= len(entries):
+        raise InputError(f"{request.model} has no entry {request.entry}: it has {len(entries)}, counted from 0.")
+    return entries[request.entry]
+
+
+def videos_of(file: str | Path, settings: Iterable[str] = ()) -> Iterator[Video]:
+    """The videos that an original inference file asks for: one for every prompt of every entry, in their order.
+
+    Args:
+        settings: see `read_entries`.
+    All that can be wrong with the files that it names, but weights that do not fit, is refused.
+    Raises: InputError that names the entry and the field.
+    """
+    settings = tuple(settings)
+    entries = read_entries(file, settings)
+    for entry in entries:
+        entry.check()
+    for entry in entries:
+        frames, height, width = entry.size
+        for video in entry.videos:
+            request = AnimateDiffOptions(
+                prompt=video.prompt,
+                model=str(file),
+                negative_prompt=video.negative_prompt,
+                frames=frames,
+                height=height,
+                width=width,
+                steps=entry.fields["steps"],
+                guidance=entry.fields["guidance_scale"],
+                controls=entry.controls,
+                settings=settings,
+                entry=entry.number,
+                seed=secrets.randbelow(2**32) if video.seed is None else video.seed,
+            )
+            yield Video(request, entry.weights, open_seed=video.seed is None)

@@ -1,0 +1,382 @@
+"""AnimateDiff's pipelines from the files that people put together: a text-to-image model, a motion module, and what
+goes around them; and its networks from the original configurations. Nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ControlNetModel, UNet2DConditionModel
+from torch import Tensor, nn
+
+from ...errors import CheckpointError, InputError
+from ...weights.files import PathLike, Weights, read_json, read_tensors
+from ...weights.fit import build, check, fill
+from ...weights.stable_diffusion import StableDiffusion, network_of
+from .motion import MotionModule
+from .published import (
+    FIXED,
+    FLAGS,
+    VERSIONS,
+    motion_config,
+    motion_name,
+    original_names,
+    published_sampling,
+    recognise,
+    table_length,
+)
+from .sparse import SparseControlNet
+from .unet import AnimateDiffUNet
+
+FIND: Any = object()
+"""Of the tokenizer: look for it in the folders given."""
+
+_SPARSE = (
+    "conditioning_channels",
+    "use_simplified_condition_embedding",
+    "concate_conditioning_mask",
+    "set_noisy_sample_input_to_zero",
+    "conditioning_embedding_out_channels",
+)
+
+
+# ---- networks of the original configurations
+
+
+def unet_from_config(config: Mapping[str, Any]) -> AnimateDiffUNet:
+    """The UNet of an original configuration: fields of Stable Diffusion's UNet joined with `version` and
+    `motion_module_kwargs`, and with `unet_additional_kwargs` fields that differ from the version's.
+
+    Raises: InputError for a field or value that is not known.
+    """
+    base, motion = _split(config)
+    return AnimateDiffUNet(**base, **motion)
+
+
+def sparse_controlnet_from_config(config: Mapping[str, Any]) -> SparseControlNet:
+    """The SparseCtrl network of an original configuration: fields of the UNet that it steers, joined with those of its
+    own and with `motion_module_kwargs`.
+
+    Raises: InputError for a field or value that is not known.
+    """
+    # It has one attention a module whatever the UNet has, none in the middle, and norms of single frames.
+    ignored = {"version", "motion_module_mid_block", "use_inflated_groupnorm"}
+    fields = {name: value for name, value in config.items() if name not in ignored}
+    own = {name: fields.pop(name) for name in _SPARSE if name in fields}
+    base, motion = _split(fields)
+    motion.pop("motion_attention_block_types", None)
+    encoder = set(inspect.signature(ControlNetModel).parameters)
+    return SparseControlNet(**{name: value for name, value in base.items() if name in encoder}, **own, **motion)
+
+
+def _split(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The base model's and the motion modules' arguments."""
+    fields = {name: value for name, value in config.items() if not name.startswith("_")}
+    version, module = fields.pop("version", None), fields.pop("motion_module_kwargs", {})
+    flags = {name: fields.pop(name) for name in [*FLAGS, *FIXED, "use_inflated_groupnorm"] if name in fields}
+    known = set(inspect.signature(UNet2DConditionModel).parameters)
+    unknown = sorted(set(fields) - known)
+    if unknown:
+        raise InputError(f"the configuration has an unknown field {unknown[0]!r}.")
+    # Blocks are called 3D in the original, and do what the 2-D ones do to every frame.
+    flat = {name: _flat(value) if name.endswith(("_types", "_type")) else value for name, value in fields.items()}
+    return flat, motion_config(version, module, flags)
+
+
+def _flat(blocks: Any) -> Any:
+    if isinstance(blocks, (list, tuple)):
+        return tuple(_flat(block) for block in blocks)
+    return blocks.replace("3D", "2D") if isinstance(blocks, str) else blocks
+
+
+COMPONENTS: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
+    "unet": unet_from_config,
+    "sparse_controlnet": sparse_controlnet_from_config,
+}
+"""What `animagic.checkpoints.from_original` can build; tensors go by `original_names`."""
+
+
+# ---- motion modules
+
+
+@dataclass(frozen=True)
+class MotionFile:
+    """A motion module as read: its version (of VERSIONS), the arguments of AnimateDiffUNet that go with it, and its
+    tensors by their published names."""
+
+    source: Path
+    version: str
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    def check_base(self, unet: Any) -> None:
+        """Raises CheckpointError if it was made for another kind of base, or does not fit in another way."""
+        widths = list(unet.config.block_out_channels)
+        names = re.compile(r"down_blocks\.(\d+)\..*\.temporal_transformer\.(norm|proj_in)\.weight")
+        levels = {int(m[1]): t.shape[-1] for name, t in self.tensors.items() if (m := names.fullmatch(name))}
+        own = [levels[level] for level in sorted(levels)]
+        if own and own != widths:
+            made_for = {4: "Stable Diffusion 1.5", 3: "SDXL"}.get(len(own), "another base")
+            raise CheckpointError(
+                f"{self.source} is a motion module for {made_for} (widths {', '.join(map(str, own))}); this base model "
+                f"has {', '.join(map(str, widths))}: take a module that was made for it."
+            )
+        expected = {name: tensor for name, tensor in unet.state_dict().items() if unet.is_motion(name)}
+        check(expected, self.tensors, self.source, hint=": is it for another base model?")
+
+
+def read_motion_module(
+    source: PathLike,
+    *,
+    version: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    allow_pickle: bool = False,
+) -> MotionFile:
+    """A motion module from its file, in the published layout or diffusers', or from a MotionAdapter's folder.
+
+    Args:
+        version: of VERSIONS; None: it is recognised.
+        config: arguments of AnimateDiffUNet in which it differs from the published ones.
+        allow_pickle: read pickles; no code in them is run.
+    Everything in the file but motion modules is ignored.
+    Raises: InputError, CheckpointError, which name the file.
+    """
+    path = Path(source)
+    if version is not None and version not in VERSIONS:
+        raise InputError(f"AnimateDiff {version!r} is unknown; choose {', '.join(VERSIONS)}.")
+    weights = Weights.open(path, "diffusion_pytorch_model", allow_pickle)
+    names = [name for name in weights.entries if "motion_modules." in name]
+    for sign, what in (("controlnet_cond_embedding.", "a SparseCtrl network"), ("lora", "a LoRA")):
+        if any(sign in name for name in weights.entries):
+            raise CheckpointError(f"{source} is {what}, not a motion module.")
+    if not names:
+        raise CheckpointError(f"{source} is no motion module: no tensor's name contains motion_modules.")
+    named = dict(weights.renamed({name: motion_name(_from_motion_on(name)) for name in names}).read())
+    shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
+    version = version or recognise(shapes, path)
+    arguments = VERSIONS[version] | {
+        "motion_max_length": table_length(shapes) or VERSIONS[version]["motion_max_length"]
+    }
+    return MotionFile(path, version, arguments | dict(config or {}), original_names(named))
+
+
+def _from_motion_on(name: str) -> str:
+    """Without what trainers put before names: module., unet., ..."""
+    starts = [name.find(block) for block in ("down_blocks.", "mid_block.", "up_blocks.")]
+    return name[min((start for start in starts if start >= 0), default=0) :]
+
+
+# ---- SparseCtrl
+
+
+def load_sparse_controlnet(
+    source: PathLike, unet: AnimateDiffUNet, *, allow_pickle: bool = False, dtype: torch.dtype | None = None
+) -> SparseControlNet:
+    """A SparseCtrl network from its published file, or from a folder of `save_pretrained`; RGB or scribble is read from
+    its tensors.
+
+    Args:
+        unet: what it is to steer. dtype: None: that of the UNet.
+    Raises: InputError, CheckpointError, which name file and tensor.
+    """
+    path, dtype = Path(source), dtype or unet.dtype
+    tensors = original_names(read_tensors(path, "diffusion_pytorch_model", allow_pickle))
+    if path.is_dir():
+        network = network_of(SparseControlNet, read_json(path / "config.json"), path / "config.json")
+    else:
+        config = _sparse_config(tensors, unet, path)
+        network = build(lambda: SparseControlNet(**config), path)
+    check(network.state_dict(), tensors, path, hint=": is it for another base model?")
+    return fill(network, tensors, dtype)
+
+
+def _sparse_config(tensors: Mapping[str, Tensor], unet: AnimateDiffUNet, path: Path) -> dict[str, Any]:
+    embedding = "controlnet_cond_embedding."
+    simple = f"{embedding}weight" in tensors
+    first = tensors.get(f"{embedding}weight" if simple else f"{embedding}conv_in.weight")
+    if first is None:
+        raise CheckpointError(f"{path} is no SparseCtrl network: the tensor {embedding}conv_in.weight is missing.")
+    known = set(inspect.signature(ControlNetModel).parameters)
+    config = {name: value for name, value in unet.config.items() if name in known}
+    if not simple:
+        blocks = (tensors.get(f"{embedding}blocks.{i}.weight") for i in range(1, 99, 2))
+        sizes = (len(first), *(len(block) for block in blocks if block is not None))
+        config["conditioning_embedding_out_channels"] = sizes
+    same = ("motion_num_attention_heads", "motion_num_transformer_blocks", "motion_attention_dim_div")
+    return {
+        **config,
+        **{name: unet.config[name] for name in same},
+        "motion_max_length": 32,
+        "conditioning_channels": first.shape[1] - 1,  # without the mask
+        "use_simplified_condition_embedding": simple,
+    }
+
+
+# ---- pipelines
+
+
+def load_published(
+    cls: type,
+    base: PathLike,
+    motion_module: PathLike | None = None,
+    *,
+    dreambooth: PathLike | None = None,
+    config: PathLike | None = None,
+    tokenizer: None = FIND,
+    version: str | None = None,
+    motion_config: Mapping[str, Any] | None = None,
+    domain_adapter: PathLike | None = None,
+    domain_adapter_scale: float = 1.0,
+    loras: Mapping[str, float] | None = None,
+    motion_loras: Mapping[str, float] | None = None,
+    embeddings: Sequence[PathLike] = (),
+    sparse_controlnet: PathLike | None = None,
+    torch_dtype: torch.dtype = torch.float32,
+    allow_pickle: bool = False,
+) -> Any:
+    """A pipeline of class `cls` from published files; what `AnimateDiffPipeline.from_published` does.
+
+    Args:
+        base: a text-to-image model: a file in Stability AI's layout, or a folder of diffusers.
+        motion_module: its file; None: a new one, which does nothing until it is trained.
+        dreambooth: a personalised text-to-image model, file or folder: whatever it has of UNet, autoencoder and text
+            encoders takes the place of the base's.
+        config: a folder of diffusers for what a single file lacks: tokenizers, and configurations that are not those of
+            Stable Diffusion 1.5 or XL.
+        tokenizer: None: do without.
+        version: "v1", "v2", "v3" or "sdxl"; None: recognised from the motion module (v3 without one).
+        motion_config: arguments of AnimateDiffUNet in which the motion module differs from the published ones.
+        domain_adapter, loras, motion_loras: see AnimateDiffLoraMixin. embeddings: of textual inversion.
+        sparse_controlnet: a SparseCtrl network.
+        allow_pickle: read pickles (.ckpt, .bin, .pt); no code in them is run.
+
+    Its scheduler, steps and guidance are those that the motion module was made for (`published_sampling`).
+    Raises: InputError, CheckpointError: one sentence that names the file, and the tensor if one does not fit.
+    """
+    model = StableDiffusion(base, config, allow_pickle)
+    for part in ("vae", "text_encoder"):
+        if part not in model.parts:
+            raise CheckpointError(
+                f"{base} has no {part}; take a whole text-to-image model as base, this one as dreambooth."
+            )
+    motion = None
+    if motion_module is not None:
+        motion = read_motion_module(motion_module, version=version, config=motion_config, allow_pickle=allow_pickle)
+    overlay = None
+    if dreambooth is not None:
+        overlay = StableDiffusion(dreambooth, allow_pickle=allow_pickle)
+    encoders = [part for part in model.parts if part.startswith("text_encoder") and tokenizer is FIND]
+    names = [encoder.replace("text_encoder", "tokenizer") for encoder in encoders]
+    parts: dict[str, Any] = {name: model.tokenizer(name) for name in names}
+    for part in model.parts:
+        network = model.network(part)
+        source = overlay if overlay and part in overlay.parts else model
+        if part == "unet":
+            arguments = motion.config if motion else {**VERSIONS[version or "v3"], **(motion_config or {})}
+            parts[part] = _unet(network, source, motion, arguments, torch_dtype)
+        else:
+            parts[part] = fill(network, source.read(part, network), torch_dtype)
+    sampling = published_sampling(motion.version if motion else version, Path(motion_module or ""))
+    unit = 2 ** (len(parts["vae"].config.block_out_channels) - 1)
+    side = parts["unet"].config.sample_size
+    sizes = {"height": side * unit, "width": side * unit} if isinstance(side, int) else {}
+    pipe = cls(**parts, scheduler=sampling.scheduler, config=sizes | sampling.config)
+    if sparse_controlnet is not None:
+        network = load_sparse_controlnet(sparse_controlnet, pipe.unet, allow_pickle=allow_pickle)
+        pipe.register_modules(sparse_controlnet=network)
+    for file in embeddings:
+        pipe.load_textual_inversion(file, allow_pickle=allow_pickle)
+    for file, weight in (loras or {}).items():
+        pipe.add_lora(file, weight=weight, allow_pickle=allow_pickle)
+    for file, weight in (motion_loras or {}).items():
+        pipe.load_motion_lora(file, weight=weight, allow_pickle=allow_pickle)
+    if domain_adapter is not None:
+        pipe.load_domain_adapter(domain_adapter, domain_adapter_scale, allow_pickle=allow_pickle)
+    return pipe
+
+
+def with_files(
+    pipe: Any,
+    *,
+    dreambooth: PathLike | None = None,
+    motion_module: PathLike | None = None,
+    sparse_controlnet: PathLike | None = None,
+    embeddings: Sequence[PathLike] = (),
+    version: str | None = None,
+    allow_pickle: bool = False,
+) -> Any:
+    """A pipeline like this one, with parts from files in place of its own; it shares the others.
+
+    Args and errors: those of `load_published`; sampling settings stay. Raises InputError while LoRAs are loaded.
+    """
+    parts = dict(pipe.components)
+    unet, dtype = pipe.unet, pipe.unet.dtype
+    if pipe.get_list_adapters() and (dreambooth is not None or motion_module is not None):
+        raise InputError("LoRAs are loaded: call unload_lora_weights() before parts are replaced.")
+    motion = None
+    if motion_module is not None:
+        kept = {name: unet.config[name] for name in ("motion_num_attention_heads", "motion_attention_block_types")}
+        motion = read_motion_module(motion_module, version=version, config=kept, allow_pickle=allow_pickle)
+    overlay = None if dreambooth is None else StableDiffusion(dreambooth, allow_pickle=allow_pickle)
+    if motion or overlay:
+        arguments = motion.config if motion else {}
+        parts["unet"] = _unet(unet, overlay, motion, arguments, dtype)
+    if overlay:
+        for part in set(overlay.parts) & {name for name, own in parts.items() if own is not None} - {"unet"}:
+            own = parts[part]
+            config = own.config.to_dict() if part.startswith("text_encoder") else own.config
+            network = network_of(type(own), config, f"the {part} of this pipeline")
+            parts[part] = fill(network, overlay.read(part, network), own.dtype)
+    made = type(pipe)(**parts, config=pipe.config.config)
+    if sparse_controlnet is not None:
+        network = load_sparse_controlnet(sparse_controlnet, made.unet, allow_pickle=allow_pickle)
+        made.register_modules(sparse_controlnet=network)
+    for file in embeddings:
+        made.load_textual_inversion(file, allow_pickle=allow_pickle)
+    return made
+
+
+def _unet(
+    like: Any,
+    source: StableDiffusion | None,
+    motion: MotionFile | None,
+    arguments: Mapping[str, Any],
+    dtype: torch.dtype,
+) -> AnimateDiffUNet:
+    """A UNet of the configuration of `like` and these motion arguments.
+
+    source, motion: where its weights come from; None: from `like`, or, of motion modules that it has not, new ones.
+    """
+    config = {name: value for name, value in like.config.items() if not name.startswith("_")}
+    made = network_of(AnimateDiffUNet, {**config, **arguments}, "the configuration of the UNet")
+    if motion is not None:
+        motion.check_base(made)
+    tensors = source.read("unet", made, without="motion_modules.") if source is not None else like.base_state_dict()
+    if motion is not None:
+        tensors |= motion.tensors
+    elif isinstance(like, AnimateDiffUNet):
+        tensors |= like.motion_state_dict()
+    else:
+        tensors |= _new_motion_modules(made)
+    return fill(made, tensors, dtype)
+
+
+def _new_motion_modules(unet: AnimateDiffUNet) -> dict[str, Tensor]:
+    """Begins the motion modules of a UNet that is on the meta device; returns their tensors."""
+    for motion in unet.modules():
+        for module in motion.modules() if isinstance(motion, MotionModule) else ():
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                setattr(module, name, nn.Parameter(torch.zeros_like(parameter, device="cpu")))
+            start: Any = getattr(module, "reset_parameters", None)
+            if start is not None:
+                start()
+        if isinstance(motion, MotionModule):
+            nn.init.zeros_(motion.temporal_transformer.proj_out.weight)
+            nn.init.zeros_(motion.temporal_transformer.proj_out.bias)
+    return unet.motion_state_dict()

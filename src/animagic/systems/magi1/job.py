@@ -1,0 +1,91 @@
+"""Requests for MAGI-1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...media import read_video
+from ...pipelines.devices import default_device, refusing
+from ...pipelines.job import Job
+from ...timeline import Plan, WholeClip
+from . import original
+from .denoiser import Magi1Sampling
+from .weights import read_special_tokens
+
+CLIP_FRAMES = 32
+"""Frames of a given clip that are continued, as in the published code."""
+
+
+class Magi1Job(Job):
+    """A request for text, image or video to video with MAGI-1."""
+
+    plans = {"staircase": "the model's own"}
+    can_be_endless = True
+
+    def read(self, device: str, allow_pickle: bool, fitted: Any) -> Any:
+        return self.with_special_tokens(super().read(device, allow_pickle, fitted))
+
+    def with_special_tokens(self, pipe: Any) -> Any:
+        if self.request.special_token_file is not None:
+            channels = pipe.transformer.config.caption_channels
+            table = read_special_tokens(Path(self.request.special_token_file), channels)
+            pipe.register_modules(special_tokens=table)
+        return pipe
+
+    def settings(self) -> Magi1Sampling:
+        return Magi1Sampling.from_config(self.models.settings(self.request.model)).with_steps(self.request.steps)
+
+    def planned(self, settings: Magi1Sampling) -> tuple[Plan, Plan, int]:
+        chunks, width = settings.chunks_of(self.request.frames or settings.num_frames), settings.chunk_width
+        return settings.plan(chunks), WholeClip(chunks * width, settings.num_steps), width
+
+    def read_clip(self, path: str) -> np.ndarray:
+        # As many frames as the published code takes, but the last ones: the video goes on where the clip ends.
+        last = self.request.video_part != "first"
+        return read_video(path, fps=self.fps, max_frames=CLIP_FRAMES, last=last).frames
+
+    def begin(self, pipe: Any) -> None:
+        self.frames_per_latent = pipe.sampling.temporal_downsample_factor
+        super().begin(pipe)
+        if self.request.video_part == "first":
+            self.hidden = self.given_frames
+        pipe.configure(self.request.steps, self.request.guidance)
+
+    @property
+    def given_frames(self) -> int:
+        """Frames of the clip that are whole latent frames."""
+        return 0 if self.clip is None else len(self.clip) - len(self.clip) % self.frames_per_latent
+
+    def default_frames(self) -> int:
+        return super().default_frames() + self.given_frames
+
+    def plan(self) -> Plan:
+        return self.pipe.plan(**self.request.arguments(plan=True), endless=self.request.endless)
+
+    def arguments(self) -> dict[str, Any]:
+        return super().arguments() | {
+            "endless": self.request.endless,
+            "special_tokens": self.request.special_tokens,
+            "negative_special_tokens": self.request.negative_special_tokens,
+        }
+
+
+class Magi1OriginalJob(Magi1Job):
+    """A request whose model is an original configuration file."""
+
+    def input_files(self) -> dict[str, str]:
+        return {"model": self.request.model} | super().input_files()
+
+    def load(self, device: str | None = None, allow_pickle: bool = False, fitted: Any = None) -> Any:
+        device = device or default_device()
+        with refusing(device):
+            torch.ones(1, device=device).item()  # before gigabytes are read
+        pipe = original.load_pipeline(
+            self.request.model, self.request.settings, device=device, allow_pickle=allow_pickle
+        )
+        pipe.set_progress_bar_config(disable=True)
+        return self.with_special_tokens(pipe)

@@ -1,0 +1,244 @@
+"""How MAGI-1's two networks are trained: the autoencoder on pixels, the transformer on chunks that grow cleaner
+towards the past. Source: arXiv 2505.13211, section 3 (no training code was published)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...timeline.levels import flow_times
+from ...training.data import to_unit
+from .autoencoder import AutoencoderKLMagi1
+from .prompts import encode_text
+from .transformer import Magi1Transformer3DModel
+
+
+@dataclass
+class AutoencoderObjective:
+    """Reconstruction that minds what moves, plus a small divergence from the unit Gaussian. Nothing is downloaded.
+
+    Args:
+        motion: extra weight of a pixel by how much it changes between frames.
+        edges: weight of the difference of spatial gradients, which keeps outlines sharp.
+        kl: weight of the divergence.
+        latent_noise: standard deviation of noise on the latents, so that the decoder forgives a sampler's errors.
+    """
+
+    motion: float = 4.0
+    edges: float = 0.5
+    kl: float = 1e-6
+    latent_noise: float = 0.0
+
+    def __call__(self, model: Any, batch: dict, generator: torch.Generator):
+        video = to_unit(batch["video"].to(generator.device))
+        posterior = model.encode(video).latent_dist
+        latents = posterior.sample(generator)
+        if self.latent_noise:
+            noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+            latents = latents + self.latent_noise * noise
+        error = model.decode(latents).sample - video
+        change = torch.zeros_like(video[:, :1])
+        change[:, :, 1:] = (video[:, :, 1:] - video[:, :, :-1]).abs().amax(1, keepdim=True)
+        squared = error.square().mean()
+        loss = ((1 + self.motion * change) * (error.square() + 0.1 * error.abs())).mean()
+        loss = loss + self.edges * (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()) * 0.1
+        if any(p.requires_grad for p in model.encoder.parameters()):
+            loss = loss + self.kl * posterior.kl().mean()
+        return loss, {"psnr": float(10 * torch.log10(4 / squared.detach()))}
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A batch as the transformer meets it.
+
+    latents, noise: (size, channels, frames, height, width); caption: (size, length, channels); mask: (size, length);
+    positions: (size, chunks) in the schedule, 1 = clean; given: (size, frames), True where the frame is given;
+    width: latent frames of a chunk.
+    """
+
+    latents: torch.Tensor
+    noise: torch.Tensor
+    caption: torch.Tensor
+    mask: torch.Tensor
+    positions: torch.Tensor
+    given: torch.Tensor
+    width: int
+
+    @property
+    def clean(self) -> torch.Tensor:
+        """(size, chunks), True where a chunk is history."""
+        return self.positions >= 1
+
+    def part(self, which: torch.Tensor) -> Clips:
+        """Some of the samples."""
+        parts: dict[str, Any] = {k: v[which] for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
+        return replace(self, **parts)
+
+    def spread(self, t: torch.Tensor) -> torch.Tensor:
+        """(size, chunks) to a value for every frame, shaped to go with latents."""
+        return t.repeat_interleave(self.width, dim=1)[:, None, :, None, None]
+
+    def noisy(self, t: torch.Tensor) -> torch.Tensor:
+        """The latents at times t (size, chunks)."""
+        return torch.lerp(self.noise, self.latents, self.spread(t))
+
+    def visible(self, state: torch.Tensor) -> torch.Tensor:
+        """A state as the network sees it: given frames and clean chunks as they are."""
+        known = self.given | self.clean.repeat_interleave(self.width, dim=1)
+        return torch.where(known[:, None, :, None, None], self.latents, state)
+
+
+@dataclass
+class TransformerObjective:
+    """Flow matching on chunks: x_t = (1 - t) noise + t data, the velocity data - noise is learned.
+
+    Every chunk has its own time, never earlier than that of the chunk after it. At random the caption is dropped,
+    the chunks before are clean, and some frames at the front are given (a picture, or a clip that goes on), so that
+    one network does all that the sampler asks of it: text, history and neither; text, image and video to video.
+
+    Args:
+        autoencoder, text_encoder, tokenizer: frozen.
+        drop_text: share of samples without a caption.
+        prefix: share of samples that begin with given frames. Clips that are `held` begin with a picture.
+        window_size: chunks in flight when sampling: chunks one stage apart in the staircase.
+        shift: of the time points; 3 as in sampling.
+        clean_t: the time that clean chunks are given.
+        text_length: tokens of a caption.
+    """
+
+    autoencoder: AutoencoderKLMagi1
+    text_encoder: nn.Module
+    tokenizer: object
+    drop_text: float = 0.1
+    prefix: float = 0.25
+    window_size: int = 4
+    shift: float = 3.0
+    clean_t: float = 0.9999
+    text_length: int = 64
+
+    def _captions(self, captions: Sequence[str], device) -> tuple[torch.Tensor, torch.Tensor]:
+        text = encode_text(self.text_encoder, self.tokenizer, captions, self.text_length).trimmed()
+        return text.embeds.to(device), text.mask.to(device) != 0
+
+    def times(self, u: torch.Tensor, squared: torch.Tensor) -> torch.Tensor:
+        """Positions 0..1 in the schedule to times: the sampler's own spacing, or plain where `squared` is false."""
+        return torch.where(squared, flow_times(u, self.shift), u)
+
+    def positions(self, batch: int, chunks: int, generator: torch.Generator) -> torch.Tensor:
+        """(batch, chunks) positions in the schedule, 1 = clean; older chunks are never less clean than later ones."""
+
+        def rand(*shape):
+            return torch.rand(*shape, generator=generator, device=generator.device)
+
+        # A staircase as in sampling, placed so that every chunk is equally often the one that is anywhere in it ...
+        reference = torch.randint(chunks, (batch, 1), generator=generator, device=generator.device)
+        index = torch.arange(chunks, device=generator.device)
+        stairs = rand(batch, 1) + (reference - index) / self.window_size
+        # ... chunks that it has not reached yet get any noisier position: they cost nothing and teach as well.
+        for i in range(1, chunks):
+            fallback = stairs[:, i - 1].clamp(0, 1) * rand(batch)
+            stairs[:, i] = torch.where(stairs[:, i] < 0, fallback, stairs[:, i])
+        anyhow = rand(batch, chunks).sort(dim=1, descending=True).values
+        return torch.where(rand(batch, 1) < 0.7, stairs, anyhow).clamp(0, 1)
+
+    @staticmethod
+    def _channel_weights(network: Magi1Transformer3DModel) -> torch.Tensor | float:
+        """Where the channels' standard deviations are known, an error counts as much as it changes the pixels: the
+        latents of `fit_linear_path` are whitened half-way, so one standard deviation more brings that back."""
+        if network.config.data_std is None:
+            return 1.0
+        std = torch.tensor(network.config.data_std, device=network.device)
+        return (std**2 / (std**2).mean())[:, None, None, None]
+
+    def clips(self, network: Magi1Transformer3DModel, batch: dict, generator: torch.Generator) -> Clips:
+        """A batch of videos and captions as latents, text and places in the schedule."""
+        device, width = generator.device, network.config.chunk_width
+        self.autoencoder.to(device)
+        self.text_encoder.to(device)
+        with torch.no_grad():
+            posterior: Any = self.autoencoder.encode(to_unit(batch["video"].to(device)))
+            latents = posterior.latent_dist.mode() * self.autoencoder.config.scaling_factor
+            caption, mask = self._captions(batch["captions"], device)
+        size, _, frames = latents.shape[:3]
+        chunks = frames // width
+        positions = self.positions(size, chunks, generator)
+        # Given frames at the front: one where the clip is a picture that begins to move, any number elsewhere.
+        many = torch.randint(2, max(3, frames), (size,), generator=generator, device=device)
+        with_prefix = torch.rand(size, generator=generator, device=device) < self.prefix
+        given = torch.where(batch["held"].to(device), 1, torch.where(with_prefix, many, 0))
+        whole = torch.arange(chunks, device=device) < (given // width)[:, None]
+        positions = torch.where(whole, torch.ones_like(positions), positions)
+        noise = torch.randn(latents.shape, generator=generator, device=device)
+        given_frames = torch.arange(frames, device=device) < given[:, None]
+        return Clips(latents, noise, caption, mask, positions, given_frames, width)
+
+    def read(self, network: Magi1Transformer3DModel, clips: Clips, without: torch.Tensor):
+        """The text of each chunk, (size, chunks, length, channels), and its mask: the null caption where `without`."""
+        null = network.y_embedder.null_caption_embedding
+        caption, mask = clips.caption[:, : len(null)], clips.mask[:, : len(null)]
+        length = max(caption.shape[1], min(50, len(null)))
+        caption = nn.functional.pad(caption, (0, 0, 0, length - caption.shape[1]))
+        mask = nn.functional.pad(mask, (0, length - mask.shape[1]))
+        null_mask = torch.arange(length, device=mask.device) < 50
+        text = torch.where(without[..., None, None], null[:length], caption[:, None])
+        return text, torch.where(without[..., None], null_mask, mask[:, None])
+
+    def loss(self, network: Magi1Transformer3DModel, clips: Clips, velocity, target, t: torch.Tensor):
+        """The weighted error of the frames that are made, (size, chunks) times `t`; and metrics by time."""
+        time = clips.spread(t)[:, 0, :, 0, 0]
+        learned = (~clips.given & ~clips.clean.repeat_interleave(clips.width, dim=1)).float()
+        error = ((velocity - target).square() * self._channel_weights(network)).mean(dim=(1, 3, 4))
+        loss = (error * learned).sum() / learned.sum().clamp_min(1)
+        metrics = {}
+        for name, low, high in (("noisy", 0.0, 0.1), ("middle", 0.1, 0.5), ("nearly_clean", 0.5, 1.0)):
+            part = learned * ((time >= low) & (time < high))
+            metrics[name] = float((error.detach() * part).sum() / part.sum()) if part.sum() else float("nan")
+        return loss, metrics
+
+    def __call__(self, model: Any, batch: dict, generator: torch.Generator):
+        device = generator.device
+        clips = self.clips(model, batch, generator)
+        size = len(clips.latents)
+        squared = torch.rand(size, generator=generator, device=device) < 0.6
+        t = torch.where(clips.clean, self.clean_t, self.times(clips.positions, squared[:, None]))
+        dropped = torch.rand(size, generator=generator, device=device) < self.drop_text
+        # Clean chunks read the null caption, whatever the rest reads.
+        text, text_mask = self.read(model, clips, dropped[:, None] | clips.clean)
+        velocity = model(
+            clips.visible(clips.noisy(t)),
+            t,
+            text,
+            encoder_attention_mask=text_mask,
+            caption_dropped=dropped[:, None].expand_as(t),
+            return_dict=False,
+        )[0]
+        return self.loss(model, clips, velocity, clips.latents - clips.noise, t)
+
+
+@torch.no_grad()
+def initialise(transformer: Magi1Transformer3DModel) -> None:
+    """Weights to begin training with: small steps of every block, nothing but the best linear guess at first, and an
+    attention that already knows near from far.
+
+    On a small grid the published rotary bands hardly tell neighbours apart, and queries and keys, which are normalised
+    head by head, take thousands of steps to learn it. So the bands begin where a grid of a few tokens needs them, and
+    constant parts of queries and keys make even layers look along time at the same place, odd ones around themselves.
+    """
+    bands = transformer.rope.bands
+    n = bands.numel()
+    bands.copy_(torch.logspace(math.log10(1.6), math.log10(0.05), n))
+    time, space = slice(0, n), slice(n, 3 * n)  # of the angles, in each half of the rotated dimensions
+    blocks: Any = transformer.videodit_blocks.layers
+    for i, block in enumerate(blocks):
+        for norm in (block.self_attn_post_norm, block.mlp_post_norm):
+            nn.init.constant_(norm.weight, -0.8)  # stored minus one
+        for norm in (block.self_attention.q_layernorm, block.self_attention.k_layernorm):
+            for half in (norm.bias[: 3 * n], norm.bias[3 * n : 6 * n]):
+                half[space] = 1.0 if i % 2 == 0 else 0.5
+                half[time] = 0.2 if i % 2 == 0 else 0.5
+    nn.init.zeros_(transformer.final_linear.linear.weight)

@@ -1,0 +1,1 @@
+"""Model weights: found in files, checked against networks, read, converted and written."""

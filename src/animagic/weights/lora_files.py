@@ -1,0 +1,327 @@
+"""LoRA files: found, read, and brought to one form, whatever tool wrote them and however it named their tensors."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
+from peft.utils.other import get_pattern_key
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from ..errors import CheckpointError, InputError, first_line
+from ..layers.fp8 import Fp8Linear
+
+# Tools write lora_A, lora.down, lora_linear_layer.down, to_q_lora.down, ...; peft puts the adapter's name before
+# "weight" when it is asked for the state of a live model.
+_TENSOR = re.compile(
+    r"(?P<layer>.+?)(?:[._]lora(?:_linear_layer)?[._](?P<side>A|B|down|up)(?:\.[^.]+)?\.weight|\.(?P<alpha>alpha))"
+)
+_SIDES = {"A": "down", "B": "up"}
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+# Starts that leave the layer as it is; the others (pissa, olora, ...) change it, and the file holds only the rest.
+_PLAIN_STARTS = (None, True, False, "gaussian", "eva")
+# Arguments of load_lora_weights that say where a file lies, and those of diffusers that are always so here.
+_PLACE = ("weight_name", "subfolder", "revision", "token", "cache_dir", "force_download", "local_files_only")
+_WITHOUT_EFFECT = ("low_cpu_mem_usage", "use_safetensors")
+_LAYERS = (nn.Linear, nn.modules.conv._ConvNd, Fp8Linear)
+
+Source = str | Path | Mapping[str, torch.Tensor]
+Rename = tuple[str, str | Callable[[re.Match[str]], str]]
+
+
+@dataclass(frozen=True)
+class LoraPart:
+    """A network of a pipeline that LoRAs may change, and the names that files have for its layers.
+
+    Args:
+        component: its name in the pipeline, which may stand before a layer's name.
+        prefixes: what else may stand there, also several after each other. They tell whose a tensor is; one that no
+            part knows belongs to the first part.
+        renames: pattern and replacement for `re.sub`, one after another, from a layer's name to the network's. Names
+            with underscores for dots (kohya) need none.
+        convert: renames all tensors together, given them and the network's configuration.
+        blocks: short names of modules for `set_adapters`.
+        norm: of a network in FP8, the module whose dtype is that of activations.
+    """
+
+    component: str
+    prefixes: tuple[str, ...] = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "lora_unet_")
+    renames: tuple[Rename, ...] = ()
+    convert: Callable[[dict[str, torch.Tensor], Any], dict[str, torch.Tensor]] | None = None
+    blocks: Mapping[str, str] = field(default_factory=dict)
+    norm: str = ""
+
+    def prefix_of(self, name: str) -> str | None:
+        """What stands before a name in a file, if it shows that the name belongs here."""
+        return next((p for p in (f"{self.component}.", *self.prefixes) if name.startswith(p)), None)
+
+    def layer_of(self, name: str, layers: Mapping[str, str] | None) -> str | None:
+        """A layer's name in the network. layers: names by which it is found; None: any name is taken."""
+        while True:
+            renamed = name
+            for pattern, new in self.renames:
+                renamed = re.sub(pattern, new, renamed)
+            if layers and renamed in layers:
+                return layers[renamed]
+            prefix = self.prefix_of(name)
+            if prefix is None:
+                return renamed if layers is None or "." in renamed else None
+            name = name.removeprefix(prefix)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The change of one layer: up @ down, its scale already in `up`. The names are those of the file."""
+
+    down: torch.Tensor  # (rank, in, ...)
+    up: torch.Tensor  # (out, rank, ...)
+    down_name: str
+    up_name: str
+
+
+Pairs = dict[str, dict[str, Pair]]
+"""Component of the pipeline -> layer -> its change."""
+
+
+def read_lora(
+    source: Source,
+    parts: Sequence[LoraPart],
+    networks: Mapping[str, Any] | None,
+    allow_pickle: bool = False,
+    **where: Any,
+) -> tuple[Pairs, str]:
+    """The changes that a LoRA makes to each component, and how to call it in a message.
+
+    Args:
+        networks: those that it has to fit, by component; None: names and shapes are not compared with any.
+        where: see `find_lora_file`.
+    Raises: InputError for a file that is not there, CheckpointError for a tensor that is unknown or does not fit.
+    """
+    if unknown := set(where) - {*_PLACE, *_WITHOUT_EFFECT}:
+        raise InputError(f"a LoRA is not loaded with {min(unknown)!r}; choose {', '.join(_PLACE)}.")
+    what, settings = "the LoRA", dict[str, Any]()
+    if isinstance(source, Mapping):
+        tensors = dict(source)
+    else:
+        path = find_lora_file(source, **{name: value for name, value in where.items() if name in _PLACE})
+        what = f"the LoRA {path}"
+        tensors, settings = read_lora_file(path, allow_pickle)
+    if not tensors:
+        raise CheckpointError(f"{what} is empty.")
+
+    def owned(fields: Mapping[str, Any], part: LoraPart) -> dict[str, Any]:
+        return {k: v for k, v in fields.items() if part is next((p for p in parts if p.prefix_of(k)), parts[0])}
+
+    pairs: Pairs = {}
+    for part in parts:
+        if not (own := owned(tensors, part)):
+            continue
+        # diffusers writes the settings of all components together.
+        trained = {name.removeprefix(f"{part.component}."): value for name, value in owned(settings, part).items()}
+        if networks is None:
+            pairs[part.component] = _pairs_of(own, trained, what, partial(part.layer_of, layers=None))
+            continue
+        if part.component not in networks:
+            raise CheckpointError(f"{what} has a tensor {next(iter(own))}; this pipeline has no {part.component}.")
+        network = networks[part.component]
+        try:
+            own = part.convert(own, network.config) if part.convert else own
+        except (IndexError, KeyError, ValueError) as error:
+            raise CheckpointError(f"{what} has names that cannot be understood: {error}.") from error
+        layers = {name: name for name, module in network.named_modules() if _is_layer(name, module)}
+        layers = {name.replace(".", "_"): name for name in layers} | layers  # kohya writes underscores for dots
+        found = _pairs_of(own, trained, what, partial(part.layer_of, layers=layers))
+        pairs[part.component] = _fitted(found, network, what)
+    return pairs, what
+
+
+def find_lora_file(
+    source: str | Path, weight_name: str | None = None, *, subfolder: str | None = None, **hub: Any
+) -> Path:
+    """The file of a LoRA.
+
+    Args:
+        source: a file, a folder, or a hub id (owner/name), whose files are then fetched.
+        weight_name: which file of the folder; needed only where there are several.
+        hub: `revision`, `token`, `cache_dir`, `force_download`, `local_files_only`.
+    Raises: InputError if there is no such file, or if there are several to choose from.
+    """
+    text, folder = str(source), Path(source)
+    if folder.is_file():
+        return folder
+    if not folder.is_dir():
+        is_file = folder.suffix in (".safetensors", *_PICKLES)
+        if is_file or text.count("/") != 1 or text.startswith((".", "/", "~")):
+            raise InputError(f"there is no LoRA {text}; give a .safetensors file, a folder or a hub id (owner/name).")
+        folder = _fetch(text, weight_name, subfolder, hub)
+    folder = folder / (subfolder or "")
+    if weight_name is not None:
+        if not (folder / weight_name).is_file():
+            raise InputError(f"the LoRA {text} has no file {weight_name}.")
+        return folder / weight_name
+    files = sorted(file for file in folder.glob("*") if file.is_file())
+    found = [file for file in files if file.suffix == ".safetensors"] or [f for f in files if f.suffix in _PICKLES]
+    if not found:
+        raise InputError(f"{text} has no .safetensors file, so it is not the folder of a LoRA.")
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        raise InputError(f"{text} has several files, so say which one is meant (weight_name): {names}.")
+    return found[0]
+
+
+def _fetch(source: str, weight_name: str | None, subfolder: str | None, hub: dict[str, Any]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    inside = f"{subfolder}/" if subfolder else ""
+    wanted = [f"{inside}{weight_name or '*.safetensors'}", f"{inside}adapter_config.json"]
+    # Without a name, not what lies in folders: in the repository of a whole model those are its weights.
+    others = [f"{inside}*/*"] if weight_name is None else None
+    try:
+        return Path(snapshot_download(source, allow_patterns=wanted, ignore_patterns=others, **hub))
+    except (OSError, ValueError) as error:
+        raise InputError(f"there is no LoRA {source} here, and it cannot be fetched: {first_line(error)}.") from error
+
+
+def read_lora_file(path: Path, allow_pickle: bool) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors of a file, and the settings of the training, from inside it or from peft's file beside it.
+
+    allow_pickle: read pickles too (with `weights_only`). Raises: CheckpointError, which names the file.
+    """
+    settings: dict[str, Any] = {}
+    if path.suffix != ".safetensors" and not allow_pickle:
+        raise CheckpointError(
+            f"{path} is a pickle, which can run code when it is read; use a .safetensors file, or say "
+            "allow_pickle=True in Python."
+        )
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+                settings = json.loads((file.metadata() or {}).get(LORA_ADAPTER_METADATA_KEY, "{}"))
+        else:
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+        beside = path.with_name("adapter_config.json")
+        if not settings and beside.is_file():
+            settings = json.loads(beside.read_text("utf-8"))
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"the LoRA {path} cannot be read: {first_line(error)}.") from error
+    except Exception as error:  # a damaged or hostile pickle raises almost anything
+        raise CheckpointError(f"the LoRA {path} cannot be read: it is damaged, or holds more than tensors.") from error
+    if isinstance(tensors, dict):  # what AnimateDiff's trainer puts around and beside them
+        tensors = tensors.get("state_dict", tensors)
+    if isinstance(tensors, dict):
+        tensors = {name: value for name, value in tensors.items() if name != "animatediff_config"}
+    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+        raise CheckpointError(f"{path} is not a LoRA: it holds more than tensors.")
+    return tensors, settings
+
+
+def _is_layer(name: str, module: Any) -> bool:
+    """Whether a LoRA may change a module; what one brought itself, it may not."""
+    return isinstance(getattr(module, "base_layer", module), _LAYERS) and not re.search(r"\.(base_layer|lora_)", name)
+
+
+def _pairs_of(
+    tensors: Mapping[str, torch.Tensor],
+    settings: Mapping[str, Any],
+    what: str,
+    layer_of: Callable[[str], str | None],
+) -> dict[str, Pair]:
+    """The tensors of a LoRA by layer.
+
+    Args:
+        settings: of the training, as peft has them; empty: alpha is the rank where the tensors do not say it.
+        what: how to call the LoRA in a message.
+        layer_of: from a layer's name in the file to that in the network; None: it is unknown.
+    Raises: CheckpointError, which names the tensor.
+    """
+    found: dict[str, dict[str, tuple[str, torch.Tensor]]] = {}
+    for name, tensor in tensors.items():
+        match = _TENSOR.fullmatch(name)
+        layer = match and layer_of(match["layer"])
+        if match is None or layer is None:
+            raise CheckpointError(f"{what} has a tensor {name}, which is none of a LoRA for this model.")
+        side = "alpha" if match["alpha"] else _SIDES.get(match["side"], match["side"])
+        sides = found.setdefault(layer, {})
+        if side in sides:
+            raise CheckpointError(f"{what} has the tensors {sides[side][0]} and {name} for the same thing.")
+        sides[side] = (name, tensor)
+    _check_settings(settings, what)
+    pairs = {}
+    for layer, sides in found.items():
+        for side, other in (("down", "up"), ("up", "down"), ("alpha", "down")):
+            if side in sides and other not in sides:
+                raise CheckpointError(f"{what} has the tensor {sides[side][0]} without its lora_{other} partner.")
+        (down_name, down), (up_name, up) = sides["down"], sides["up"]
+        if down.ndim < 2 or up.ndim < 2 or up.shape[1] != down.shape[0]:
+            shapes = f"{list(down.shape)} and {list(up.shape)}"
+            raise CheckpointError(f"{what} has tensors {down_name} and {up_name} of shapes {shapes}: ranks differ.")
+        scale = _scale(layer, len(down), settings, sides.get("alpha"), what)
+        pairs[layer] = Pair(down, up if scale == 1 else up.float() * scale, down_name, up_name)
+    return pairs
+
+
+def _check_settings(settings: Mapping[str, Any], what: str) -> None:
+    start = settings.get("init_lora_weights")
+    if start not in _PLAIN_STARTS:
+        raise CheckpointError(
+            f"{what} began as {start!r}, which changes the model itself; convert it to a plain LoRA first "
+            "(peft: save_pretrained with path_initial_model_for_weight_conversion)."
+        )
+    if settings.get("peft_type", "LORA") != "LORA" or settings.get("use_dora"):
+        kind = "DoRA" if settings.get("use_dora") else settings["peft_type"]
+        raise CheckpointError(f"{what} is of the kind {kind}; only plain LoRA is supported.")
+
+
+def _scale(
+    layer: str, rank: int, settings: Mapping[str, Any], alpha: tuple[str, torch.Tensor] | None, what: str
+) -> float:
+    """alpha / rank; 1 where nothing is said, as in diffusers."""
+    if alpha is not None:
+        name, tensor = alpha
+        if tensor.numel() != 1:
+            raise CheckpointError(f"{what} has a tensor {name} of shape {list(tensor.shape)}; one number is needed.")
+        return float(tensor) / rank
+    try:
+        patterns = settings.get("alpha_pattern") or {}
+        value = float(patterns.get(get_pattern_key(list(patterns), layer), settings.get("lora_alpha", rank)))
+    except (AttributeError, TypeError, ValueError, re.error) as error:
+        raise CheckpointError(f"{what} has settings that cannot be understood: {error}.") from error
+    return value / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+
+
+def _fitted(pairs: Mapping[str, Pair], network: nn.Module, what: str) -> dict[str, Pair]:
+    """The pairs in the shapes of the network's layers: files may have matrices for convolutions of one pixel, and the
+    other way round. Raises CheckpointError that names the first tensor for which the network has no place."""
+    advice = "was it made for a model of another size?"
+    fitted = {}
+    for layer, pair in pairs.items():
+        try:
+            module: Any = network.get_submodule(layer)
+        except AttributeError:
+            raise CheckpointError(
+                f"{what} has a tensor {pair.down_name}; this model has no {layer}: {advice}"
+            ) from None
+        module = getattr(module, "base_layer", module)  # it may carry adapters already
+        if not isinstance(module, _LAYERS):
+            raise CheckpointError(f"{what} has a tensor {pair.down_name}, but {layer} is not a linear layer.")
+        out, into, *kernel = module.weight.shape[isinstance(module, Fp8Linear) :]
+        rank, ones = len(pair.down), [1] * len(kernel)
+        changes = [(pair.down_name, pair.down, [rank, into, *kernel]), (pair.up_name, pair.up, [out, rank, *ones])]
+        for i, (name, tensor, shape) in enumerate(changes):
+            if kernel == ones and tensor.shape[2:].numel() == 1:
+                changes[i] = (name, tensor := tensor.reshape(*tensor.shape[:2], *ones), shape)
+            if list(tensor.shape) != shape:
+                given = list(tensor.shape)
+                raise CheckpointError(f"{what}: its tensor {name} has shape {given}; {shape} is needed: {advice}")
+        fitted[layer] = replace(pair, down=changes[0][1], up=changes[1][1])
+    return fitted
