@@ -25,7 +25,7 @@ class MemoryNetworks(Networks):
         return Video(settings.height, settings.width, settings.num_frames, settings.num_inference_steps, settings)
 
     def _latents(self, video: Video, frames: int) -> torch.Tensor:
-        ratio = self.pipe._pixel_ratio
+        ratio = self.pipe.pixels_per_latent
         shape = (1, self.pipe.unet.config.in_channels, frames, video.height // ratio, video.width // ratio)
         return torch.empty(shape, device="meta")
 

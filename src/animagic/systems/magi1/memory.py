@@ -123,10 +123,10 @@ class MemoryNetworks(Networks):
             vae.enable_tiling()
         pipe = Magi1Pipeline(self.pipe.transformer, vae, config=self.pipe.config.config)
         shape = (1, self.pipe.transformer.latent_channels, video.settings.chunk_width, *self._latent(video))
-        return lambda: pipe._decode(torch.empty(shape, device="meta"), "pt")
+        return lambda: pipe.decode_frames(torch.empty(shape, device="meta"))
 
     def _latent(self, video: Video) -> tuple[int, int]:
-        return video.height // self.pipe._pixel_ratio, video.width // self.pipe._pixel_ratio
+        return video.height // self.pipe.pixels_per_latent, video.width // self.pipe.pixels_per_latent
 
 
 def _changed(network: Any, **changes: Any) -> Any:
