@@ -34,7 +34,7 @@ style: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 check: style  ## format, lint, types, architecture, unit tests: before every commit (under 3 minutes)
-	$(PYTEST) -m "not slow and not whole"
+	$(PYTEST) -m "not slow and not integration"
 
 test: style  ## all of it, and docs, examples, commands: what CI runs (under 12 minutes)
 	$(BIN)/mkdocs build --strict

@@ -47,9 +47,9 @@ def measure(network: dict[str, int], width: int, height: int, frames: int, tight
     import torch
 
     from animagic import AutoencoderKLMagi1, Magi1Pipeline, Magi1Transformer3DModel
+    from animagic.media.outputs import to_bytes
     from animagic.pipelines import memory
     from animagic.systems.magi1.memory import MemoryNetworks
-    from animagic.systems.magi1.pipeline import to_bytes
 
     torch.set_num_threads(1)
     settings = {"num_frames": frames, "video_size_h": height, "video_size_w": width, "num_steps": 4}
@@ -78,7 +78,7 @@ def measure(network: dict[str, int], width: int, height: int, frames: int, tight
         peaks[stage] = max(peaks.get(stage, 0), _status("VmHWM"))
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
 
-    decode = pipe._decode
+    decode = pipe.decode_frames
 
     def marked(*arguments: Any) -> Any:
         mark("denoise")
@@ -86,7 +86,7 @@ def measure(network: dict[str, int], width: int, height: int, frames: int, tight
         mark("decode")
         return result
 
-    pipe._decode = marked
+    pipe.decode_frames = marked
     Path("/proc/self/clear_refs").write_text("5")
     text = torch.randn(1, 128, network["caption_channels"]), torch.ones(1, 128)
     for chunk in pipe.stream(prompt_embeds=text[0], prompt_embeds_mask=text[1], output_type="np"):

@@ -20,7 +20,7 @@ import torch
 # so small that one is the fastest.
 torch.set_num_threads(1)
 
-WHOLE = {"benchmarks", "docs", "e2e", "examples"}
+INTEGRATION = {"benchmarks", "docs", "e2e", "examples"}
 """The folders whose tests run something from end to end; `make check` leaves them out."""
 
 
@@ -28,8 +28,8 @@ WHOLE = {"benchmarks", "docs", "e2e", "examples"}
 def pytest_collection_modifyitems(items) -> None:
     here = Path(__file__).parent
     for item in items:
-        if item.path.relative_to(here).parts[0] in WHOLE:
-            item.add_marker("whole")
+        if item.path.relative_to(here).parts[0] in INTEGRATION:
+            item.add_marker("integration")
 
 
 LEAST = {"num_steps": 4, "num_inference_steps": 2, "height": 32, "width": 32}

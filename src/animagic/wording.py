@@ -73,7 +73,8 @@ def _plain(value: Any) -> Any:
 
 def _bounds(annotation: Any) -> list[float]:
     """The least and the most of a type, as far as it has them."""
-    about = typing.get_args(annotation)[1:] if typing.get_origin(annotation) is typing.Annotated else ()
+    extras = typing.get_args(annotation)[1:] if typing.get_origin(annotation) is typing.Annotated else ()
+    about = [one for extra in extras for one in (extra, *getattr(extra, "metadata", ()))]  # also inside pydantic.Field
     found = {name: getattr(one, name) for one in about for name in ("ge", "gt", "le", "lt") if hasattr(one, name)}
     return [found[name] for name in ("ge", "gt", "le", "lt") if name in found]
 

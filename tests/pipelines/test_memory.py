@@ -89,36 +89,32 @@ def test_t5_has_as_many_parameters():
 # Against real runs
 
 
-def tensors_of(prediction: Prediction) -> int:
+def tensors_of(prediction: Prediction, stages: tuple[str, ...]) -> int:
     """Bytes of the tensors of a run at its fullest moment, of a prediction for a GPU, since a CPU takes more."""
     moving = ("activations", "keys and values")
-    return max(sum(parts.get(name, 0) for name in moving) for parts in prediction.stages.values())
+    return max(sum(prediction.stages[stage].get(name, 0) for name in moving) for stage in stages)
 
 
-@pytest.mark.parametrize("tiling", [False, True])
-def test_a_run_of_magi1_tiny_takes_what_was_predicted(tiling):
-    # Five chunks are the least in which as many are held, and as many seen, as in any longer video.
-    size = {"height": 64, "width": 64}
-    predictor = Predictor(networks_of("magi1-tiny", torch.float32), "cuda", frames=144, steps=4, **size)
-    predicted = tensors_of(predictor.predict(Techniques(tiling=tiling)))
-    pipe = zoo.load("magi1-tiny")
+RUNS = [
+    ("magi1-tiny", 144, 4, False),  # six chunks: as many are held, and as many seen, as in any longer video
+    ("magi1-tiny", 48, 4, True),
+    ("magi1-tiny-distilled", 144, 8, False),
+    ("animatediff-tiny", 24, 1, False),
+]
+
+
+@pytest.mark.parametrize(("model", "frames", "steps", "tiling"), RUNS)
+def test_a_run_takes_what_was_predicted(model, frames, steps, tiling):
+    predictor = Predictor(networks_of(model, torch.float32), "cuda", frames=frames, steps=steps)
+    prediction, pipe = predictor.predict(Techniques(tiling=tiling)), zoo.load(model)
     pipe.set_progress_bar_config(disable=True)
     if tiling:
         pipe.enable_vae_tiling()
-    with LiveBytes("cpu") as counter:
-        for _ in pipe.stream("a red ball", num_frames=144, num_inference_steps=4, output_type="pt", **size):
-            pass
-    assert counter.peak <= predicted <= 1.25 * counter.peak
-
-
-def test_a_run_of_animatediff_takes_what_was_predicted():
-    pipe = zoo.load("animatediff-tiny")
-    pipe.set_progress_bar_config(disable=True)
-    predicted = Predictor(networks_of("animatediff-tiny", torch.float32), "cuda", frames=24, steps=1).predict()
-    with LiveBytes("cpu") as counter:
-        for _ in pipe.stream("a red ball", num_frames=24, num_inference_steps=1, output_type="pt"):
-            pass
-    assert counter.peak <= tensors_of(predicted) <= 1.25 * counter.peak
+    for output_type, stages in (("latent", ("denoise",)), ("pt", ("denoise", "decode"))):
+        with LiveBytes("cpu") as counter:
+            for _ in pipe.stream("a red ball", num_frames=frames, num_inference_steps=steps, output_type=output_type):
+                pass
+        assert counter.peak <= tensors_of(prediction, stages) <= 1.25 * counter.peak, output_type
 
 
 def test_the_memory_of_the_process_is_met():

@@ -185,6 +185,7 @@ def test_it_stays_in_float32_unless_told_otherwise():
 
 
 @torch.no_grad()
+@pytest.mark.integration
 def test_it_compiles_into_one_graph():
     autoencoder, clip = tiny(linear_path=True), video(1, 3, 8, 32, 48)
     autoencoder.enable_tiling(tile_height=16, tile_width=16, tile_frames=8)

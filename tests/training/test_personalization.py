@@ -29,6 +29,8 @@ from animagic.training.personalization import (
 )
 from animagic.training.text_to_image import load_text_to_image
 
+pytestmark = pytest.mark.integration
+
 PROMPT = "a picture of red ball"
 METHODS = {
     "lora": {"prompt": PROMPT, "learning_rate": 1e-2, "rank": 4},

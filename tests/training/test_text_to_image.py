@@ -179,6 +179,7 @@ class TestImageObjective:
         assert not torch.equal(loss(batch, 0.0), loss(other, 0.0))
 
 
+@pytest.mark.integration
 def test_a_recipe_is_trained_resumed_and_exported(recipe, tmp_path):
     lines = []
     base = train(recipe, tmp_path / "run", lambda name, line: lines.append((name, line["step"])))

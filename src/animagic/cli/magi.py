@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from ..systems import SYSTEMS
 from .app import Json, app
 from .making import Enhance, EnhanceModel, enhanced, make
 from .options import (
@@ -23,7 +22,6 @@ from .options import (
     takes_options,
 )
 
-SYSTEM = SYSTEMS["magi1"]
 TOKENS = (
     "quality",
     "style",
@@ -36,7 +34,7 @@ TOKENS = (
 
 
 @app.command()
-@takes_options([SYSTEM], only=lambda name, option: name in TOKENS)
+@takes_options(["magi1"], only=lambda name, option: name in TOKENS)
 def magi(
     tokens: Given,
     config_file: Annotated[str, typer.Option("--config_file", help="An original configuration file, as it is.")],

@@ -76,58 +76,68 @@ def _system_of(written: Sequence[str]) -> System | None:
     return None
 
 
+class _WithOptions:
+    """A command whose parameter of type `Given` is replaced by the flags of options classes, as they are when asked."""
+
+    def __init__(self, function: Callable[..., Any], systems: Callable[[], list[System]], only: Callable[..., bool]):
+        self._function, self._systems, self._only = function, systems, only
+        self._hints = typing.get_type_hints(function, include_extras=True)
+        self._place = next(name for name, hint in self._hints.items() if hint is Given)
+        self.__name__, self.__doc__ = function.__name__, function.__doc__
+
+    def _owners(self) -> dict[str, list[System]]:
+        """Field -> the systems that have it."""
+        owners: dict[str, list[System]] = {}
+        for system in self._systems():
+            for name, info in system.options_class.model_fields.items():
+                option = option_of(info)
+                if option is not None and self._only(name, option) and (option.positional or flag_of(name, info)):
+                    owners.setdefault(name, []).append(system)
+        return owners
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        everyone, kind = self._systems(), inspect.Parameter.KEYWORD_ONLY
+        parameters: list[inspect.Parameter] = []
+        for own in inspect.signature(self._function).parameters.values():
+            if own.name != self._place:
+                parameters.append(own.replace(annotation=self._hints[own.name], kind=kind))
+                continue
+            for name, having in self._owners().items():
+                panel = None if len(having) == len(everyone) else _panel(having)
+                parameters.append(_parameter(name, having[0].options_class.model_fields[name], panel))
+        return inspect.Signature(parameters)
+
+    @property
+    def __annotations__(self) -> dict[str, Any]:  # type: ignore[override]
+        return {parameter.name: parameter.annotation for parameter in self.__signature__.parameters.values()}
+
+    def __call__(self, **values: Any) -> Any:
+        given = Given()
+        for name, having in self._owners().items():
+            info, written = having[0].options_class.model_fields[name], values.pop(name)
+            if written in (None, []) or written == default_of(info):
+                continue
+            read = option_of(info).read  # type: ignore[union-attr]  # those without one are not among them
+            value = written if read is None else read(written)
+            given |= value if isinstance(value, Fields) else {name: value}
+        return self._function(**{self._place: given}, **values)
+
+
 def takes_options(
-    systems: Iterable[System] | None = None,
-    *,
-    command: str | None = None,
-    only: Callable[[str, Any], bool] = lambda name, option: True,
+    systems: Iterable[str] = (), *, command: str | None = None, only: Callable[..., bool] = lambda name, option: True
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorator: replaces a command's parameter of type `Given` by the flags of the systems' options.
+    """Decorator: replaces a command's parameter of type `Given` by the flags of systems' options.
 
     Args:
-        systems: whose options; None: of all that make their videos with `command`.
+        systems: names of those whose options are meant; command: or all that make their videos with it.
         only: chooses among them, from a field's name and its `Option`.
     """
-    chosen = list(systems or (system for system in SYSTEMS.values() if system.command == command))
-    owners: dict[str, list[System]] = {}
-    for system in chosen:
-        for name, info in system.options_class.model_fields.items():
-            option = option_of(info)
-            if option is not None and only(name, option) and (option.positional or flag_of(name, info)):
-                owners.setdefault(name, []).append(system)
-    fields = {name: having[0].options_class.model_fields[name] for name, having in owners.items()}
 
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        hints = typing.get_type_hints(function, include_extras=True)
-        place = next(name for name, hint in hints.items() if hint is Given)
-        parameters: list[inspect.Parameter] = []
-        for parameter in inspect.signature(function).parameters.values():
-            if parameter.name == place:
-                for name, info in fields.items():
-                    panel = None if len(owners[name]) == len(chosen) else _panel(owners[name])
-                    parameters.append(_parameter(name, info, panel))
-            else:
-                parameters.append(
-                    parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
-                )
+    def chosen() -> list[System]:
+        return [row for row in SYSTEMS.values() if row.name in systems or row.command == command]
 
-        def run(**values: Any) -> Any:
-            given = Given()
-            for name, info in fields.items():
-                written = values.pop(name)
-                if written in (None, []) or written == default_of(info):
-                    continue
-                read = option_of(info).read  # type: ignore[union-attr]  # those without one are not among them
-                value = written if read is None else read(written)
-                given |= value if isinstance(value, Fields) else {name: value}
-            return function(**{place: given}, **values)
-
-        run.__name__, run.__doc__ = function.__name__, function.__doc__
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return run
-
-    return decorate
+    return lambda function: _WithOptions(function, chosen, only)
 
 
 def _panel(owners: Sequence[System]) -> str:

@@ -41,10 +41,10 @@ def convert(
         ),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="AnimateDiff: the picture model, a folder of diffusers or a single file.")
+        str | None, typer.Option(help="AnimateDiff: the base model, a folder of diffusers or a single file.")
     ] = None,
     dreambooth: Annotated[
-        str | None, typer.Option(help="AnimateDiff: a personalised picture model in place of the base's parts.")
+        str | None, typer.Option(help="AnimateDiff: a personalised base model in place of the base's parts.")
     ] = None,
     version: Annotated[
         str | None, typer.Option(help="AnimateDiff: v1, v2, v3 or sdxl; default: recognised from the motion module.")
@@ -64,26 +64,25 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Turn published files into a folder that every command can load."""
-    import importlib
     from dataclasses import asdict
     from pathlib import Path
 
     from ..pipelines.devices import be_quiet
-    from ..weights.files import SUFFIXES
+    from ..systems import SYSTEMS
 
-    own: dict[str, dict[str, Any]] = {
-        "AnimateDiff": {"base": base, "dreambooth": dreambooth, "version": version},
-        "MAGI-1": {"vae": vae, "t5": t5, "special_tokens": special_tokens},
-    }
-    title, system = ("AnimateDiff", "animatediff") if Path(source).suffix in SUFFIXES else ("MAGI-1", "magi1")
-    given = {name: None if value == "none" else value for name, value in own.pop(title).items() if value is not None}
-    for name, value in next(iter(own.values())).items():
-        if value is not None:
-            raise InputError(f"--{name.replace('_', '-')} has no meaning for {title}; leave it out.")
-    run = importlib.import_module(f"animagic.systems.{system}.conversion").convert
+    rows = [(row, row.room("conversion")) for row in SYSTEMS.values() if "conversion" in row.rooms]
+    system, room = next((pair for pair in rows if pair[1].recognises(Path(source))), rows[0])
+    options = {
+        "base": base, "dreambooth": dreambooth, "version": version,
+        "vae": vae, "t5": t5, "special_tokens": special_tokens,
+    }  # fmt: skip
+    given = {name: None if value == "none" else value for name, value in options.items() if value is not None}
+    for name in given:
+        if name not in room.OPTIONS:
+            raise InputError(f"--{name.replace('_', '-')} has no meaning for {system.title}; leave it out.")
     be_quiet()
     with bytes_written() as on_written:
-        result = run(source, output, config=config, allow_pickle=allow_pickle, on_written=on_written, **given)
+        result = room.convert(source, output, config=config, allow_pickle=allow_pickle, on_written=on_written, **given)
     if as_json:
         print_json(asdict(result))
         return

@@ -170,6 +170,11 @@ class VideoPipeline(DiffusionPipeline):
         """The network, guided, for a call of the shared `prepare`; own: the system's own arguments."""
         raise NotImplementedError
 
+    @classmethod
+    def sampling_of(cls, config: Mapping[str, Any] | None) -> Any:
+        """The settings of a model with this configuration, without its weights. Raises InputError."""
+        return cls.sampling if config is None else type(cls.sampling).from_config(config)
+
     def solver(self, plan: Plan) -> Solver:
         """For the shared `prepare`: flow matching in even steps."""
         return FlowEuler(torch.linspace(0, 1, plan.num_steps + 1))

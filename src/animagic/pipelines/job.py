@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, InputError
 from ..media import read_image
+from ..timeline import WholeClip
 from ..weights.lora import find_lora_file
 from .devices import default_device, refusing
 from .options import VideoOptions
@@ -59,7 +60,6 @@ class Job:
     clip: np.ndarray | None = None
     hidden = 0
     """Frames at the front of the stream that are not shown."""
-    frames_per_latent = 1
 
     def __init__(self, request: Any, models: Any, live: Any = None):
         self.request, self.models, self.live = request, models, live
@@ -139,12 +139,8 @@ class Job:
 
     def settings(self) -> Any:
         """The sampling settings of the model, without its weights. Raises InputError, CheckpointError."""
-        raise NotImplementedError
-
-    def planned(self, settings: Any) -> tuple[Plan, Plan, int]:
-        """The plan that the request would follow with these settings, the one with the whole clip at once, to compare
-        with, and latent frames between the lines of their pictures."""
-        raise NotImplementedError
+        model = self.request.model
+        return self.models.pipeline_class(model).sampling_of(self.models.settings(model) or None)
 
     def drawn_plan(self, kind: str | None) -> tuple[Plan, int]:
         """The plan of that kind (None: the request's own), and latent frames between the lines of its picture.
@@ -156,10 +152,12 @@ class Job:
         if kind not in (None, "whole", *self.plans):
             raise InputError(f"plan {kind!r} is unknown; choose {' or '.join((*self.plans, 'whole'))}.")
         try:
-            own, whole, spacing = self.planned(self.settings())
+            own = self.settings().plan_for(**self.request.arguments(plan=True))
         except (AttributeError, TypeError) as error:
             raise CheckpointError(f"the settings of {self.request.model} cannot be understood: {error}.") from error
-        return (whole if kind == "whole" else own), spacing
+        counts = own.describe()
+        spacing = getattr(own, "chunk_width", getattr(own, "size", counts.frames))
+        return (WholeClip(counts.frames, own.num_steps) if kind == "whole" else own), spacing
 
     # ------------------------------------------------------------ with the model
 
@@ -172,13 +170,14 @@ class Job:
     def begin(self, pipe: Any) -> None:
         """Take the loaded pipeline. Raises InputError for what it cannot make."""
         request, sampling = self.request, pipe.sampling
-        self.pipe, self.fps = pipe, sampling.fps
+        self.pipe, self.fps, self.frames_per_latent = pipe, sampling.fps, sampling.frames_per_latent
         if request.video is not None:
             self.clip = self.read_clip(request.video)
         if not request.endless and request.frames is None:
             self.request = request.changed(frames=self.default_frames())
         self.height, self.width = request.height or sampling.height, request.width or sampling.width
         pipe.check_size(self.height, self.width)
+        self.plan()  # refuses what no plan can be made of
 
     def default_frames(self) -> int:
         """Frames of the video where the request does not say it."""
@@ -199,9 +198,9 @@ class Job:
         ]
         with contextlib.ExitStack() as stack:
             stack.enter_context(pipe.using_loras(*loras, allow_pickle=allow_pickle))
-            if request.tiling and not pipe.vae.use_tiling:
-                pipe.vae.enable_tiling()
-                stack.callback(pipe.vae.disable_tiling)
+            if request.tiling and not getattr(pipe.vae, "use_tiling", False):
+                pipe.enable_vae_tiling()
+                stack.callback(pipe.disable_vae_tiling)
             yield
 
     def arguments(self) -> dict[str, Any]:

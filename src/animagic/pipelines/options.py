@@ -197,11 +197,11 @@ class VideoOptions(BaseModel):
         return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | values)
 
     def arguments(self, plan: bool = False) -> dict[str, Any]:
-        """The pipeline's arguments: every option with a value. plan: only those that shape the plan."""
+        """The pipeline's arguments: every option that was given. plan: only those that shape the plan."""
         given: dict[str, Any] = {}
         for name, info in type(self).model_fields.items():
             option, value = option_of(info), getattr(self, name)
-            if option is None or option.argument is None or value is None or (plan and not option.plan):
+            if option is None or option.argument is None or value == default_of(info) or (plan and not option.plan):
                 continue
             given[option.argument or name] = value
         return given

@@ -12,20 +12,21 @@ from ..errors import InputError
 from ..pipelines.job import Job
 from ..pipelines.options import VideoOptions, default_of, flag_of
 from ..systems import SYSTEMS, System, systems_with
+from ..weights.original import SUFFIXES, recognise
 from ..wording import nearest
 
 
 def system_of(model: str) -> System:
     """The system of a model, which may be an original configuration file. Raises InputError, CheckpointError."""
-    for system in SYSTEMS.values():
-        if system.original_job is not None and model.endswith(system.original_suffixes):
-            return system
-    return SYSTEMS[zoo.system_of(model)]
+    if not is_original(model):
+        return SYSTEMS[zoo.system_of(model)]
+    originals = {name: system.room("original") for name, system in SYSTEMS.items() if system.original_job is not None}
+    return SYSTEMS[recognise(model, originals)]
 
 
 def is_original(model: str) -> bool:
-    """Whether a model is an original configuration file."""
-    return any(model.endswith(system.original_suffixes) for system in SYSTEMS.values() if system.original_suffixes)
+    """Whether a model is an original configuration file; what it holds says of which system."""
+    return model.endswith(SUFFIXES)
 
 
 def build_request(prompt: str, model: str = zoo.DEFAULT, **options: Any) -> VideoOptions:

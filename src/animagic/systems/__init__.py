@@ -23,7 +23,8 @@ class System:
         job: how a request is carried out (`pipelines.job`).
         prefixes: what the class names of its pipelines begin with, in the index of a model folder.
         bases: beginnings of class names of models that it builds on -> what such a model needs to make videos.
-        original_job: as `job`, for original configuration files; original_suffixes: what their names end with.
+        original_job: as `job`, for original configuration files; its package then has the module "original", as
+            `weights.original.Original` describes it.
         rooms: modules of its package that have what some commands need: "weights" (COMPONENTS, for
             `checkpoints.from_original`), "conversion" (`convert`), "training" (STAGES), "memory".
         command: the command that makes its videos.
@@ -38,7 +39,6 @@ class System:
     prefixes: tuple[str, ...] = ()
     bases: Mapping[str, str] = field(default_factory=dict)
     original_job: Place = None
-    original_suffixes: tuple[str, ...] = ()
     rooms: frozenset[str] = frozenset()
     command: str = "generate"
 
@@ -104,7 +104,6 @@ register(
         },
         prefixes=("Magi1",),
         original_job="job:Magi1OriginalJob",
-        original_suffixes=(".json",),
         rooms=frozenset({"weights", "conversion", "training", "memory"}),
     )
 )
@@ -126,7 +125,6 @@ register(
             "(in Python: AnimateDiffPipeline.from_published)"
         },
         original_job="original_job:AnimateDiffOriginalJob",
-        original_suffixes=(".yaml", ".yml"),
         rooms=frozenset({"weights", "conversion", "training", "memory"}),
     )
 )

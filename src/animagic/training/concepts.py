@@ -48,8 +48,7 @@ def start_learning(pipe: StableDiffusionPipeline, settings: Personalization) -> 
         pipe.text_encoder.requires_grad_(bool(settings.train_text_encoder))
     elif settings.method == "lora":
         assert settings.rank is not None
-        alpha = settings.alpha or settings.rank
-        add_lora(pipe.unet, ATTENTION, settings.rank, lora_alpha=alpha, init_lora_weights="gaussian")
+        add_lora(pipe.unet, ATTENTION, settings.rank, alpha=settings.alpha, start="gaussian")
     else:
         words, start = new_words(pipe, settings)
         first, table = len(pipe.tokenizer), pipe.text_encoder.get_input_embeddings()

@@ -89,11 +89,19 @@ def _without_motion(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     return made
 
 
-def add_lora(network: Any, targets: str | list[str], rank: int, name: str = "default", **settings: Any) -> None:
-    """Lay a LoRA over the layers that `targets` describes (names, or a pattern of them); only it learns."""
+def add_lora(
+    network: Any,
+    targets: str | list[str],
+    rank: int,
+    name: str = "default",
+    *,
+    alpha: float | None = None,
+    start: bool | str = True,
+) -> None:
+    """Freeze a network and lay a LoRA over the layers that `targets` describes, which alone learns."""
     network.requires_grad_(False)
-    settings = {"lora_alpha": rank, **settings}
-    network.add_adapter(LoraConfig(r=rank, target_modules=targets, **settings), adapter_name=name)
+    config: Any = {"r": rank, "lora_alpha": alpha or rank, "target_modules": targets, "init_lora_weights": start}
+    network.add_adapter(LoraConfig(**config), adapter_name=name)
 
 
 @dataclass

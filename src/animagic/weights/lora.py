@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import wraps
@@ -25,7 +24,7 @@ from torch import nn
 
 from ..errors import CheckpointError, InputError
 from ..layers.fp8 import Fp8Linear
-from .lora_files import LoraPart, Pair, Source, find_lora_file, read_lora
+from .lora_files import LoraPart, Pair, Source, find_lora_file, pack, peft_settings, read_lora
 
 __all__ = ["LoraMixin", "LoraPart", "Source", "add_lora", "find_lora_file", "lora_layers"]
 
@@ -124,8 +123,8 @@ class LoraMixin(LoraBaseMixin):
         """
         source, where = pretrained_model_name_or_path_or_dict, {"weight_name": weight_name, **where}
         pairs, _ = read_lora(source, cls.lora_parts, None, allow_pickle, **where)
-        tensors = {name: tensor for part, own in pairs.items() for name, tensor in _packed(own, f"{part}.").items()}
-        settings = {f"{part}.{key}": value for part, own in pairs.items() for key, value in _settings(own).items()}
+        tensors = {name: tensor for part, own in pairs.items() for name, tensor in pack(own, f"{part}.").items()}
+        settings = {f"{part}.{key}": value for part, own in pairs.items() for key, value in peft_settings(own).items()}
         return (tensors, settings) if return_lora_metadata else tensors
 
     def load_lora_weights(
@@ -220,7 +219,7 @@ class LoraMixin(LoraBaseMixin):
         for layer in self._lora_layers(components):
             if layer.merged:
                 layer.unmerge()
-                layer.scaling = vars(layer).pop("unfused_scaling")  # without the lora_scale
+            layer.scaling = vars(layer).pop("unfused_scaling", layer.scaling)  # without the lora_scale
         self._merged_adapters = {name for layer in self._lora_layers() for name in layer.merged_adapters}
 
     def delete_adapters(self, adapter_names: str | Sequence[str]) -> None:
@@ -336,7 +335,7 @@ class LoraMixin(LoraBaseMixin):
         parts = {part.component: part for part in self.lora_parts}
         if len(parts) == 1 and not set(weight) & set(parts):
             weight = dict.fromkeys(parts, weight)
-        made, networks = dict[str, float](), self._networks()
+        made, networks = dict[str, Any](), self._networks()
         for component, value in weight.items():
             if component not in parts:
                 raise InputError(f"a LoRA cannot be weighed for {component!r}; parts are {', '.join(parts)}.")
@@ -349,7 +348,7 @@ class LoraMixin(LoraBaseMixin):
                 if path not in whole and not any(f"{component}.{layer}.".startswith(f"{path}.") for layer in layers):
                     example = f"; it does change {layers[0]!r}, for example." if layers else "."
                     raise InputError(f"no LoRA changes {path.removeprefix(f'{component}.')!r}{example}")
-                made[path] = float(number)
+                made[path] = number
         return made
 
     def _lay(
@@ -380,24 +379,25 @@ class LoraMixin(LoraBaseMixin):
                     raise CheckpointError(f"{what} changes {layer} (tensor {pair.down_name}): {wanted[1]}.")
             if hotswap:
                 self._check_swap(component, own, what, str(name))
-        name, active = name if hotswap else self._new_name(name), self.get_active_adapters() if beside else []
+        name = str(name) if hotswap else self._new_name(name)
+        active = self.get_active_adapters() if beside else []
         with warnings.catch_warnings():
             # Of a second adapter, and of layers in FP8: both are meant.
             warnings.filterwarnings("ignore", "Already found a `peft_config`|Unsupported layer type", UserWarning)
             for part in self.lora_parts:
                 if part.component in pairs:
-                    self._load(part, pairs[part.component], str(name), hotswap)
+                    self._load(part, pairs[part.component], name, hotswap)
         if not hotswap:
-            self._use([*active, str(name)], {} if weight is None else {str(name): weight})
+            self._use([*active, name], {} if weight is None else {name: weight})
 
     def _load(self, part: LoraPart, pairs: Mapping[str, Pair], name: str, hotswap: bool) -> None:
         """Lay changes, which fit, over one network."""
-        network, settings = self._networks()[part.component], _settings(pairs)
+        network, settings = self._networks()[part.component], peft_settings(pairs)
         shared = {"adapter_name": name, "_pipeline": self, "low_cpu_mem_usage": True}
         if not isinstance(network, PeftAdapterMixin):  # a text encoder, of transformers
             prefix = f"{part.component}."
             # diffusers knows some of its layers by peft's names, and all by its own.
-            tensors = _packed(pairs, prefix, "lora_linear_layer.down", "lora_linear_layer.up")
+            tensors = pack(pairs, prefix, "lora_linear_layer.down", "lora_linear_layer.up")
             shared["metadata"] = {f"{prefix}{key}": value for key, value in settings.items()}
             StableDiffusionXLLoraLoaderMixin.load_lora_into_text_encoder(
                 tensors, None, network, part.component, **shared
@@ -407,9 +407,9 @@ class LoraMixin(LoraBaseMixin):
             settings["alpha_pattern"] = network.peft_config[name].alpha_pattern
         for path in pairs:
             if isinstance(layer := network.get_submodule(path), Fp8Linear):
-                dtype = network.get_submodule(part.norm).weight.dtype
+                dtype = network.get_submodule(part.norm).weight.dtype if part.norm else network.dtype
                 network.set_submodule(path, _Fp8LoraLinear(layer, dtype))
-        network.load_lora_adapter(_packed(pairs), None, hotswap, metadata=settings, **shared)
+        network.load_lora_adapter(pack(pairs), None, hotswap, metadata=settings, **shared)
 
     def _check_swap(self, component: str, pairs: Mapping[str, Pair], what: str, name: str) -> None:
         """Refuse what peft would give up half-way, which loses the adapter that is there."""
@@ -442,20 +442,3 @@ def _by_path(weights: Mapping[str, Any], blocks: Mapping[str, str], path: str = 
             yield from ((f"{full}.attentions.{i}", one) for i, one in enumerate(value))
         else:
             yield full, value
-
-
-def _settings(pairs: Mapping[str, Pair]) -> dict[str, Any]:
-    """peft's settings. alpha is the rank everywhere, since the scale is in the tensors already: peft's hot swap
-    looks at neither pattern."""
-    ranks = {layer: len(pair.down) for layer, pair in pairs.items()}
-    usual = Counter(ranks.values()).most_common(1)[0][0]
-    others = {f"^{re.escape(layer)}": rank for layer, rank in ranks.items() if rank != usual}
-    patterns = {"rank_pattern": others, "alpha_pattern": dict(others)}
-    return {"r": usual, "lora_alpha": usual, **patterns, "target_modules": list(ranks)}
-
-
-def _packed(pairs: Mapping[str, Pair], prefix: str = "", down: str = "lora_A", up: str = "lora_B") -> dict[str, Any]:
-    tensors: dict[str, Any] = {}
-    for layer, pair in pairs.items():
-        tensors |= {f"{prefix}{layer}.{down}.weight": pair.down, f"{prefix}{layer}.{up}.weight": pair.up}
-    return tensors

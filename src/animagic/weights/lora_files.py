@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -64,17 +65,15 @@ class LoraPart:
         """What stands before a name in a file, if it shows that the name belongs here."""
         return next((p for p in (f"{self.component}.", *self.prefixes) if name.startswith(p)), None)
 
-    def layer_of(self, name: str, layers: Mapping[str, str] | None) -> str | None:
-        """A layer's name in the network. layers: names by which it is found; None: any name is taken."""
+    def layer_of(self, name: str, layers: Mapping[str, str]) -> str:
+        """A layer's name in the network, where it is one of `layers` (name in files -> name in the network)."""
         while True:
             renamed = name
             for pattern, new in self.renames:
                 renamed = re.sub(pattern, new, renamed)
-            if layers and renamed in layers:
-                return layers[renamed]
             prefix = self.prefix_of(name)
-            if prefix is None:
-                return renamed if layers is None or "." in renamed else None
+            if renamed in layers or prefix is None:
+                return layers.get(renamed, renamed)
             name = name.removeprefix(prefix)
 
 
@@ -128,7 +127,7 @@ def read_lora(
         # diffusers writes the settings of all components together.
         trained = {name.removeprefix(f"{part.component}."): value for name, value in owned(settings, part).items()}
         if networks is None:
-            pairs[part.component] = _pairs_of(own, trained, what, partial(part.layer_of, layers=None))
+            pairs[part.component] = _pairs_of(own, trained, what, partial(part.layer_of, layers={}))
             continue
         if part.component not in networks:
             raise CheckpointError(f"{what} has a tensor {next(iter(own))}; this pipeline has no {part.component}.")
@@ -234,24 +233,23 @@ def _pairs_of(
     tensors: Mapping[str, torch.Tensor],
     settings: Mapping[str, Any],
     what: str,
-    layer_of: Callable[[str], str | None],
+    layer_of: Callable[[str], str],
 ) -> dict[str, Pair]:
     """The tensors of a LoRA by layer.
 
     Args:
         settings: of the training, as peft has them; empty: alpha is the rank where the tensors do not say it.
         what: how to call the LoRA in a message.
-        layer_of: from a layer's name in the file to that in the network; None: it is unknown.
+        layer_of: from a layer's name in the file to that in the network.
     Raises: CheckpointError, which names the tensor.
     """
     found: dict[str, dict[str, tuple[str, torch.Tensor]]] = {}
     for name, tensor in tensors.items():
         match = _TENSOR.fullmatch(name)
-        layer = match and layer_of(match["layer"])
-        if match is None or layer is None:
-            raise CheckpointError(f"{what} has a tensor {name}, which is none of a LoRA for this model.")
+        if match is None:
+            raise CheckpointError(f"{what} has a tensor {name}, which is none of a LoRA.")
         side = "alpha" if match["alpha"] else _SIDES.get(match["side"], match["side"])
-        sides = found.setdefault(layer, {})
+        sides = found.setdefault(layer_of(match["layer"]), {})
         if side in sides:
             raise CheckpointError(f"{what} has the tensors {sides[side][0]} and {name} for the same thing.")
         sides[side] = (name, tensor)
@@ -325,3 +323,21 @@ def _fitted(pairs: Mapping[str, Pair], network: nn.Module, what: str) -> dict[st
                 raise CheckpointError(f"{what}: its tensor {name} has shape {given}; {shape} is needed: {advice}")
         fitted[layer] = replace(pair, down=changes[0][1], up=changes[1][1])
     return fitted
+
+
+def peft_settings(pairs: Mapping[str, Pair]) -> dict[str, Any]:
+    """peft's settings. alpha is the rank everywhere, since the scale is in the tensors already: peft's hot swap
+    looks at neither pattern."""
+    ranks = {layer: len(pair.down) for layer, pair in pairs.items()}
+    usual = Counter(ranks.values()).most_common(1)[0][0]
+    others = {f"^{re.escape(layer)}": rank for layer, rank in ranks.items() if rank != usual}
+    patterns = {"rank_pattern": others, "alpha_pattern": dict(others)}
+    return {"r": usual, "lora_alpha": usual, **patterns, "target_modules": list(ranks)}
+
+
+def pack(pairs: Mapping[str, Pair], prefix: str = "", down: str = "lora_A", up: str = "lora_B") -> dict[str, Any]:
+    """The tensors under peft's names: LAYER.lora_A.weight, LAYER.lora_B.weight."""
+    tensors: dict[str, torch.Tensor] = {}
+    for layer, pair in pairs.items():
+        tensors |= {f"{prefix}{layer}.{down}.weight": pair.down, f"{prefix}{layer}.{up}.weight": pair.up}
+    return tensors

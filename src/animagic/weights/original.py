@@ -20,6 +20,8 @@ from pydantic_core import PydanticUndefined
 from ..errors import InputError
 from ..wording import in_one_sentence, nearest, needs, spell
 
+SUFFIXES = (".json", ".yaml", ".yml")
+
 
 def _number(value: Any) -> Any:
     try:
@@ -129,14 +131,17 @@ def read_file(file: str | Path) -> Any:
 
 def read_sections(content: Any, sections: Mapping[str, type[Section]], file: str | Path) -> dict[str, dict[str, Any]]:
     """The content of a file that maps sections to their fields; raises InputError for a section that is unknown."""
-    if not isinstance(content, dict) or not all(isinstance(fields, dict) for fields in content.values()):
+    fields = content if isinstance(content, Mapping) else {}
+    empty = [f", which {name!r} lacks" for name, values in fields.items() if not isinstance(values, Mapping)]
+    if empty or fields is not content:
+        known = ", ".join(sections)
         raise InputError(
-            f"the configuration {file} must hold the sections {', '.join(sections)}, each with its fields."
+            f"the configuration {file} must hold the sections {known}, each with its fields{''.join(empty[:1])}."
         )
     for name in content:
         if name not in sections:
             raise InputError(f"{file} has an unknown section {name!r}{nearest(str(name), sections)}")
-    return content
+    return {name: dict(values) for name, values in fields.items()}
 
 
 def split_setting(setting: str, places: str, form: str) -> tuple[str, str, str]:
@@ -170,7 +175,10 @@ def value_of(setting: str, name: str, text: str, section: type[Section], called:
 
 
 class Original(Protocol):
-    """The module `systems/X/original.py`: a system's published configuration files."""
+    """The module `systems/X/original.py`: a system's published configuration files.
+
+    A file that describes several models has an `entry` (from 0), which is an argument of `load_pipeline`, too.
+    """
 
     def is_mine(self, content: Any) -> bool:
         """Whether what a file holds is most likely a configuration of this system, right or wrong."""

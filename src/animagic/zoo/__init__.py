@@ -141,6 +141,13 @@ def _system(model: str | Path, index: dict[str, Any]) -> System:
     raise InputError(f"the model {model} is a {name}; known are models of {known}.")
 
 
+def pipeline_class(model: str | Path) -> Any:
+    """The class of a model's pipeline. Raises InputError, CheckpointError."""
+    import animagic
+
+    return getattr(animagic, next(iter(SYSTEMS[system_of(model)].pipelines.values())))
+
+
 def is_base(model: str | Path) -> bool:
     """Whether a model makes no videos itself: a system builds on it. Raises InputError, CheckpointError."""
     return _needed(model, _index(model)) is not None

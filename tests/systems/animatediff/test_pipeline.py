@@ -218,6 +218,7 @@ def test_seeds(make):
     assert same(make(generator=None), first)
 
 
+@pytest.mark.integration
 def test_what_changes_the_frames(make):
     plain = make()
     for arguments in (
@@ -550,6 +551,7 @@ class Stop(Exception):
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
+@pytest.mark.integration
 def test_a_run_goes_on_from_any_step(pipe, tmp_path, name, arguments, steps):
     other = AnimateDiffPipeline(**pipe.components | {"scheduler": build_scheduler(name)}, config=pipe.config["config"])
     other.set_progress_bar_config(disable=True)

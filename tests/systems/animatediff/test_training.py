@@ -201,6 +201,7 @@ def test_a_fingerprint_sees_every_bit_of_what_is_frozen(parts):
     assert fingerprint(unet, motion) != before
 
 
+@pytest.mark.integration
 def test_the_loss_of_a_clip_falls_and_only_motion_modules_change(parts):
     unet = unet_of(parts)
     unet.freeze_base()

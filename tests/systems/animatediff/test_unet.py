@@ -465,6 +465,7 @@ def test_attention_over_a_picture_stays_diffusers_own():
     assert kinds == {"attn1": AttnProcessor2_0, "attn2": SharedTextProcessor}
 
 
+@pytest.mark.integration
 def test_it_compiles_to_one_graph():
     torch.compiler.reset()
     counters.clear()

@@ -1,12 +1,21 @@
 """`animagic convert` of a motion module and a text-to-image model, as they are shared; in float32."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
 from ...weights import conversion
-from ...weights.files import PathLike
+from ...weights.files import SUFFIXES, PathLike
 from .pipeline import AnimateDiffPipeline
+
+OPTIONS = ("base", "dreambooth", "version")
+"""What `animagic convert` passes on besides `config` and `allow_pickle`."""
+
+
+def recognises(source: Path) -> bool:
+    """Whether it may be a motion module."""
+    return source.suffix in SUFFIXES and not source.is_dir()
 
 
 def open_source(source: PathLike, base: PathLike | None = None, **files: Any) -> conversion.Opened:

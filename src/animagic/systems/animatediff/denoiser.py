@@ -33,6 +33,8 @@ class AnimateDiffSampling(Sampling):
         changed = super().changed(**values)
         if changed.context_frames < 1:
             raise InputError(f"context_frames must be at least 1, not {changed.context_frames}.")
+        if values.get("context_overlap") is not None and changed.context_overlap >= changed.context_frames:
+            raise InputError(f"the overlap must be less than the window's {changed.context_frames} frames.")
         return changed
 
     def plan_for(
@@ -42,6 +44,7 @@ class AnimateDiffSampling(Sampling):
         *,
         context_frames: int | None = None,
         context_overlap: int | None = None,
+        strength: float = 1.0,
         **windows: Any,
     ) -> Plan:
         settings = self.changed(num_frames=num_frames, context_frames=context_frames, context_overlap=context_overlap)

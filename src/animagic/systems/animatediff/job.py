@@ -9,8 +9,7 @@ from typing import Any
 from ...errors import InputError
 from ...media import read_image
 from ...pipelines.job import Job
-from ...timeline import FreeInit, Plan, WholeClip, build_scheduler
-from .denoiser import AnimateDiffSampling
+from ...timeline import FreeInit, build_scheduler
 from .pipeline import AnimateDiffPipeline
 from .weights import with_files
 
@@ -40,37 +39,10 @@ class AnimateDiffJob(Job):
         pipe = super().read(device, allow_pickle, fitted)
         return with_files(pipe, **files, allow_pickle=allow_pickle) if any(files.values()) else pipe
 
-    def settings(self) -> AnimateDiffSampling:
-        return AnimateDiffSampling.from_config(self.models.settings(self.request.model))
-
-    def planned(self, settings: AnimateDiffSampling) -> tuple[Plan, Plan, int]:
-        changed = self.changed_settings(settings)
-        own = changed.plan(changed.num_inference_steps, **self.windows())
-        return own, WholeClip(changed.num_frames, changed.num_inference_steps), settings.context_frames
-
-    def changed_settings(self, settings: AnimateDiffSampling) -> AnimateDiffSampling:
-        """The settings of the model with what the request says. Raises InputError for what cannot be."""
-        request = self.request
-        changed = settings.changed(
-            num_frames=request.frames,
-            num_inference_steps=request.steps,
-            context_frames=request.window,
-            context_overlap=request.overlap,
-            guidance_scale=request.guidance,
-        )
-        if request.overlap is not None and request.overlap >= changed.context_frames:
-            raise InputError(f"the overlap must be less than the window's {changed.context_frames} frames.")
-        return changed
-
-    def windows(self) -> dict[str, Any]:
-        plan = self.request.arguments(plan=True)
-        return {name: plan[name] for name in ("closed_loop", "context_weights") if name in plan}
-
     def begin(self, pipe: Any) -> None:
         super().begin(pipe)
         if self.image is not None or self.clip is not None:
             self.request = self.request.changed(strength=self.request.strength or STRENGTH)
-        self.changed_settings(pipe.sampling)
         if self.pictures and pipe.sparse_controlnet is None:
             raise InputError(
                 f"the model {self.request.model} has no network that reads --control; give a --controlnet."

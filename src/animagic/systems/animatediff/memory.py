@@ -43,7 +43,7 @@ class MemoryNetworks(Networks):
             prompts = PromptEmbeds(text[:, None], text[:, None], text, text, added, added)
             # The whole clip: as it is, and what is summed up of its windows.
             whole = [self._latents(video, video.frames) for _ in range(2)]
-            denoiser = AnimateDiffDenoiser(unet, solver, prompts, settings.guidance_scale)
+            denoiser = AnimateDiffDenoiser(unet, solver, prompts, settings.guidance_scale).guided()
             return denoiser(self._latents(video, len(window.frames)), window), whole
 
         return [Call(run)]
@@ -51,4 +51,4 @@ class MemoryNetworks(Networks):
     def decode(self, video: Video, tiling: bool) -> Callable[[], torch.Tensor]:
         self.pipe.vae.enable_tiling() if tiling else self.pipe.vae.disable_tiling()
         together = AnimateDiffPipeline.frames_decoded_together
-        return lambda: self.pipe.to_video(self._latents(video, min(video.frames, together)))
+        return lambda: self.pipe.decode_frames(self._latents(video, min(video.frames, together)))

@@ -278,13 +278,16 @@ def read_entries(file: str | Path, settings: Iterable[str] = ()) -> list[Entry]:
     return [_entry(source, number, fields, options) for number, fields in enumerate(given)]
 
 
+def read_entry(file: str | Path, settings: Iterable[str] = (), number: int = 0) -> Entry:
+    """One of the entries. Raises InputError."""
+    entries = read_entries(file, settings)
+    if number >= len(entries):
+        raise InputError(f"{file} has no entry {number}: it has {len(entries)}, counted from 0.")
+    return entries[number]
+
+
 def load_pipeline(
-    file: str | Path,
-    settings: Iterable[str] = (),
-    *,
-    entry: int = 0,
-    device: str = "cpu",
-    allow_pickle: bool = False,
+    file: str | Path, settings: Iterable[str] = (), *, entry: int = 0, device: str = "cpu", allow_pickle: bool = False
 ) -> AnimateDiffPipeline:
     """The pipeline of an entry, with its weights, on a device: float16 on a GPU unless `--fp32` is set, else float32.
 
@@ -293,7 +296,7 @@ def load_pipeline(
     """
     import torch
 
-    chosen = read_entries(file, settings)[entry]
+    chosen = read_entry(file, settings, entry)
     half = torch.device(device).type == "cuda" and not chosen.options["--fp32"]
     return chosen.load(torch.float16 if half else torch.float32, allow_pickle=allow_pickle).to(device)
 

@@ -17,7 +17,7 @@ from ...pipelines.options import default_of, flag_of
 from .denoiser import AnimateDiffSampling
 from .job import AnimateDiffJob
 from .options import AnimateDiffOptions
-from .original import Entry, normalised, read_entries
+from .original import load_pipeline, normalised, read_entries, read_entry
 
 # What the file itself says.
 _FIXED = ("motion_module", "dreambooth", "embeddings", "controlnet", "loras", "motion_loras")
@@ -27,7 +27,7 @@ class AnimateDiffOriginalJob(AnimateDiffJob):
     """A request whose model is an entry of an original inference file."""
 
     def __init__(self, request: Any, models: Any, live: Any = None):
-        self.entry = entry_of(request)
+        self.entry = read_entry(request.model, request.settings, request.entry)
         fields = AnimateDiffOptions.model_fields
         for name in _FIXED:
             if getattr(request, name) != default_of(fields[name]):
@@ -41,14 +41,14 @@ class AnimateDiffOriginalJob(AnimateDiffJob):
         return super().input_files() | {"model": self.request.model} | small
 
     def load(self, device: str | None = None, allow_pickle: bool = False, fitted: Any = None) -> Any:
-        device = device or default_device()
+        request, device = self.request, device or default_device()
         with refusing(device):
             torch.ones(1, device=device).item()  # before gigabytes are read
-        half = torch.device(device).type == "cuda" and not self.entry.options["--fp32"]
-        pipe = self.entry.load(torch.float16 if half else torch.float32, allow_pickle=allow_pickle)
+            pipe = load_pipeline(
+                request.model, request.settings, entry=request.entry, device=device, allow_pickle=allow_pickle
+            )
         pipe.set_progress_bar_config(disable=True)
-        with refusing(device):
-            return pipe.to(device)
+        return pipe
 
     def settings(self) -> AnimateDiffSampling:
         return AnimateDiffSampling(**self.entry.sampling)
@@ -60,14 +60,6 @@ class AnimateDiffOriginalJob(AnimateDiffJob):
             self.pictures = {
                 frame: normalised(resize(picture[None], *size, "crop")[0]) for frame, picture in self.pictures.items()
             }
-
-
-def entry_of(request: Any) -> Entry:
-    """The entry of the inference file that a request is about. Raises InputError."""
-    entries = read_entries(request.model, request.settings)
-    if request.entry >= len(entries):
-        raise InputError(f"{request.model} has no entry {request.entry}: it has {len(entries)}, counted from 0.")
-    return entries[request.entry]
 
 
 def videos_of(file: str | Path, settings: Iterable[str] = ()) -> Iterator[Video]:

@@ -35,6 +35,7 @@ class AnimateDiffPipeline(
         config: fields of AnimateDiffSampling: what a call takes where it says nothing else.
     """
 
+    sampling = AnimateDiffSampling()
     frames_decoded_together = 16  # more take memory and save no time
     model_cpu_offload_seq = "text_encoder->text_encoder_2->unet->vae"
     _optional_components = [
@@ -71,7 +72,7 @@ class AnimateDiffPipeline(
             sparse_controlnet=sparse_controlnet,
         )
         self.register_to_config(config=config)
-        self.sampling = AnimateDiffSampling.from_config(config)
+        self.sampling = self.sampling_of(config)
 
     @classmethod
     def from_published(cls, base: Any, motion_module: Any = None, **arguments: Any) -> AnimateDiffPipeline:

@@ -1,11 +1,20 @@
 """`animagic convert` of the published files of MAGI-1: a pipeline whose weights stay on disk until they are written."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ...weights import conversion
 from .pipeline import Magi1Pipeline
 from .weights import open_original
+
+OPTIONS = ("vae", "t5", "special_tokens")
+"""What `animagic convert` passes on besides `config` and `allow_pickle`."""
+
+
+def recognises(source: Path) -> bool:
+    """Whether it may be a published transformer or its configuration."""
+    return source.is_dir() or source.suffix == ".json"
 
 
 def open_source(source: Any, **places: Any) -> conversion.Opened:

@@ -14,37 +14,42 @@ from ...layers.cache import KeyValueCache, OffloadedKeyValueCache
 from ...timeline import ChunkGuidance, Denoiser, Staircase, Window, flow_levels, shortcut_intervals
 from .live import LivePrompts
 from .prompts import ChunkPrompts
+from .schema import EngineConfig, RuntimeConfig
 from .transformer import Magi1Transformer3DModel
 
 # A compiled transformer needs one graph for each kind of call: a chunk or several, without a cache, with one, adding to
 # it; and again for the second size of video. The default of 8 is soon passed, which fails under fullgraph=True.
 _MOST_GRAPHS = 64
+_DEFAULTS: dict[str, Any] = {
+    name: tuple(value) if isinstance(value, list) else value
+    for name, value in (RuntimeConfig.defaults() | EngineConfig.defaults()).items()
+}
 
 
 @dataclass(frozen=True)
 class Magi1Sampling:
     """The sampling fields of a published configuration, under their published names."""
 
-    cfg_number: int = 3
-    cfg_t_range: tuple[float, ...] = (0.0, 0.0217, 0.1, 0.3, 0.999)
-    prev_chunk_scales: tuple[float, ...] = (1.5, 1.5, 1.5, 1.0, 1.0)
-    text_scales: tuple[float, ...] = (7.5, 7.5, 7.5, 0.0, 0.0)
-    noise2clean_kvrange: tuple[int, ...] = (5, 4, 3, 2)
-    clean_chunk_kvrange: int = 1
-    clean_t: float = 0.9999
-    seed: int = 1234
-    num_frames: int = 96
-    video_size_h: int = 720
-    video_size_w: int = 720
-    num_steps: int = 64
-    window_size: int = 4
-    fps: int = 24
-    chunk_width: int = 6
-    scale_factor: float = 0.18215
-    temporal_downsample_factor: int = 4
-    distill: bool = False
-    distill_nearly_clean_chunk_threshold: float = 0.3
-    shortcut_mode: str = "8,16,16"
+    cfg_number: int = _DEFAULTS["cfg_number"]
+    cfg_t_range: tuple[float, ...] = _DEFAULTS["cfg_t_range"]
+    prev_chunk_scales: tuple[float, ...] = _DEFAULTS["prev_chunk_scales"]
+    text_scales: tuple[float, ...] = _DEFAULTS["text_scales"]
+    noise2clean_kvrange: tuple[int, ...] = _DEFAULTS["noise2clean_kvrange"]
+    clean_chunk_kvrange: int = _DEFAULTS["clean_chunk_kvrange"]
+    clean_t: float = _DEFAULTS["clean_t"]
+    seed: int = _DEFAULTS["seed"]
+    num_frames: int = _DEFAULTS["num_frames"]
+    video_size_h: int = _DEFAULTS["video_size_h"]
+    video_size_w: int = _DEFAULTS["video_size_w"]
+    num_steps: int = _DEFAULTS["num_steps"]
+    window_size: int = _DEFAULTS["window_size"]
+    fps: int = _DEFAULTS["fps"]
+    chunk_width: int = _DEFAULTS["chunk_width"]
+    scale_factor: float = _DEFAULTS["scale_factor"]
+    temporal_downsample_factor: int = _DEFAULTS["temporal_downsample_factor"]
+    distill: bool = _DEFAULTS["distill"]
+    distill_nearly_clean_chunk_threshold: float = _DEFAULTS["distill_nearly_clean_chunk_threshold"]
+    shortcut_mode: str = _DEFAULTS["shortcut_mode"]
 
     def __post_init__(self):
         lengths = {len(self.cfg_t_range), len(self.prev_chunk_scales), len(self.text_scales)}

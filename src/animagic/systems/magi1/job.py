@@ -11,9 +11,8 @@ import torch
 from ...media import read_video
 from ...pipelines.devices import default_device, refusing
 from ...pipelines.job import Job
-from ...timeline import Plan, WholeClip
+from ...timeline import Plan
 from . import original
-from .denoiser import Magi1Sampling
 from .weights import read_special_tokens
 
 CLIP_FRAMES = 32
@@ -36,24 +35,15 @@ class Magi1Job(Job):
             pipe.register_modules(special_tokens=table)
         return pipe
 
-    def settings(self) -> Magi1Sampling:
-        return Magi1Sampling.from_config(self.models.settings(self.request.model)).with_steps(self.request.steps)
-
-    def planned(self, settings: Magi1Sampling) -> tuple[Plan, Plan, int]:
-        chunks, width = settings.chunks_of(self.request.frames or settings.num_frames), settings.chunk_width
-        return settings.plan(chunks), WholeClip(chunks * width, settings.num_steps), width
-
     def read_clip(self, path: str) -> np.ndarray:
         # As many frames as the published code takes, but the last ones: the video goes on where the clip ends.
         last = self.request.video_part != "first"
         return read_video(path, fps=self.fps, max_frames=CLIP_FRAMES, last=last).frames
 
     def begin(self, pipe: Any) -> None:
-        self.frames_per_latent = pipe.sampling.temporal_downsample_factor
         super().begin(pipe)
         if self.request.video_part == "first":
             self.hidden = self.given_frames
-        pipe.configure(self.request.steps, self.request.guidance)
 
     @property
     def given_frames(self) -> int:

@@ -123,7 +123,15 @@ class MemoryNetworks(Networks):
             vae.enable_tiling()
         pipe = Magi1Pipeline(self.pipe.transformer, vae, config=self.pipe.config.config)
         shape = (1, self.pipe.transformer.latent_channels, video.settings.chunk_width, *self._latent(video))
-        return lambda: pipe.decode_frames(torch.empty(shape, device="meta"))
+
+        def decode() -> torch.Tensor:
+            # Beside the chunk, those that are still denoised, in the timeline and where their next step is made.
+            others = [torch.empty(shape, device="meta") for _ in range(3 * video.settings.window_size)]
+            pixels = pipe.decode_frames(torch.empty(shape, device="meta"))
+            del others
+            return pixels
+
+        return decode
 
     def _latent(self, video: Video) -> tuple[int, int]:
         return video.height // self.pipe.pixels_per_latent, video.width // self.pipe.pixels_per_latent

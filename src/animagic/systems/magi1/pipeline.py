@@ -32,6 +32,7 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
         config: the sampling settings, in the form of the original JSON (`runtime_config`, `engine_config`).
     """
 
+    sampling = Magi1Sampling()
     model_cpu_offload_seq = "text_encoder->transformer->vae"
     _optional_components = ["vae", "text_encoder", "tokenizer", "special_tokens"]
     # A table whose rows are read: nothing calls it, so no hook would bring it back.
@@ -58,7 +59,7 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
             special_tokens=special_tokens,
         )
         self.register_to_config(config=config)
-        self.sampling = Magi1Sampling.from_config(config)
+        self.sampling = self.sampling_of(config)
 
     @classmethod
     def from_original(cls, source: Any, **arguments: Any) -> Any:

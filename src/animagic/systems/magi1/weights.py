@@ -26,6 +26,7 @@ from torch import nn
 from ...errors import AnimagicError, CheckpointError, InputError, first_line
 from ...weights.files import PathLike, Weights, find_weights, read_json
 from ...weights.fit import Part, build
+from ...weights.original import read_sections
 from .autoencoder import AutoencoderKLMagi1
 from .prompts import Magi1SpecialTokens
 from .published import config_of
@@ -145,15 +146,11 @@ def _read_config(config: PathLike | Mapping[str, Any]) -> tuple[dict[str, Any], 
         fields, label, bases = dict(config), "the configuration", [Path()]
     else:
         fields, label, bases = read_json(Path(config)), str(config), [Path(), Path(config).parent]
-    for section, values in fields.items():
-        if section not in SECTIONS or not isinstance(values, Mapping):
-            raise CheckpointError(
-                f"{label} has the field {section!r}; the sections {', '.join(SECTIONS)} are known, each with its "
-                "fields."
-            )
-        for name in values:
-            if name not in SECTIONS[section].known():
-                raise CheckpointError(f"{label} has an unknown field {name!r} in {section}.")
+    try:
+        for section, values in read_sections(fields, SECTIONS, label).items():
+            SECTIONS[section].refuse_unknown(values, label, section)
+    except InputError as error:
+        raise CheckpointError(str(error)) from error
     return fields, bases
 
 
