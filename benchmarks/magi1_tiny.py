@@ -75,6 +75,7 @@ def whole_clip(pipe: Any, chunks: int, steps: int | None):
 
     from animagic.timeline import FlowEuler, Sampler, Timeline, WholeClip
     from animagic.timeline.noise import ChunkNoise
+    from animagic.timeline import ChunkNoise, FlowEuler, Sampler, Timeline, WholeClip
 
     sampling = pipe.configure(steps)
     prompts = pipe.encode_prompt(PROMPT, num_chunks=chunks)
