@@ -36,6 +36,7 @@ _REFUSALS = {
 }
 
 
+_OF_TYPES = dict.fromkeys(("finite_number", "float_type", "float_parsing", "int_type", "int_parsing"), "a number")
 _OF_BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 
 
@@ -107,6 +108,8 @@ def in_one_sentence(
         reason = "it must lie between {} and {}".format(*map(_plain, bounds))
     elif (refusal := _REFUSALS.get(first["type"])) is not None:
         reason = refusal.format_map({name: _plain(value) for name, value in context.items()})
+    elif len(first["loc"]) > 1:  # one of several values
+        reason = f"{_OF_TYPES.get(first['type'], needs(annotations[field]))} is needed"
     else:
         reason = f"{needs(annotations[field])} is needed"
     return InputError(f"{name(field)} is {spell(given[field])}; {reason}.")

@@ -1,12 +1,15 @@
 """Requests: what they refuse, how they are kept in files, how a run is carried out, interrupted and resumed."""
 
 import functools
+import hashlib
+import io
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import animagic
 from animagic import InputError, requests
 from animagic.media import VideoWriter, iter_video, read_metadata, write_image
 from animagic.pipelines.options import VideoOptions
@@ -151,6 +154,48 @@ def test_what_was_given_is_remembered(request_, tiny_pipe, tmp_path, make_moving
     write_image(picture, make_moving_clip(2)[1])
     with pytest.raises(InputError, match=r"the image .*photo\.png is missing or has changed"):
         requests.check_inputs(request, stored)
+
+
+@pytest.mark.parametrize("name", ["ball.mp4", "ball.gif", "ball-%02d.png"])
+def test_a_prompt_that_was_typed_meanwhile_is_in_the_file_whatever_its_format(request_, tiny_pipe, tmp_path, name):
+    live = animagic.LivePrompt("a red ball bounces")
+
+    def on_report(report):
+        if report.step == 1:
+            live.set("a blue cat")
+
+    result = requests.generate(request_(), tmp_path / name, pipe=tiny_pipe, live=live, on_report=on_report)
+    stored = from_metadata(read_metadata(tmp_path / name))
+    assert (stored.prompt, list(stored.prompts_at.values())) == ("a red ball bounces", ["a blue cat"])
+    assert result.frames == 40
+    again = tmp_path / f"again-{name}"
+    requests.generate(stored, again, pipe=tiny_pipe)
+    assert requests.count_equal_frames(tmp_path / name, again) == (40, 40)
+
+
+def test_an_input_is_hashed_once_and_piece_by_piece(request_, tiny_pipe, tmp_path, make_moving_clip, monkeypatch):
+    picture = tmp_path / "photo.png"
+    write_image(picture, make_moving_clip(1)[0])
+    asked = request_(image=str(picture), frames=8)
+    fingerprint = hashlib.sha256(picture.read_bytes() + bytes(5 << 20)).hexdigest()
+    reads: list[int] = []
+
+    class Counted(io.FileIO):
+        def read(self, size=-1):
+            reads.append(size)
+            return super().read(size)
+
+    with picture.open("ab") as file:
+        file.write(bytes(5 << 20))  # readers of pictures do not mind
+    plain = Path.open
+    counted = lambda path, *a, **k: Counted(str(path), "r") if path == picture else plain(path, *a, **k)  # noqa: E731
+    monkeypatch.setattr(Path, "open", counted)
+    requests.generate(asked, tmp_path / "ball.mp4", pipe=tiny_pipe)
+    monkeypatch.undo()
+    assert read_metadata(tmp_path / "ball.mp4")["inputs"] == {"image": fingerprint}
+    pieces = [size for size in reads if size > 0]
+    assert max(pieces) <= 1 << 20
+    assert 5 <= len(pieces) <= 8, "read more than once"
 
 
 # Interrupted and resumed

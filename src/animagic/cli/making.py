@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..zoo import DEFAULT
 from .app import Json, Model, app, print_json, say
 from .options import (
     AllowPickle,
@@ -45,7 +46,7 @@ def generate(
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="MP4, WebM or GIF file, or a folder/ for pictures.")
     ] = None,
-    model: Model = "magi1-tiny",
+    model: Model = DEFAULT,
     enhance: Enhance = None,
     enhance_model: EnhanceModel = None,
     preview: Preview = False,
@@ -237,7 +238,7 @@ def info(
     for section, values in stored.items():
         print(f"\n{section}")
         for name, value in values.items() if isinstance(values, dict) else [("", values)]:
-            if value not in (None, {}, [], ""):
+            if value not in (None, False, {}, [], ""):
                 print(f"{name:>16}  {value}")
 
 
@@ -245,7 +246,7 @@ def info(
 @takes_options(only=lambda name, option: option.plan and name != "strength", command="generate")
 def plan(
     options: Given,
-    model: Model = "magi1-tiny",
+    model: Model = DEFAULT,
     kind: Annotated[
         str | None, typer.Option(help="The model's own if nothing is said; whole: all frames at once, to compare with.")
     ] = None,
