@@ -73,7 +73,7 @@ def whole_clip(pipe: Any, chunks: int, steps: int | None):
     """The naive way, as a stream: nothing comes before everything is done. Yields (frames, height, width, 3)."""
     import torch
 
-    from animagic.timeline import FlowEuler, Sampler, Timeline, WholeClip
+    from animagic.timeline import ChunkNoise, FlowEuler, Sampler, Timeline, WholeClip
     from animagic.timeline.noise import ChunkNoise
 
     sampling = pipe.configure(steps)

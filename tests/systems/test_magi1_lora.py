@@ -145,10 +145,10 @@ def test_a_lora_of_the_24b_model_on_the_4_5b_model(tmp_path):
 
 
 def test_weights_on_the_command_line():
-    from animagic.cli.options import parse_lora
+    from animagic.pipelines.flags import read_weights
 
     given = [r"C:\styles\ink.safetensors", r"D:\a.safetensors:0.5", "owner/name", "owner/other:-1", "x:y", "b:2e-1"]
-    assert list(parse_lora(given).items()) == [
+    assert list(read_weights(given).items()) == [
         (r"C:\styles\ink.safetensors", 1),
         (r"D:\a.safetensors", 0.5),
         ("owner/name", 1),
@@ -157,7 +157,7 @@ def test_weights_on_the_command_line():
         ("b", 0.2),
     ]
     with pytest.raises(InputError, match="twice"):
-        parse_lora(["a:1", "a:2"])
+        read_weights(["a:1", "a:2"])
 
 
 def test_generate_and_reproduce(generate, run, make_lora, frames_of, tmp_path):
@@ -197,7 +197,7 @@ def test_wrong_loras_on_the_command_line(generate, make_lora, tmp_path):
     generate("--lora", "styles/ink.safetensors").refused("no LoRA styles/ink.safetensors")
     generate("--lora", "ink").refused("no LoRA ink")
     generate("--lora", "a.safetensors:1", "--lora", "a.safetensors").refused("twice")
-    generate("--lora", "a.safetensors:nan").refused("number")
+    generate("--lora", "a.safetensors:nan").refused("--lora", "a.safetensors")
     generate("--lora", "someone/style").refused("no LoRA someone/style", "fetched")
     save_file({"transformer.x.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     generate("--lora", "other.safetensors", "--resume", "-o", "a.mp4").refused("other.safetensors", "x.weight")

@@ -575,7 +575,7 @@ def test_damaged_files(toy, tmp_path):
     with pytest.raises(CheckpointError, match=r"cut\.safetensors"):
         toy.pipe.load_lora_weights(tmp_path / "cut.safetensors")
     (tmp_path / "adapter_config.json").write_text("{")
-    with pytest.raises(CheckpointError, match=rf"{tmp_path}.* JSON|whole\.safetensors cannot be read"):
+    with pytest.raises(CheckpointError, match=r"adapter_config\.json is not valid JSON"):
         toy.pipe.load_lora_weights(tmp_path / "whole.safetensors")
     with pytest.raises(InputError, match=r"no LoRA styles/ink\.safetensors"):
         toy.pipe.load_lora_weights("styles/ink.safetensors")

@@ -16,9 +16,10 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..errors import InputError
+from ..weights.lora import add_lora
 from .data import to_unit
 from .objectives import DenoisingError
-from .text_to_image import ATTENTION, add_lora
+from .text_to_image import ATTENTION
 
 if TYPE_CHECKING:
     from .personalization import Personalization

@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import logging
-from peft import LoraConfig, get_peft_model_state_dict
+from peft import get_peft_model_state_dict
 from torch import nn
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ..errors import CheckpointError, InputError
 from ..synthetic import caption, picture_caption
+from ..weights.lora import add_lora
 from .data import PLAIN, SceneBatches, draw_scene, to_unit
 from .objectives import NoiseObjective
 from .stages import Stage, Task, average_of
@@ -87,21 +88,6 @@ def _without_motion(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     made = UNet2DConditionModel.from_config(config)
     made.load_state_dict(unet.state_dict())
     return made
-
-
-def add_lora(
-    network: Any,
-    targets: str | list[str],
-    rank: int,
-    name: str = "default",
-    *,
-    alpha: float | None = None,
-    start: bool | str = True,
-) -> None:
-    """Freeze a network and lay a LoRA over the layers that `targets` describes, which alone learns."""
-    network.requires_grad_(False)
-    config: Any = {"r": rank, "lora_alpha": alpha or rank, "target_modules": targets, "init_lora_weights": start}
-    network.add_adapter(LoraConfig(**config), adapter_name=name)
 
 
 @dataclass

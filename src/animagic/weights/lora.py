@@ -40,18 +40,16 @@ def add_lora(
     alpha: float | None = None,
     start: bool | str = True,
 ) -> None:
-    """Freeze a network and lay a new LoRA over some of its layers, which alone is trained.
+    """Freeze a network of diffusers or transformers and lay a new LoRA over some of its layers; only it is trained.
 
     Args:
-        network: of diffusers or transformers.
         targets: the ends of the layers' names, or a pattern for whole names.
         alpha: the LoRA counts alpha / rank times; None: once.
         start: peft's `init_lora_weights`; True: it changes nothing at first.
     """
     network.requires_grad_(False)
-    alpha = rank if alpha is None else alpha
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, init_lora_weights=start)
-    network.add_adapter(config, adapter_name=name)
+    config: Any = {"r": rank, "lora_alpha": alpha or rank, "target_modules": targets, "init_lora_weights": start}
+    network.add_adapter(LoraConfig(**config), adapter_name=name)
 
 
 def lora_layers(network: nn.Module) -> dict[str, Any]:

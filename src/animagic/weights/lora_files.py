@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from peft.utils.other import get_pattern_key
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import nn
 
 from ..errors import CheckpointError, InputError, first_line
 from ..layers.fp8 import Fp8Linear
+from .files import SUFFIXES, read_json, read_tensors
 
 # Tools write lora_A, lora.down, lora_linear_layer.down, to_q_lora.down, ...; peft puts the adapter's name before
 # "weight" when it is asked for the state of a live model.
@@ -27,7 +28,6 @@ _TENSOR = re.compile(
     r"(?P<layer>.+?)(?:[._]lora(?:_linear_layer)?[._](?P<side>A|B|down|up)(?:\.[^.]+)?\.weight|\.(?P<alpha>alpha))"
 )
 _SIDES = {"A": "down", "B": "up"}
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 # Starts that leave the layer as it is; the others (pissa, olora, ...) change it, and the file holds only the rest.
 _PLAIN_STARTS = (None, True, False, "gaussian", "eva")
 # Arguments of load_lora_weights that say where a file lies, and those of diffusers that are always so here.
@@ -158,7 +158,7 @@ def find_lora_file(
     if folder.is_file():
         return folder
     if not folder.is_dir():
-        is_file = folder.suffix in (".safetensors", *_PICKLES)
+        is_file = folder.suffix in SUFFIXES
         if is_file or text.count("/") != 1 or text.startswith((".", "/", "~")):
             raise InputError(f"there is no LoRA {text}; give a .safetensors file, a folder or a hub id (owner/name).")
         folder = _fetch(text, weight_name, subfolder, hub)
@@ -168,7 +168,7 @@ def find_lora_file(
             raise InputError(f"the LoRA {text} has no file {weight_name}.")
         return folder / weight_name
     files = sorted(file for file in folder.glob("*") if file.is_file())
-    found = [file for file in files if file.suffix == ".safetensors"] or [f for f in files if f.suffix in _PICKLES]
+    found = [file for file in files if file.suffix == ".safetensors"] or [f for f in files if f.suffix in SUFFIXES]
     if not found:
         raise InputError(f"{text} has no .safetensors file, so it is not the folder of a LoRA.")
     if len(found) > 1:
@@ -190,38 +190,25 @@ def _fetch(source: str, weight_name: str | None, subfolder: str | None, hub: dic
         raise InputError(f"there is no LoRA {source} here, and it cannot be fetched: {first_line(error)}.") from error
 
 
-def read_lora_file(path: Path, allow_pickle: bool) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_lora_file(path: Path, allow_pickle: bool = False) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Tensors of a file, and the settings of the training, from inside it or from peft's file beside it.
 
     allow_pickle: read pickles too (with `weights_only`). Raises: CheckpointError, which names the file.
     """
-    settings: dict[str, Any] = {}
     if path.suffix != ".safetensors" and not allow_pickle:
         raise CheckpointError(
             f"{path} is a pickle, which can run code when it is read; use a .safetensors file, or say "
             "allow_pickle=True in Python."
         )
+    tensors, settings = read_tensors(path, allow_pickle=allow_pickle), dict[str, Any]()
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-                settings = json.loads((file.metadata() or {}).get(LORA_ADAPTER_METADATA_KEY, "{}"))
-        else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-        beside = path.with_name("adapter_config.json")
-        if not settings and beside.is_file():
-            settings = json.loads(beside.read_text("utf-8"))
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"the LoRA {path} cannot be read: {first_line(error)}.") from error
-    except Exception as error:  # a damaged or hostile pickle raises almost anything
-        raise CheckpointError(f"the LoRA {path} cannot be read: it is damaged, or holds more than tensors.") from error
-    if isinstance(tensors, dict):  # what AnimateDiff's trainer puts around and beside them
-        tensors = tensors.get("state_dict", tensors)
-    if isinstance(tensors, dict):
-        tensors = {name: value for name, value in tensors.items() if name != "animatediff_config"}
-    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-        raise CheckpointError(f"{path} is not a LoRA: it holds more than tensors.")
-    return tensors, settings
+                settings = dict(json.loads((file.metadata() or {}).get(LORA_ADAPTER_METADATA_KEY, "{}")))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"the settings inside the LoRA {path} cannot be read: {first_line(error)}.") from error
+    beside = path.with_name("adapter_config.json")
+    return tensors, settings or (read_json(beside) if beside.is_file() else {})
 
 
 def _is_layer(name: str, module: Any) -> bool:

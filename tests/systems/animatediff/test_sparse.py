@@ -12,7 +12,7 @@ from animagic.errors import InputError
 from animagic.systems.animatediff.pipeline import AnimateDiffPipeline
 from animagic.systems.animatediff.sparse import SparseControl, SparseControlNet, place_conditions
 from animagic.systems.animatediff.training import SPATIAL_TARGETS
-from animagic.training.text_to_image import add_lora
+from animagic.weights.lora import add_lora
 
 RGB = {"conditioning_channels": 4, "use_simplified_condition_embedding": True}
 SCRIBBLE = {"conditioning_channels": 3, "conditioning_embedding_out_channels": (4, 8, 8)}  # 4 times smaller

@@ -16,7 +16,8 @@ from animagic.systems.animatediff.training import (
     SceneClips,
 )
 from animagic.training.stages import fingerprint
-from animagic.training.text_to_image import add_lora, load_text_to_image
+from animagic.training.text_to_image import load_text_to_image
+from animagic.weights.lora import add_lora
 
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "linear", "clip_sample": False}
 MOTION = {"motion_num_attention_heads": 2, "motion_max_length": 4}

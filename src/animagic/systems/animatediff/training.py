@@ -19,7 +19,8 @@ from ...training import text_to_image
 from ...training.data import SceneBatches
 from ...training.objectives import NoiseObjective
 from ...training.stages import Course, Stage, Task, average_of
-from ...training.text_to_image import add_lora, load_text_to_image
+from ...training.text_to_image import load_text_to_image
+from ...weights.lora import add_lora
 from .denoiser import AnimateDiffSampling
 from .lora import motion_lora_state_dict
 from .pipeline import AnimateDiffPipeline

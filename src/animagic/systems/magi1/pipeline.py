@@ -11,6 +11,7 @@ import torch
 
 from ...errors import InputError
 from ...media.frames import resize
+from ...media.outputs import to_bytes  # noqa: F401  # scripts find it here
 from ...pipelines.base import Call, Run, VideoPipeline, frames_of
 from ...timeline import FlowEuler, Staircase, Timeline
 from ...timeline.engine import Clean
