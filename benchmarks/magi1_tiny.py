@@ -74,7 +74,6 @@ def whole_clip(pipe: Any, chunks: int, steps: int | None):
     import torch
 
     from animagic.timeline import ChunkNoise, FlowEuler, Sampler, Timeline, WholeClip
-    from animagic.timeline.noise import ChunkNoise
 
     sampling = pipe.configure(steps)
     prompts = pipe.encode_prompt(PROMPT, num_chunks=chunks)
