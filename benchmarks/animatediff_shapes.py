@@ -2,7 +2,7 @@
 
     python benchmarks/animatediff_shapes.py --output docs/benchmarks/h200/animatediff.md   # a GPU: SD 1.5 at 512x512
     python benchmarks/animatediff_shapes.py --base sdxl                                   # SDXL at 1024x1024
-    python benchmarks/animatediff_shapes.py --width 32 --size 64x64 --frames 4 --steps 2  # a processor: a small copy
+    python benchmarks/animatediff_shapes.py --width 32 --size 64x64 --frames 4 --steps 2  # a CPU: a small copy
 
 Each way runs in a process of its own, so that its peak memory is its own, from text to pixels: diffusers' pipeline as
 it is, ours as it is, and ours compiled, with queries, keys and values of the attention in frames fused, in the
@@ -35,7 +35,7 @@ WORDS = "a red ball bounces on the green floor slowly"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--base", choices=SIZES, default="sd15", help="the picture model")
+    parser.add_argument("--base", choices=SIZES, default="sd15", help="the base model")
     parser.add_argument("--size", help="WIDTHxHEIGHT; default: the base's own")
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--steps", type=int, default=25)

@@ -3,11 +3,11 @@
     OMP_NUM_THREADS=2 python benchmarks/animatediff_tiny.py   # writes docs/benchmarks/animatediff-tiny-cpu.md
     python benchmarks/animatediff_tiny.py --quick             # few steps, one round, writes nothing: does it run?
 
-Both pipelines get the same picture model, motion modules, prompt, noise, scheduler, steps and guidance. diffusers'
+Both pipelines get the same base model, motion modules, prompt, noise, scheduler, steps and guidance. diffusers'
 motion modules know no motion text and stand at every level, so both get modules of two attentions over frames, with
 random weights, their outputs not zero. Measured are:
 
-- diffusers: as it is. Its motion modules' group norm takes all frames together, in as many groups as the picture model
+- diffusers: as it is. Its motion modules' group norm takes all frames together, in as many groups as the base model
   has; the original takes each frame on its own, in 32 groups.
 - diffusers, mended: with the norm of the original in its place. Then the numbers must agree.
 - ours, and ours with the model's own motion modules, motion text and steps: what a user waits for.
@@ -29,7 +29,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from magi1_tiny import count_flop, matmul_rate, processor, verdict
+from magi1_tiny import count_flop, cpu_name, matmul_rate, verdict
 from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,7 +55,7 @@ class FrameNorm(nn.GroupNorm):
 
 
 def picture_unet(unet: Any) -> Any:
-    """The picture model of one of our UNets, as diffusers has it."""
+    """The base model of one of our UNets, as diffusers has it."""
     import inspect
 
     from diffusers import UNet2DConditionModel
@@ -248,12 +248,12 @@ def report(model: str, ways: dict[str, Way], results: dict[str, Any], rounds: in
     settings, sampling = ways[OURS].settings, ways[OURS].pipe.sampling
     rate, difference, seconds = results["rate"], results["difference"], results["seconds"]
     lines = [
-        f"# {Path(model).name} on a processor",
+        f"# {Path(model).name} on a CPU",
         "",
         "Written by `benchmarks/animatediff_tiny.py`, which measures everything on this page in one run.",
         "",
         f"{FRAMES} frames of {sampling.width}x{sampling.height} in {settings['num_inference_steps']} steps, guidance "
-        f"{settings['guidance_scale']}, from text to pixels. {processor()}, {os.cpu_count()} cores, of which "
+        f"{settings['guidance_scale']}, from text to pixels. {cpu_name()}, {os.cpu_count()} cores, of which "
         f"{torch.get_num_threads()} used; PyTorch {torch.__version__}, float32; a large matrix product runs at "
         f"{rate / 1e9:.0f} GFLOP/s; {datetime.date.today().isoformat()}; medians of {rounds} rounds in which the ways "
         "take turns.",
@@ -262,13 +262,13 @@ def report(model: str, ways: dict[str, Way], results: dict[str, Any], rounds: in
     if load > 0.3:
         lines += [
             f"**The machine was busy with other work** (load {load:.1f} a core before the run): its times are too "
-            "long; processor time holds.",
+            "long; CPU time holds.",
             "",
         ]
     lines += [
         "## Beside diffusers",
         "",
-        "| way | seconds | of the processor | against ours | GFLOP | floor, seconds | x floor |",
+        "| way | seconds | CPU seconds | against ours | GFLOP | floor, seconds | x floor |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name in ways:
@@ -285,18 +285,18 @@ def report(model: str, ways: dict[str, Way], results: dict[str, Any], rounds: in
     lines += [
         "",
         "*Floor* is how long the arithmetic (matrix products, convolutions, attention) takes at the rate of a large "
-        "matrix product, measured in the same run. The first three have the same weights: the picture model's, and "
+        "matrix product, measured in the same run. The first three have the same weights: the base model's, and "
         "random motion modules of two attentions over frames at every level, as diffusers has them.",
         "",
         f"- diffusers (mended) takes {faster:.2f} x our time "
-        f"({faster_cpu:.2f} x the processor's); target: at least 1: {verdict(at_least >= 1)}.",
+        f"({faster_cpu:.2f} x the CPU time); target: at least 1: {verdict(at_least >= 1)}.",
         f"- {FRAMES} frames with the model's own motion modules and motion text: {own:.2f} s{target}.",
         f"- Numbers, ours and diffusers mended: one forward differs by {difference['forward']:.1e}, all frames by "
         f"{difference['mended']:.1e} (relative), the largest pixel by {difference['largest']:.2g} of 255. diffusers as "
         f"it is differs by {difference['as it is']:.1e}.",
         "",
         "*Mended*: its motion modules' group norm takes each frame on its own, in 32 groups, as the original does. As "
-        "it is, it takes all frames together, in as many groups as the picture model's norms have.",
+        "it is, it takes all frames together, in as many groups as the base model's norms have.",
         "",
         "## Where the time goes",
         "",

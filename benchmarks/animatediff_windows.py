@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from magi1_tiny import matmul_rate, peak_mib, processor, verdict
+from magi1_tiny import cpu_name, matmul_rate, peak_mib, verdict
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "docs" / "benchmarks" / "animatediff-windows-cpu.md"
@@ -135,9 +135,9 @@ def report(results: dict[Job, list[dict[str, Any]]], rounds: int, load: float, p
 
     jobs = list(results)
     first, frames = results[jobs[0]][0], [float(job.frames) for job in jobs]
-    seconds, processor_time = ([mid(job, name) for job in jobs] for name in ("seconds", "cpu_seconds"))
+    seconds, cpu_time = ([mid(job, name) for job in jobs] for name in ("seconds", "cpu_seconds"))
     start, slope, straight = line_through(frames, seconds)
-    cpu_straight = line_through(frames, processor_time)[2]
+    cpu_straight = line_through(frames, cpu_time)[2]
     # The first length is one window: it holds no more than the network's own working memory.
     growth = (mid(jobs[-1], "grown") - mid(jobs[0], "grown")) / (frames[-1] - frames[0])
     lines = [
@@ -147,7 +147,7 @@ def report(results: dict[Job, list[dict[str, Any]]], rounds: int, load: float, p
         "",
         f"{Path(jobs[0].model).name}, {first['picture']}, {jobs[0].steps} steps, windows of {first['size']} frames "
         f"that share {first['overlap']} at least and move from step to step; from text to pixels, streamed. "
-        f"{processor()}, {os.cpu_count()} cores, of which {first['threads']} used; PyTorch {first['torch']}, float32; "
+        f"{cpu_name()}, {os.cpu_count()} cores, of which {first['threads']} used; PyTorch {first['torch']}, float32; "
         f"a large matrix product runs at {max(mid(job, 'rate') for job in jobs) / 1e9:.0f} GFLOP/s; "
         f"{datetime.date.today().isoformat()}; medians of {rounds} rounds in which the lengths take turns.",
         "",
@@ -155,11 +155,11 @@ def report(results: dict[Job, list[dict[str, Any]]], rounds: int, load: float, p
     if load > 0.3:
         lines += [
             f"**The machine was busy with other work** (load {load:.1f} a core before the run): its times are too "
-            "long; processor time and memory hold.",
+            "long; CPU time and memory hold.",
             "",
         ]
     lines += [
-        "| frames | calls of the network | seconds | of the processor | processor, ms a frame "
+        "| frames | calls of the network | seconds | CPU seconds | CPU, ms a frame "
         "| memory over the model's, MiB | latents, MiB |",
         "|---:|---:|---:|---:|---:|---:|---:|",
     ]
@@ -171,7 +171,7 @@ def report(results: dict[Job, list[dict[str, Any]]], rounds: int, load: float, p
         lines += ["", f"![Seconds over frames, and the line through them]({picture})"]
     lines += [
         "",
-        f"- Time is linear in the number of frames: R² = {straight:.4f} (of the processor's: {cpu_straight:.4f}); "
+        f"- Time is linear in the number of frames: R² = {straight:.4f} (of CPU time: {cpu_straight:.4f}); "
         f"{slope:.3f} s a frame; target: at least 0.99: {verdict(straight >= 0.99)}.",
         f"- From {jobs[0].frames} to {jobs[-1].frames} frames, memory grows by {1024 * growth:.0f} KiB a frame. A "
         f"frame's latents are {1024 * first['latents']:.0f} KiB; the noise, the sum of the windows' predictions, their "

@@ -1,6 +1,6 @@
 """What does FP8 cost in likeness, and what does it bring? A model beside its quantised copy, from the same noise.
 
-    python benchmarks/fp8.py                   # magi1-tiny, about five minutes on one processor core
+    python benchmarks/fp8.py                   # magi1-tiny, about five minutes on one CPU core
     python benchmarks/fp8.py --videos 1 --frames 24 --steps 4
 
 Prints a table: bytes of the transformer on disk, PSNR between the two videos of each seed (beside it, what two seeds of

@@ -185,7 +185,7 @@ def report() -> str:
         "",
         "Written by `benchmarks/magi1_parity.py`, which computes everything on this page in one run.",
         "",
-        f"PyTorch {torch.__version__}, float32 on a processor; {datetime.date.today().isoformat()}.",
+        f"PyTorch {torch.__version__}, float32 on a CPU; {datetime.date.today().isoformat()}.",
         "",
         "## The six published checkpoints",
         "",

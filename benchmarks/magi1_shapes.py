@@ -1,7 +1,7 @@
 """What does a chunk of the published MAGI-1 cost on this machine? Random weights of the published shapes.
 
     python benchmarks/magi1_shapes.py                                    # a GPU: 4.5B at 720x720
-    python benchmarks/magi1_shapes.py --layers 2 --size 64x64            # a processor: the same at a small size
+    python benchmarks/magi1_shapes.py --layers 2 --size 64x64            # a CPU: the same at a small size
     python benchmarks/magi1_shapes.py --output docs/benchmarks/h200/magi1.md
 
 Each way runs in a process of its own, so that its peak memory is its own: the plain pipeline, and beside it what is to

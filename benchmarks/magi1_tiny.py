@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "docs" / "benchmarks" / "magi1-tiny-cpu.md"
 PROMPT = "a red ball bounces on a green floor"
 WAYS = ("staircase", "whole")
-COLUMNS = ("frames", "steps", "way", "seconds", "of the processor", "to the first frames", "memory, MiB", "GFLOP",
+COLUMNS = ("frames", "steps", "way", "seconds", "CPU seconds", "to the first frames", "memory, MiB", "GFLOP",
            "floor, seconds", "x floor")  # fmt: skip
 
 
@@ -74,7 +74,6 @@ def whole_clip(pipe: Any, chunks: int, steps: int | None):
     import torch
 
     from animagic.timeline import ChunkNoise, FlowEuler, Sampler, Timeline, WholeClip
-    from animagic.timeline.noise import ChunkNoise
 
     sampling = pipe.configure(steps)
     prompts = pipe.encode_prompt(PROMPT, num_chunks=chunks)
@@ -155,7 +154,7 @@ def work(job: Job) -> dict[str, Any]:
         "seconds": ends[-1],
         "cpu_seconds": cpu_ends[-1],
         "ends": ends,  # when each chunk was there
-        "cpu_ends": cpu_ends,  # the same, in seconds of processor time
+        "cpu_ends": cpu_ends,  # the same, in seconds of CPU time
         "peak": peak,
         "loaded": loaded,
         "rate": rate,
@@ -218,7 +217,7 @@ def flatness(results: list[dict[str, Any]], clock: str = "ends") -> tuple[list[f
     return thirds, max(abs(value / mean - 1) for value in thirds)
 
 
-def processor() -> str:
+def cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
@@ -252,7 +251,7 @@ def comparison(results: dict[Job, list[dict[str, Any]]]) -> list[str]:
             ratios.append(
                 f"- {frames} frames, {ours[0]['num_steps']} steps: the naive way takes "
                 f"{ratio(naive, ours, 'seconds'):.2f} x the time ({ratio(naive, ours, 'cpu_seconds'):.2f} x the "
-                f"processor's), {ratio(naive, ours, 'peak'):.2f} x the memory, and "
+                f"CPU time), {ratio(naive, ours, 'peak'):.2f} x the memory, and "
                 f"{ratio(naive, ours, 'first'):.2f} x as long to the first frames."
             )
     return [*rows, "", *ratios]
@@ -263,11 +262,11 @@ def report(results: dict[Job, list[dict[str, Any]]], streamed: tuple[Job, Job], 
     any_result = next(iter(results.values()))[0]
     per_chunk, rate = any_result["frames_per_chunk"], max(mid(r, "rate") for r in results.values())
     lines = [
-        f"# {next(iter(results)).model.rstrip('/').split('/')[-1]} on a processor",
+        f"# {next(iter(results)).model.rstrip('/').split('/')[-1]} on a CPU",
         "",
         "Written by `benchmarks/magi1_tiny.py`, which measures everything on this page in one run.",
         "",
-        f"{processor()}, {os.cpu_count()} cores, of which {any_result['threads']} used; "
+        f"{cpu_name()}, {os.cpu_count()} cores, of which {any_result['threads']} used; "
         f"PyTorch {any_result['torch']}, float32; a large matrix product runs at {rate / 1e9:.0f} GFLOP/s; "
         f"{datetime.date.today().isoformat()}; medians of {rounds} rounds in which the ways take turns.",
         "",
@@ -275,7 +274,7 @@ def report(results: dict[Job, list[dict[str, Any]]], streamed: tuple[Job, Job], 
     if load > 0.3:
         lines += [
             f"**The machine was busy with other work** (load {load:.1f} before the run): its times are too long; "
-            "processor time and memory hold.",
+            "CPU time and memory hold.",
             "",
         ]
     lines += [
@@ -314,7 +313,7 @@ def report(results: dict[Job, list[dict[str, Any]]], streamed: tuple[Job, Job], 
         lines.append(
             f"- Seconds a chunk, first, middle and last third of those {long} chunks for which the window is full: "
             f"{', '.join(f'{x:.3f}' for x in flat[0])}; largest deviation from their mean {flat[1]:.1%} "
-            f"(of processor time: {cpu_flat[1]:.1%}); target: at most 10 %: {verdict(flat[1] <= 0.1)}."
+            f"(of CPU time: {cpu_flat[1]:.1%}); target: at most 10 %: {verdict(flat[1] <= 0.1)}."
         )
     return "\n".join(lines) + "\n"
 

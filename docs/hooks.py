@@ -1,15 +1,36 @@
-"""Puts what the code knows into the pages: the cards of the models with their pictures, the options of the commands."""
+"""Puts what the code knows into the pages: model cards, the options of commands, the rooms of the code."""
 
 from __future__ import annotations
 
+import ast
 import re
+from html import escape
 from pathlib import Path
 from typing import Any
 
-ZOO = Path(__file__).resolve().parents[1] / "src" / "animagic" / "zoo"
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "animagic"
+ZOO = SOURCE / "zoo"
 PLACE = re.compile(r"^<!-- card: (?P<model>[\w.-]+) -->$", re.MULTILINE)
 OPTIONS = re.compile(r"^<!-- options: (?P<command>\w+) -->$", re.MULTILINE)
+ROOMS = re.compile(r"^<!-- rooms -->$", re.MULTILINE)
 FRONT_MATTER = re.compile(r"\A---\n.*?^---\n", re.MULTILINE | re.DOTALL)
+ROOMS_STYLE = """
+.rooms { display: flex; flex-direction: column; gap: .35rem; margin: 1rem 0 }
+.rooms .layer { display: flex; gap: .35rem }
+.rooms .room { flex: 1; padding: .3rem .5rem; border-radius: .3rem }
+.rooms .room { border: 1px solid var(--md-primary-fg-color, #4051b5) }
+.rooms .room > .layer { margin: .3rem 0 .1rem }
+.rooms .coming { border-style: dashed; opacity: .6 }
+.rooms b { display: block; font-size: .75rem }
+.rooms small { display: block; font-size: .6rem; line-height: 1.35 }
+@media (max-width: 40rem) { .rooms .layer { flex-direction: column } }
+""".replace("\n", " ")
 PICTURE = re.compile(r"(!\[[^\]]*\]\()(?=[\w.-]+\.(?:png|jpg|gif|webp)\))")
 
 
@@ -48,6 +69,39 @@ def options(command: str) -> str:
     )
 
 
+def summary(path: Path) -> str:
+    """The first sentence of a module's or package's docstring; "" where there is none."""
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    text = ast.get_docstring(ast.parse(file.read_text("utf-8"))) or "" if file.is_file() else ""
+    return re.split(r"(?<=[.?])\s", " ".join(text.replace("`", "").split("\n\n")[0].split()), maxsplit=1)[0]
+
+
+def box(name: str, text: str, inside: str = "", kind: str = "room") -> str:
+    """A box of the drawing. Where the text begins with the name, it is not said twice."""
+    text = re.sub(rf"^(the )?{re.escape(name)}: (\w)", lambda found: found[2].upper(), text, flags=re.IGNORECASE)
+    return f'<div class="{kind}"><b>{escape(name)}</b><small>{escape(text)}</small>{inside}</div>'
+
+
+def rooms() -> str:
+    """The rooms of the code as a drawing: the layers that import-linter checks, from top to bottom, and the systems."""
+    from animagic.systems import SYSTEMS
+
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    systems = "".join(box(system.title, summary(SOURCE / "systems" / name)) for name, system in SYSTEMS.items())
+    rows = []
+    for layer in layers:
+        boxes = ""
+        for name in layer.split(" | "):
+            if name.startswith("("):
+                boxes += box(name.strip("()"), "To come.", kind="room coming")
+            else:
+                inside = f'<div class="layer">{systems}</div>' if name == "systems" else ""
+                boxes += box(name, summary(SOURCE / name), inside)
+        rows.append(f'<div class="layer">{boxes}</div>')
+    return "\n".join(['<div class="rooms">', f"<style>{ROOMS_STYLE}</style>", *rows, "</div>"])
+
+
 def on_files(files: Any, config: Any) -> Any:
     from mkdocs.structure.files import File
 
@@ -60,4 +114,5 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     markdown = OPTIONS.sub(lambda place: options(place["command"]), markdown)
+    markdown = ROOMS.sub(lambda place: rooms(), markdown)
     return PLACE.sub(lambda place: card(place["model"]), markdown)

@@ -1,4 +1,4 @@
-"""One motion module, three looks: the plain picture model and two personalised versions of it."""
+"""One motion module, three styles: the plain text-to-image model and two personalised versions of it."""
 
 import argparse
 from pathlib import Path
@@ -15,11 +15,11 @@ steps = parser.parse_args().steps
 Path("out").mkdir(exist_ok=True)
 pipe, rows = animagic.load("animatediff-tiny"), []
 files = animagic.zoo.loras("animatediff-tiny")
-for look in ("plain", "blueprint", "watercolour"):
+for style in ("plain", "blueprint", "watercolour"):
     generator = torch.Generator().manual_seed(5)
-    with pipe.using_loras({str(files[look]): 1.0} if look in files else {}):
-        words = {"prompt": "a red ball on a green floor", "motion_prompt": "slides to the right"}
-        video = pipe(**words, num_inference_steps=steps, generator=generator)
-    video.save(f"out/{look}.mp4")
+    with pipe.using_loras({str(files[style]): 1.0} if style in files else {}):
+        prompts = {"prompt": "a red ball on a green floor", "motion_prompt": "slides to the right"}
+        video = pipe(**prompts, num_inference_steps=steps, generator=generator)
+    video.save(f"out/{style}.mp4")
     rows += [np.asarray(frame) for frame in video.frames[0][::4]]
 write_image("out/looks.png", contact_sheet(np.stack(rows), columns=4))

@@ -1,4 +1,4 @@
-"""You say what moves: the same picture with other motion prompts, and under a moving camera."""
+"""The motion is prompted: the same picture with other motion prompts, and under a moving camera."""
 
 import argparse
 from pathlib import Path

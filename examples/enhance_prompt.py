@@ -1,4 +1,4 @@
-"""A function writes the long description that a model wants from a few words."""
+"""A function turns a short prompt into the long description that a model wants."""
 
 import argparse
 from pathlib import Path

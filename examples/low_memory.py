@@ -16,7 +16,7 @@ for saving in (False, True):
     if saving:
         pipe.encode_ahead(prompt)
         pipe.drop_text_encoder()  # gone before the transformer works
-        pipe.enable_kv_offload()  # finished chunks: in the processor's memory
+        pipe.enable_kv_offload()  # finished chunks: in the CPU's memory
         pipe.enable_group_offload(pipe.device, offload_type="leaf_level")  # on a GPU "cuda", and use_stream=True
     settings = {"num_frames": 48, "num_inference_steps": asked.steps, "output_type": "pt"}
     frames.append(pipe(prompt, generator=torch.Generator().manual_seed(7), **settings).frames)

@@ -16,8 +16,8 @@ pipe = animagic.load("magi1-tiny")
 shape = (1, pipe.transformer.latent_channels, pipe.sampling.chunk_width, 8, 8)  # one chunk; 8 x 8 pixels a latent
 one, two = (torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
 noise = (one + two) / 2**0.5  # still of standard deviation 1
-words = "an orange triangle falls against a mint wall"
-latents = pipe(words, latents=noise, num_inference_steps=args.steps, output_type="latent").frames
+prompt = "an orange triangle falls against a mint wall"
+latents = pipe(prompt, latents=noise, num_inference_steps=args.steps, output_type="latent").frames
 with torch.no_grad():
     video = pipe.vae.decode(latents / pipe.sampling.scale_factor).sample[0]  # (3, frames, height, width), -1 to 1
 Path("out").mkdir(exist_ok=True)

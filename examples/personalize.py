@@ -1,4 +1,4 @@
-"""A look from ten pictures: a LoRA of the picture model, trained on drawings like blueprints, and animated."""
+"""A style from ten pictures: a LoRA of the text-to-image model, trained on drawings like blueprints, and animated."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Look at a video while it is made (out/preview.png), follow its steps, and stop early."""
+"""Watch a video while it is made (out/preview.png), follow its steps, and stop early."""
 
 import argparse
 from pathlib import Path

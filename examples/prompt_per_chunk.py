@@ -1,4 +1,4 @@
-"""A story: other words from a later chunk (24 frames each) on."""
+"""A story: another prompt from a later chunk (24 frames each) on."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Words to video."""
+"""Text to video."""
 
 import argparse
 from pathlib import Path

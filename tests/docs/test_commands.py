@@ -51,8 +51,10 @@ def samples(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def reader(samples, quick_models, tmp_path, monkeypatch):
-    """A folder with the samples, in which the reader of a page works; settings of the process come back."""
+    """A folder with the samples, in which the reader of a page works; what it has set or registered comes back."""
     import torch
+
+    from animagic.systems import SYSTEMS
 
     for file in samples.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -60,8 +62,11 @@ def reader(samples, quick_models, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # networks as small as these are slower on several threads of a busy machine
+    systems = dict(SYSTEMS)
     yield tmp_path
     torch.set_num_threads(threads)
+    SYSTEMS.clear()
+    SYSTEMS.update(systems)
 
 
 def run_command(words: list[str]) -> int:
@@ -91,7 +96,7 @@ def run_block(block: Block, names: dict, where: str, page: Path) -> None:
         assert code == 0, f"{where}: animagic {' '.join(words)} ended with exit code {code}"
     if block.language == "python":
         # Padded, so that a traceback shows the line of the page.
-        code_object = compile("\n" * block.line + block.text, str(page), "exec")
+        code_object = compile("\n" * block.line + block.text, str(page), "exec", dont_inherit=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             exec(code_object, names)

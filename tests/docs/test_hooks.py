@@ -1,6 +1,7 @@
 """What the code knows stands in the pages."""
 
 import importlib.util
+import re
 
 from pages import ROOT
 
@@ -36,3 +37,29 @@ def test_the_options_of_a_command_stand_in_its_page():
     assert "`--loop`" in of_animatediff
     assert "`--loop`" not in shared + of_magi1
     assert "Only AnimateDiff" in of_magi1  # the caption of the next table
+
+
+def test_every_room_and_system_stands_in_the_drawing_and_every_room_in_the_table():
+    from animagic.systems import SYSTEMS
+
+    source, page = ROOT / "src" / "animagic", (ROOT / "docs" / "ideas" / "architecture.md").read_text("utf-8")
+    packages = {file.parent.name for file in source.glob("*/__init__.py")}
+    rooms = packages | {file.stem for file in source.glob("*.py") if not file.name.startswith("__")}
+    assert len(rooms) > 10
+    assert "<!-- rooms -->" in page.splitlines()
+    drawing = hooks.on_page_markdown("<!-- rooms -->", page=None)
+    for name in (*rooms, *(system.title for system in SYSTEMS.values())):
+        assert re.search(rf"<b>{name}</b><small>\w", drawing), f"{name} is not drawn, or has no docstring"
+    table = page.split("## Where does my line go?")[1].split("\n## ")[0]
+    last_cells = re.findall(r"\| ([^|]+) \|$", table, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", " ".join(last_cells))) == rooms
+
+
+def test_a_room_is_described_by_the_first_sentence_of_its_docstring(tmp_path):
+    (tmp_path / "hall").mkdir()
+    (tmp_path / "hall" / "__init__.py").write_text('"""Hall: where `guests`\nwait. And more.\n\nDetails."""\n')
+    assert hooks.summary(tmp_path / "hall") == "Hall: where guests wait."
+    assert hooks.box("hall", "Hall: where guests wait.") == (
+        '<div class="room"><b>hall</b><small>Where guests wait.</small></div>'
+    )
+    assert hooks.summary(tmp_path / "cellar") == ""
