@@ -333,6 +333,8 @@ def interrupt(run):
 
     def interrupt(condition: Callable[[], bool], *words) -> Ran:
         over = threading.Event()
+        # A shell's background job ignores Ctrl-C, and so would a test run in one.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
         def press() -> None:
             while not over.wait(0.005):
@@ -347,6 +349,7 @@ def interrupt(run):
         finally:
             over.set()
             watch.join()
+            signal.signal(signal.SIGINT, before)
 
     return interrupt
 

@@ -67,31 +67,18 @@ class Job:
             raise InputError(f"the prompt of the model {request.model} cannot change while the video is made.")
         if request.endless and not self.can_be_endless:
             raise InputError(f"the model {request.model} makes videos that end: give the number of their --frames.")
+        self.input_files(request, models)  # refuses what is not there
         self.image = read_image(request.image) if request.image else None
-        self.input_files()  # refuses what is not there
 
     # ------------------------------------------------------------ before the model is loaded
 
-    def input_files(self) -> dict[str, str]:
-        """The files that the request names, by what they are. Raises InputError for one that cannot be found."""
+    @classmethod
+    def input_files(cls, request: Any, models: Any) -> dict[str, str]:
+        """The files that a request names, by what they are. Raises InputError for a LoRA that cannot be found."""
         return {
-            called: str(self.lora_file(path, field)) if field.endswith("loras") else path
-            for field, called, path in self.request.files()
+            called: str(_lora_file(path, field, request.model, models)) if field.endswith("loras") else path
+            for field, called, path in request.files()
         }
-
-    def lora_file(self, name: str, kind: str = "loras") -> Path:
-        """The file of a LoRA: the model's own of that name in its folder `kind`, else what `find_lora_file` finds.
-
-        Raises: InputError.
-        """
-        own = {} if Path(self.request.model).is_file() else self.models.loras(self.request.model, kind)
-        if name in own:
-            return own[name]
-        try:
-            return find_lora_file(name)
-        except InputError as error:
-            has = f"; the model {self.request.model} has {', '.join(own)}." if own else "."
-            raise InputError(str(error).removesuffix(".") + has) from error
 
     def fit(self, memory: int, device: str | None) -> Any:
         """What makes the request fit into `memory` bytes. Raises InputError, CheckpointError."""
@@ -192,7 +179,10 @@ class Job:
         """Inside, the pipeline has what the request adds to it (LoRAs, tiles); afterwards it is as it was."""
         request, pipe = self.request, self.pipe
         loras = [
-            {str(self.lora_file(name, kind)): weight for name, weight in getattr(request, kind).items()}
+            {
+                str(_lora_file(name, kind, request.model, self.models)): weight
+                for name, weight in getattr(request, kind).items()
+            }
             for kind in type(request).model_fields
             if kind.endswith("loras")
         ]
@@ -225,3 +215,15 @@ class Job:
         """Pieces of the video (`Chunk`, output_type "np") as they become clean. The arguments are the pipeline's."""
         watched = {"on_progress": on_progress, "on_preview": on_preview, "resume": resume}
         return self.pipe.stream(self.request.prompt if self.live is None else self.live, **self.arguments(), **watched)
+
+
+def _lora_file(name: str, kind: str, model: str, models: Any) -> Path:
+    """The file of a LoRA: the model's own of that name in its folder `kind`, else what `find_lora_file` finds."""
+    own = {} if Path(model).is_file() else models.loras(model, kind)
+    if name in own:
+        return own[name]
+    try:
+        return find_lora_file(name)
+    except InputError as error:
+        has = f"; the model {model} has {', '.join(own)}." if own else "."
+        raise InputError(str(error).removesuffix(".") + has) from error

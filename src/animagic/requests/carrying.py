@@ -15,7 +15,7 @@ from .. import __version__
 from ..errors import InputError, MediaError
 from ..pipelines.options import VideoOptions
 from .kept import forget_unbegun, resume_folder, run_note
-from .request import Report, Result, build_request, job_for
+from .request import Report, Result, build_request, input_files, job_for
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +66,7 @@ def metadata(request: VideoOptions, plan: Any, fingerprints: dict[str, str]) -> 
 
 def check_inputs(request: VideoOptions, stored: dict[str, Any]) -> None:
     """Raises InputError if an input file is no longer the one that `stored` metadata speaks of."""
-    files = job_for(request).input_files()
+    files = input_files(request)
     for name, fingerprint in (stored.get("inputs") or {}).items():
         path = files.get(name)
         if path and fingerprint and _fingerprint(path) != fingerprint:
@@ -155,7 +155,7 @@ def generate(
     job.begin(pipe)  # everything that can be wrong is refused before a file is begun
     request = job.request
     fps = request.fps or job.fps
-    fingerprints = {name: _fingerprint(path) for name, path in job.input_files().items()}
+    fingerprints = {name: _fingerprint(path) for name, path in input_files(request).items()}
 
     sampled, frames = Sampled(), 0
     total_frames = None if request.frames is None else request.frames - job.hidden

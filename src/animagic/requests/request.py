@@ -60,13 +60,11 @@ def _refuse_foreign(name: str, value: Any, model: str, system: System) -> None:
 def from_metadata(metadata: dict[str, Any], source: str = "the file") -> VideoOptions:
     """The request that a file was made from, also by an earlier version. Raises InputError if it has none."""
     stored = metadata.get("request")
-    if not isinstance(stored, dict) or not isinstance(stored.get("prompt"), str):
+    if not isinstance(stored, dict) or "prompt" not in stored:
         raise InputError(f"{source} was not made by animagic: it has no request inside.")
-    model = stored.get("model")
-    if not isinstance(model, str):
-        raise InputError(f"{source} holds a request that cannot be understood: it names no model.")
-    kind = system_of(model).options_class
+    stored = {"model": zoo.DEFAULT, **stored}
     try:
+        kind = system_of(str(stored["model"])).options_class
         return kind(**kind.upgraded(stored))
     except InputError as error:
         raise InputError(f"{source} holds a request that cannot be understood: {error}") from error
@@ -74,12 +72,20 @@ def from_metadata(metadata: dict[str, Any], source: str = "the file") -> VideoOp
 
 def job_for(request: VideoOptions, live: Any = None) -> Job:
     """The request in the hands of its system. Raises InputError, CheckpointError."""
+    return _job_class(request)(request, zoo, live)
+
+
+def input_files(request: VideoOptions) -> dict[str, str]:
+    """The files that a request names, by what they are. Raises InputError, CheckpointError."""
+    return _job_class(request).input_files(request, zoo)
+
+
+def _job_class(request: VideoOptions) -> type[Job]:
     from ..pipelines.devices import be_quiet
 
     be_quiet()  # before the systems' modules are imported: with them come libraries that warn
     system = system_of(request.model)
-    job = system.get(system.original_job if is_original(request.model) else system.job)
-    return job(request, zoo, live)
+    return system.get(system.original_job if is_original(request.model) else system.job)
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,11 @@ class AnimateDiffOriginalJob(AnimateDiffJob):
                 raise InputError(f"{self.entry} says itself which weights are used: leave out {flag}.")
         super().__init__(request, models, live)
 
-    def input_files(self) -> dict[str, str]:
-        found = self.entry.files
+    @classmethod
+    def input_files(cls, request: Any, models: Any) -> dict[str, str]:
+        found = read_entry(request.model, request.settings, request.entry).files
         small = {name: found[name] for name in ("inference_config", "controlnet_config") if name in found}
-        return super().input_files() | {"model": self.request.model} | small
+        return super().input_files(request, models) | {"model": request.model} | small
 
     def load(self, device: str | None = None, allow_pickle: bool = False, fitted: Any = None) -> Any:
         request, device = self.request, device or default_device()

@@ -67,8 +67,9 @@ class Magi1Job(Job):
 class Magi1OriginalJob(Magi1Job):
     """A request whose model is an original configuration file."""
 
-    def input_files(self) -> dict[str, str]:
-        return {"model": self.request.model} | super().input_files()
+    @classmethod
+    def input_files(cls, request: Any, models: Any) -> dict[str, str]:
+        return {"model": request.model} | super().input_files(request, models)
 
     def load(self, device: str | None = None, allow_pickle: bool = False, fitted: Any = None) -> Any:
         device = device or default_device()
