@@ -28,7 +28,8 @@ class AutoModel(diffusers.AutoModel):
 
         Args:
             subfolder: which part of a pipeline ("transformer", "vae", ...).
-            torch_dtype and others: passed on to the network's own `from_pretrained`. use_safetensors=None: pickles, too.
+            torch_dtype and others: passed on to the network's own `from_pretrained`. use_safetensors=None: read
+                pickles, too.
         """
         source, kwargs = os.fspath(embedded(pretrained_model_or_path)), {"use_safetensors": True} | kwargs
         hub = {name: kwargs[name] for name in _HUB if name in kwargs}

@@ -11,13 +11,12 @@ import torch
 
 from ...errors import InputError
 from ...media import resize
-from ...pipelines.devices import default_device, refusing
 from ...pipelines.job import Video
 from ...pipelines.options import default_of, flag_of
 from .denoiser import AnimateDiffSampling
 from .job import AnimateDiffJob
 from .options import AnimateDiffOptions
-from .original import load_pipeline, normalised, read_entries, read_entry
+from .original import normalised, read_entries, read_entry
 
 # What the file itself says.
 _FIXED = ("motion_module", "dreambooth", "embeddings", "controlnet", "loras", "motion_loras")
@@ -40,15 +39,9 @@ class AnimateDiffOriginalJob(AnimateDiffJob):
         small = {name: found[name] for name in ("inference_config", "controlnet_config") if name in found}
         return super().input_files() | {"model": self.request.model} | small
 
-    def load(self, device: str | None = None, allow_pickle: bool = False, fitted: Any = None) -> Any:
-        request, device = self.request, device or default_device()
-        with refusing(device):
-            torch.ones(1, device=device).item()  # before gigabytes are read
-            pipe = load_pipeline(
-                request.model, request.settings, entry=request.entry, device=device, allow_pickle=allow_pickle
-            )
-        pipe.set_progress_bar_config(disable=True)
-        return pipe
+    def read(self, device: str, allow_pickle: bool, fitted: Any) -> Any:
+        torch.ones(1, device=device).item()  # refused before gigabytes are read
+        return self.entry.load_on(device, allow_pickle=allow_pickle)
 
     def settings(self) -> AnimateDiffSampling:
         return AnimateDiffSampling(**self.entry.sampling)
