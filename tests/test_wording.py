@@ -46,7 +46,7 @@ class Options(BaseModel):
         ({"share": 1.5}, "--share is 1.5; it must lie between 0 and 1."),
         ({"share": 0.0}, "--share is 0.0; it must lie between 0 and 1."),
         ({"share": float("nan")}, "--share is NaN; it must lie between 0 and 1."),
-        ({"fit": "stretch"}, "--fit is stretch; it can be crop or pad."),
+        ({"fit": "stretch"}, "--fit is stretch; it can be 'crop' or 'pad'."),
         ({"kind": 2}, "--kind is 2; it can be 1 or 3: two is a crowd."),
         ({"seed": 1.5}, "--seed is 1.5; a whole number or a list of whole numbers is needed."),
         ({"seed": [1, 0]}, "--seed is [1, 0]; 1 is the least that it can be."),
@@ -69,7 +69,7 @@ def test_a_value_that_is_refused(given: dict[str, Any], said: str):
 def test_types_in_words():
     assert needs(list[list[int]]) == "a list of lists of whole numbers"
     assert needs(list[dict[str, int]] | None) == "a list of sections with fields"
-    assert needs(Path | Literal["crop", 3]) == "a path or crop or 3"
+    assert needs(Path | Literal["crop", 3]) == "a path or 'crop' or 3"
     assert needs(tuple[float, ...]) == "a list of numbers"
 
 

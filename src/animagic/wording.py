@@ -55,7 +55,8 @@ def needs(annotation: Any, many: bool = False) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(needs(one, many) for one in inside if one is not type(None))
     if origin is typing.Literal:
-        return " or ".join(map(spell, inside))
+        *others, last = (repr(value) if isinstance(value, str) else spell(value) for value in inside)
+        return f"{', '.join(others)} or {last}" if others else last
     if origin in (list, tuple):
         return f"{'lists' if many else 'a list'} of {needs(inside[0], True)}"
     return _KINDS.get(annotation, _KINDS[dict])[many]

@@ -61,7 +61,7 @@ def test_what_a_file_leaves_out(read, tmp_path):
     entry = read()
     entry.check()
     assert entry.size == (16, 512, 512)
-    assert [(v.prompt, v.negative_prompt, v.seed) for v in entry.videos] == [("a", "c", None), ("b", "c", None)]
+    assert entry.videos == [("a", "c", None), ("b", "c", None)]
     assert entry.controls == {}
     found = {
         "motion_module": tmp_path / "mm.ckpt",
@@ -83,7 +83,7 @@ def test_the_options_hold_where_an_entry_says_nothing(read):
 def test_settings_of_one_entry_and_of_all(write):
     path = write([ENTRY, ENTRY])
     entries = read_entries(path, ["seed=[1, 2]", "1.seed=3", "1.dreambooth_path=models/a=b.ckpt", "1.lora_alpha=1e-1"])
-    assert [[video.seed for video in entry.videos] for entry in entries] == [[1, 2], [3, 3]]
+    assert [[seed for *_, seed in entry.videos] for entry in entries] == [[1, 2], [3, 3]]
     assert entries[1].fields["dreambooth_path"] == "models/a=b.ckpt"
     assert entries[1].fields["lora_alpha"] == 0.1
 
@@ -102,8 +102,8 @@ def test_an_older_name_of_the_adapters_scale(read):
 
 
 def test_seeds_beyond_63_bits_and_one_for_all(read):
-    assert [video.seed for video in read(seed=[18368660165286593270, -1]).videos] == [18368660165286593270, None]
-    assert [video.seed for video in read(seed=7).videos] == [7, 7]
+    assert [seed for *_, seed in read(seed=[18368660165286593270, -1]).videos] == [18368660165286593270, None]
+    assert [seed for *_, seed in read(seed=7).videos] == [7, 7]
 
 
 def test_the_frames_of_pictures(read, tmp_path):
@@ -238,7 +238,7 @@ def test_a_file_that_cannot_be_read(tmp_path):
     [
         ({"unet": {**UNET, "use_motion_module": False}}, "use_motion_module is false; it can be true"),
         ({"unet": {}}, "use_motion_module is missing; true is needed"),
-        ({"unet": {**UNET, "motion_module_type": "New"}}, "motion_module_type is New; it can be Vanilla"),
+        ({"unet": {**UNET, "motion_module_type": "New"}}, "motion_module_type is New; it can be 'Vanilla'"),
         (
             {"unet": {**UNET, "unet_use_temporal_attention": True}},
             "unet_use_temporal_attention is true; it can be false",
@@ -246,7 +246,10 @@ def test_a_file_that_cannot_be_read(tmp_path):
         ({"unet": {**UNET, "use_motion_modul": 1}}, "use_motion_modul is unknown; did you mean use_motion_module"),
         ({"unet": {**UNET, "motion_module_kwargs": {"heads": 8}}}, "motion_module_kwargs: heads is unknown"),
         ({"unet": {**UNET, "motion_module_resolutions": "all"}}, "a list of whole numbers is needed"),
-        ({"noise": {"beta_schedule": "sqrt"}}, r"beta_schedule is sqrt; it can be linear or .* squaredcos_cap_v2\.$"),
+        (
+            {"noise": {"beta_schedule": "sqrt"}},
+            r"beta_schedule is sqrt; it can be 'linear', .* or 'squaredcos_cap_v2'\.$",
+        ),
         ({"noise": {"beta": 1}}, "beta is unknown; did you mean beta_end"),
         (
             {"sparse": {"conditioning_channels": "rgb"}},

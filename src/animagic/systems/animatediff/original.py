@@ -28,15 +28,6 @@ _BASE_ID = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 
 @dataclass(frozen=True)
-class Video:
-    """What one prompt of an entry asks for. seed: None: a new one."""
-
-    prompt: str
-    negative_prompt: str
-    seed: int | None
-
-
-@dataclass(frozen=True)
 class Entry:
     """One entry of a file, checked, with every field; paths are as they stand there.
 
@@ -58,11 +49,12 @@ class Entry:
         return frames, height, width
 
     @property
-    def videos(self) -> list[Video]:
+    def videos(self) -> list[tuple[str, str, int | None]]:
+        """(prompt, negative prompt, seed) of each. seed: None: a new one."""
         prompts, seeds = self.fields["prompt"], self.fields["seed"]
         negatives = _one_each(self.fields["n_prompt"], len(prompts))
         seeds = _one_each(seeds if isinstance(seeds, list) else [seeds], len(prompts))
-        return [Video(p, n, None if s < 0 else s) for p, n, s in zip(prompts, negatives, seeds, strict=True)]
+        return [(p, n, None if s < 0 else s) for p, n, s in zip(prompts, negatives, seeds, strict=True)]
 
     @property
     def controls(self) -> dict[int, str]:

@@ -69,11 +69,11 @@ def videos_of(file: str | Path, settings: Iterable[str] = ()) -> Iterator[Video]
         entry.check()
     for entry in entries:
         frames, height, width = entry.size
-        for video in entry.videos:
+        for prompt, negative, seed in entry.videos:
             request = AnimateDiffOptions(
-                prompt=video.prompt,
+                prompt=prompt,
                 model=str(file),
-                negative_prompt=video.negative_prompt,
+                negative_prompt=negative,
                 frames=frames,
                 height=height,
                 width=width,
@@ -82,6 +82,6 @@ def videos_of(file: str | Path, settings: Iterable[str] = ()) -> Iterator[Video]
                 controls=entry.controls,
                 settings=settings,
                 entry=entry.number,
-                seed=secrets.randbelow(2**32) if video.seed is None else video.seed,
+                seed=secrets.randbelow(2**32) if seed is None else seed,
             )
-            yield Video(request, entry.weights, open_seed=video.seed is None)
+            yield Video(request, entry.weights, open_seed=seed is None)
