@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import InputError
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError
 
 _KINDS: dict[Any, tuple[str, str]] = {
     int: ("a whole number", "whole numbers"),
@@ -29,15 +29,9 @@ _REFUSALS = {
     "greater_than_equal": "{ge} is the least that it can be",
     "less_than": "it must be less than {lt}",
     "less_than_equal": "{le} is the most that it can be",
-    "multiple_of": "it must be a multiple of {multiple_of}",
-    "literal_error": "it can be {expected}",
-    "enum": "it can be {expected}",
     "value_error": "{error}",
 }
-
-
-_OF_TYPES = dict.fromkeys(("finite_number", "float_type", "float_parsing", "int_type", "int_parsing"), "a number")
-_OF_BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+_BOUNDS = ("ge", "gt", "le", "lt")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -61,7 +55,8 @@ def needs(annotation: Any, many: bool = False) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(needs(one, many) for one in inside if one is not type(None))
     if origin is typing.Literal:
-        return " or ".join(map(spell, inside))
+        *others, last = (repr(value) if isinstance(value, str) else spell(value) for value in inside)
+        return f"{', '.join(others)} or {last}" if others else last
     if origin in (list, tuple):
         return f"{'lists' if many else 'a list'} of {needs(inside[0], True)}"
     return _KINDS.get(annotation, _KINDS[dict])[many]
@@ -72,44 +67,49 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _bounds(annotation: Any) -> list[float]:
-    """The least and the most of a type, as far as it has them."""
-    extras = typing.get_args(annotation)[1:] if typing.get_origin(annotation) is typing.Annotated else ()
-    about = [one for extra in extras for one in (extra, *getattr(extra, "metadata", ()))]  # also inside pydantic.Field
-    found = {name: getattr(one, name) for one in about for name in ("ge", "gt", "le", "lt") if hasattr(one, name)}
-    return [found[name] for name in ("ge", "gt", "le", "lt") if name in found]
+def annotations_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The type of every field, with what is known of it, by its name in files."""
+    return {about.alias or name: about.rebuild_annotation() for name, about in model.model_fields.items()}
 
 
 def in_one_sentence(
-    error: ValidationError, annotations: Mapping[str, Any], given: Mapping[str, Any], name: Callable[[str], str] = str
+    error: ValidationError, model: type[BaseModel], given: Mapping[str, Any], name: Callable[[str], str] = str
 ) -> InputError:
     """The first field that pydantic refuses, in our words: "--window is 0; 1 is the least that it can be."
 
     Args:
-        annotations: the type of every field, from `typing.get_type_hints(CLASS, include_extras=True)`.
-        given: the values that were to be checked.
+        model: what refuses the values `given`.
         name: how a field is called in the sentence.
-    What a validator raises as InputError is passed on as it is; the text of another ValueError ends the sentence.
+    An InputError of a validator is passed on as it is; the text of another ValueError ends the sentence.
     """
-    found = error.errors(include_url=False)
+    # A name that is misspelled may be missing as well.
+    unknown = ("extra_forbidden", "invalid_key")
+    found = sorted(error.errors(include_url=False), key=lambda one: one["type"] not in unknown)
     of_field = [one for one in found if one["loc"][:1] == found[0]["loc"][:1]]
     # Of a union, the member that has the right type says more than the others.
     first = next((one for one in of_field if one["type"] in _REFUSALS), of_field[0])
     context = first.get("ctx", {})
     if isinstance(context.get("error"), InputError):
         return context["error"]
-    field = str(first["loc"][0])
+    if not first["loc"]:
+        return InputError(f"{name('')}{context['error']}")
+    field, annotations = str(first["loc"][0]), annotations_of(model)
     if field not in annotations:
         return InputError(f"{name(field)} is unknown{nearest(field, annotations)}")
+    needed = needs(annotations[field])
     if first["type"] == "missing":
-        return InputError(f"{name(field)} is missing; {needs(annotations[field])} is needed.")
-    bounds = _bounds(annotations[field])
-    if len(bounds) == 2 and first["type"] in (*_OF_BOUNDS, "finite_number"):
+        return InputError(f"{name(field)} is missing; {needed} is needed.")
+    is_annotated = typing.get_origin(annotations[field]) is typing.Annotated
+    about = typing.get_args(annotations[field])[1:] if is_annotated else ()
+    bounds = [getattr(one, bound) for bound in _BOUNDS for one in about if hasattr(one, bound)]
+    if len(bounds) == 2 and first["type"] in (*_REFUSALS, "finite_number"):
         reason = "it must lie between {} and {}".format(*map(_plain, bounds))
-    elif (refusal := _REFUSALS.get(first["type"])) is not None:
-        reason = refusal.format_map({name: _plain(value) for name, value in context.items()})
-    elif len(first["loc"]) > 1:  # one of several values
-        reason = f"{_OF_TYPES.get(first['type'], needs(annotations[field]))} is needed"
+    elif first["type"] in _REFUSALS:
+        reason = _REFUSALS[first["type"]].format_map({name: _plain(value) for name, value in context.items()})
+    elif first["type"] == "literal_error":
+        reason = ": ".join([f"it can be {needed}", *(why for why in about if isinstance(why, str))])
+    elif len(first["loc"]) > 1 and first["type"] in ("finite_number", "float_type", "float_parsing", "int_parsing"):
+        reason = "a number is needed"  # in one of several values
     else:
-        reason = f"{needs(annotations[field])} is needed"
+        reason = f"{needed} is needed"
     return InputError(f"{name(field)} is {spell(given[field])}; {reason}.")

@@ -468,7 +468,7 @@ def test_a_prompt_of_ones_own(run, write):
         ),
         ({**sparse("rgb"), "controlnet_images": ["a.png", "b.png"]}, ["controlnet_images[0] is a.png"]),
         ({"n_prompt": ["a", "b", "c"]}, ["entry 1 of", "n_prompt has 3", "prompt has 2"]),
-        ({"guidance": 3}, ["entry 1 of", "unknown field 'guidance'", "did you mean guidance_scale?"]),
+        ({"guidance": 3}, ["entry 1 of", "guidance is unknown", "did you mean guidance_scale?"]),
     ],
 )
 def test_what_is_wrong_in_a_later_entry_is_said_before_anything_is_made(animate, fields, words):

@@ -5,9 +5,10 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import animagic
-from animagic import CheckpointError, InputError, zoo
+from animagic import CheckpointError, InputError, requests, zoo
 
 LARGEST_PART = 16 * 2**20  # bytes
 PLAIN = {".json", ".safetensors", ".md", ".png", ".jpg", ".txt", ""}  # "" is LICENSE; a pickle could run code
@@ -137,8 +138,6 @@ def test_embedded_files_are_small_and_plain(name):
 
 @pytest.mark.parametrize("name", zoo.names())
 def test_embedded_weights_are_half_precision_and_finite(name):
-    from safetensors.torch import load_file
-
     for path in zoo.entry(name).folder.rglob("*.safetensors"):
         tensors = load_file(path)
         assert {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} == {torch.float16}, path
@@ -199,3 +198,25 @@ def test_a_distilled_model_shares_all_but_the_transformer(embedded_pipe, tmp_pat
     assert differs
     pipe.save_pretrained(tmp_path / "whole")  # elsewhere it stands on its own
     assert zoo.load(tmp_path / "whole").vae is not None
+
+
+@pytest.mark.parametrize(
+    ("part", "safe", "pickled"),
+    [
+        ("transformer", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"),
+        ("text_encoder", "model.safetensors", "pytorch_model.bin"),
+    ],
+)
+def test_pickles_in_a_folder_are_read_only_if_they_are_allowed(tiny_model, tmp_path, part, safe, pickled):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    torch.save(load_file(folder / part / safe), folder / part / pickled)
+    (folder / part / safe).unlink()
+    with pytest.raises(CheckpointError, match=f"no file named {safe} .* --allow-pickle"):
+        zoo.load(folder)
+    with pytest.raises(OSError, match=f"no file named {safe}"):
+        animagic.AutoModel.from_pretrained(folder, subfolder=part)
+    with pytest.raises(CheckpointError, match="--allow-pickle"):
+        requests.pipeline_for(requests.build_request("a ball", str(folder)), "cpu")
+    pipe = requests.pipeline_for(requests.build_request("a ball", str(folder)), "cpu", allow_pickle=True)
+    ours, same = getattr(pipe, part).state_dict(), getattr(zoo.load(tiny_model), part).state_dict()
+    assert all(torch.equal(ours[name], tensor) for name, tensor in same.items())

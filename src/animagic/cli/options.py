@@ -79,17 +79,22 @@ def _system_of(written: Sequence[str]) -> System | None:
 class _WithOptions:
     """A command whose parameter of type `Given` is replaced by the flags of options classes, as they are when asked."""
 
-    def __init__(self, function: Callable[..., Any], systems: Callable[[], list[System]], only: Callable[..., bool]):
-        self._function, self._systems, self._only = function, systems, only
+    def __init__(
+        self, function: Callable[..., Any], systems: Callable[[], list[System]], place: str, only: Callable[..., bool]
+    ):
+        self._function, self._systems, self._place_of_class, self._only = function, systems, place, only
         self._hints = typing.get_type_hints(function, include_extras=True)
         self._place = next(name for name, hint in self._hints.items() if hint is Given)
         self.__name__, self.__doc__ = function.__name__, function.__doc__
+
+    def _fields(self, system: System) -> dict[str, Any]:
+        return (system.get(self._place_of_class) if self._place_of_class else system.options_class).model_fields
 
     def _owners(self) -> dict[str, list[System]]:
         """Field -> the systems that have it."""
         owners: dict[str, list[System]] = {}
         for system in self._systems():
-            for name, info in system.options_class.model_fields.items():
+            for name, info in self._fields(system).items():
                 option = option_of(info)
                 if option is not None and self._only(name, option) and (option.positional or flag_of(name, info)):
                     owners.setdefault(name, []).append(system)
@@ -105,7 +110,7 @@ class _WithOptions:
                 continue
             for name, having in self._owners().items():
                 panel = None if len(having) == len(everyone) else _panel(having)
-                parameters.append(_parameter(name, having[0].options_class.model_fields[name], panel))
+                parameters.append(_parameter(name, self._fields(having[0])[name], panel))
         return inspect.Signature(parameters)
 
     @property
@@ -115,7 +120,7 @@ class _WithOptions:
     def __call__(self, **values: Any) -> Any:
         given = Given()
         for name, having in self._owners().items():
-            info, written = having[0].options_class.model_fields[name], values.pop(name)
+            info, written = self._fields(having[0])[name], values.pop(name)
             if written in (None, []) or written == default_of(info):
                 continue
             read = option_of(info).read  # type: ignore[union-attr]  # those without one are not among them
@@ -125,19 +130,24 @@ class _WithOptions:
 
 
 def takes_options(
-    systems: Iterable[str] = (), *, command: str | None = None, only: Callable[..., bool] = lambda name, option: True
+    systems: Iterable[str] = (),
+    *,
+    command: str | None = None,
+    place: str = "",
+    only: Callable[..., bool] = lambda name, option: True,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: replaces a command's parameter of type `Given` by the flags of systems' options.
 
     Args:
         systems: names of those whose options are meant; command: or all that make their videos with it.
+        place: where another class lies in their packages that has the options, "module:name".
         only: chooses among them, from a field's name and its `Option`.
     """
 
     def chosen() -> list[System]:
         return [row for row in SYSTEMS.values() if row.name in systems or row.command == command]
 
-    return lambda function: _WithOptions(function, chosen, only)
+    return lambda function: _WithOptions(function, chosen, place, only)
 
 
 def _panel(owners: Sequence[System]) -> str:

@@ -116,7 +116,8 @@ class Job:
     def read(self, device: str, allow_pickle: bool, fitted: Any) -> Any:
         """The pipeline of the model, with weights in the dtype that suits the device."""
         request, dtype = self.request, self.models.dtype_on(self.request.model, device)
-        load = functools.partial(self.models.load, request.model, dtype=dtype)
+        safe = None if allow_pickle else True  # None: safetensors where there are some, else pickles
+        load = functools.partial(self.models.load, request.model, dtype=dtype, use_safetensors=safe)
         if fitted is None:
             return load()
         from .memory import load_fitting

@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar
 
 from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -153,8 +153,7 @@ class VideoOptions(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            annotations = get_type_hints(type(self), include_extras=True)
-            raise in_one_sentence(error, annotations, values, self._called) from None
+            raise in_one_sentence(error, type(self), values, self._called) from None
 
     @classmethod
     def _called(cls, name: str) -> str:

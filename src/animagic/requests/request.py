@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..pipelines.job import Job
 from ..pipelines.options import VideoOptions, default_of, flag_of
 from ..systems import SYSTEMS, System, systems_with
-from ..weights.original import SUFFIXES, recognise
+from ..weights.original import SUFFIXES, read_file
 from ..wording import nearest
 
 
@@ -20,13 +20,17 @@ def system_of(model: str) -> System:
     """The system of a model, which may be an original configuration file. Raises InputError, CheckpointError."""
     if not is_original(model):
         return SYSTEMS[zoo.system_of(model)]
-    originals = {name: system.room("original") for name, system in SYSTEMS.items() if system.original_job is not None}
-    return SYSTEMS[recognise(model, originals)]
+    content, known = read_file(model), [system for system in SYSTEMS.values() if system.recognises is not None]
+    for system in known:
+        if system.get(system.recognises)(content):
+            return system
+    titles = ", ".join(system.title for system in known)
+    raise InputError(f"{model} is no configuration that is known; known are those of {titles}.")
 
 
 def is_original(model: str) -> bool:
-    """Whether a model is an original configuration file; what it holds says of which system."""
-    return model.endswith(SUFFIXES)
+    """Whether a model is an original configuration file, which may be missing; see `system_of`."""
+    return model.endswith(SUFFIXES) and not Path(model).is_dir()
 
 
 def build_request(prompt: str, model: str = zoo.DEFAULT, **options: Any) -> VideoOptions:

@@ -23,8 +23,8 @@ class System:
         job: how a request is carried out (`pipelines.job`).
         prefixes: what the class names of its pipelines begin with, in the index of a model folder.
         bases: beginnings of class names of models that it builds on -> what such a model needs to make videos.
-        original_job: as `job`, for original configuration files; its package then has the module "original", as
-            `weights.original.Original` describes it.
+        original_job: as `job`, for original configuration files.
+        recognises: function of what a file holds -> whether it most likely is such a configuration, right or wrong.
         rooms: modules of its package that have what some commands need: "weights" (COMPONENTS, for
             `checkpoints.from_original`), "conversion" (`convert`), "training" (STAGES), "memory".
         command: the command that makes its videos.
@@ -39,6 +39,7 @@ class System:
     prefixes: tuple[str, ...] = ()
     bases: Mapping[str, str] = field(default_factory=dict)
     original_job: Place = None
+    recognises: Place = None
     rooms: frozenset[str] = frozenset()
     command: str = "generate"
 
@@ -104,6 +105,7 @@ register(
         },
         prefixes=("Magi1",),
         original_job="job:Magi1OriginalJob",
+        recognises="original:recognises",
         rooms=frozenset({"weights", "conversion", "training", "memory"}),
     )
 )
@@ -125,6 +127,7 @@ register(
             "(in Python: AnimateDiffPipeline.from_published)"
         },
         original_job="original_job:AnimateDiffOriginalJob",
+        recognises="original:recognises",
         rooms=frozenset({"weights", "conversion", "training", "memory"}),
     )
 )

@@ -198,7 +198,7 @@ def load(model: str | Path = DEFAULT, task: str = "text", **arguments: Any) -> D
         model: a zoo name, a folder, or a hub id.
         task: "text", "image" or "video": what the video is made from.
         arguments: passed on to `from_pretrained` (dtype, device_map, ...). Without a dtype, weights are loaded as
-            float32, which every device has and which is the fastest on a CPU.
+            float32, which every device has and which is the fastest on a CPU. use_safetensors=None: pickles, too.
     Raises: InputError for an unknown model or task, CheckpointError for a folder that cannot be loaded.
     """
     import torch
@@ -212,7 +212,7 @@ def load(model: str | Path = DEFAULT, task: str = "text", **arguments: Any) -> D
     if task not in names:
         raise InputError(f"task {task!r} is unknown; choose from {', '.join(names)}.")
     source = resolve(model)
-    arguments.setdefault("dtype", torch.float32)
+    arguments = {"dtype": torch.float32, "use_safetensors": True} | arguments
     base = _MODELS[str(model)].base if str(model) in _MODELS else None
     if base is not None:
         own = {name for name in index if (Path(source) / name).is_dir()}
@@ -223,6 +223,8 @@ def load(model: str | Path = DEFAULT, task: str = "text", **arguments: Any) -> D
     except Exception as error:  # on a damaged folder, diffusers, transformers and safetensors raise almost anything
         kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        if arguments["use_safetensors"] and "no file named" in reason:
+            reason += " If its weights are pickles whose source you trust: --allow-pickle (use_safetensors=None)."
         raise CheckpointError(f"the model {model} cannot be loaded: {kind}{reason}") from error
     for part, module in pipe.components.items():
         # diffusers only warns of tensors that a file lacks, and leaves them without values.

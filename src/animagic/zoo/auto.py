@@ -28,9 +28,10 @@ class AutoModel(diffusers.AutoModel):
 
         Args:
             subfolder: which part of a pipeline ("transformer", "vae", ...).
-            torch_dtype and others: passed on to the network's own `from_pretrained`.
+            torch_dtype and others: passed on to the network's own `from_pretrained`. use_safetensors=None: read
+                pickles, too.
         """
-        source = os.fspath(embedded(pretrained_model_or_path))
+        source, kwargs = os.fspath(embedded(pretrained_model_or_path)), {"use_safetensors": True} | kwargs
         hub = {name: kwargs[name] for name in _HUB if name in kwargs}
         try:
             config = _Config.load_config(source, subfolder=kwargs.get("subfolder"), **hub)

@@ -8,6 +8,7 @@ from published_files import (
     TEXT,
     UNET,
     UNET_XL,
+    diffusers_motion_name,
     motion_module,
     original,
     picture_model,
@@ -18,7 +19,7 @@ from published_files import (
 
 from animagic.errors import CheckpointError, InputError
 from animagic.systems.animatediff.pipeline import AnimateDiffPipeline
-from animagic.systems.animatediff.published import VERSIONS, diffusers_motion_name, published_sampling
+from animagic.systems.animatediff.published import VERSIONS, published_sampling
 from animagic.systems.animatediff.sparse import SparseControlNet
 from animagic.systems.animatediff.weights import (
     load_sparse_controlnet,
@@ -238,9 +239,9 @@ def test_the_sampling_that_goes_with_it(folder, module, tmp_path):
         assert (pipe.sampling.num_inference_steps, pipe.sampling.guidance_scale) == (steps, guidance)
         assert pipe.scheduler.config.beta_schedule == "linear"
         assert call(pipe).isfinite().all()
-    lightning = published_sampling("v2", tmp_path / "AnimateDiff-Lightning-2-step.safetensors")
-    assert lightning.scheduler.config.timestep_spacing == "trailing"
-    assert lightning.config["num_inference_steps"] == 2
+    scheduler, config = published_sampling("v2", tmp_path / "AnimateDiff-Lightning-2-step.safetensors")
+    assert scheduler.config.timestep_spacing == "trailing"
+    assert config["num_inference_steps"] == 2
 
 
 def test_a_new_motion_module(folder, parts):

@@ -28,15 +28,6 @@ _BASE_ID = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 
 @dataclass(frozen=True)
-class Video:
-    """What one prompt of an entry asks for. seed: None: a new one."""
-
-    prompt: str
-    negative_prompt: str
-    seed: int | None
-
-
-@dataclass(frozen=True)
 class Entry:
     """One entry of a file, checked, with every field; paths are as they stand there.
 
@@ -58,11 +49,12 @@ class Entry:
         return frames, height, width
 
     @property
-    def videos(self) -> list[Video]:
+    def videos(self) -> list[tuple[str, str, int | None]]:
+        """(prompt, negative prompt, seed) of each. seed: None: a new one."""
         prompts, seeds = self.fields["prompt"], self.fields["seed"]
         negatives = _one_each(self.fields["n_prompt"], len(prompts))
         seeds = _one_each(seeds if isinstance(seeds, list) else [seeds], len(prompts))
-        return [Video(p, n, None if s < 0 else s) for p, n, s in zip(prompts, negatives, seeds, strict=True)]
+        return [(p, n, None if s < 0 else s) for p, n, s in zip(prompts, negatives, seeds, strict=True)]
 
     @property
     def controls(self) -> dict[int, str]:
@@ -119,8 +111,7 @@ class Entry:
 
     def check(self) -> None:
         """Raises InputError for a file that is missing or whose configuration cannot be."""
-        self.scheduler  # noqa: B018 - reads what is refused
-        self._motion_config()
+        self._inference  # noqa: B018 - reads what is refused
         if self.fields["controlnet_path"]:
             self._sparse_config()
 
@@ -130,6 +121,7 @@ class Entry:
         Raises: InputError, CheckpointError, which name the file.
         """
         from .pipeline import AnimateDiffPipeline
+        from .weights import load_sparse_controlnet
 
         self.check()
         files = self.files
@@ -144,8 +136,17 @@ class Entry:
         self._merge_loras(pipe, allow_pickle)
         parts = {**pipe.components, "scheduler": self.scheduler}
         if "controlnet_path" in files:
-            parts["sparse_controlnet"] = self._load_sparse(pipe.unet, allow_pickle)
+            parts["sparse_controlnet"] = load_sparse_controlnet(
+                files["controlnet_path"], pipe.unet, config=self._sparse_config(), allow_pickle=allow_pickle
+            )
         return AnimateDiffPipeline(**parts, config=self.sampling).to(dtype)
+
+    def load_on(self, device: str, *, allow_pickle: bool = False) -> AnimateDiffPipeline:
+        """As `load`, on a device: float16 on a GPU unless `--fp32` is set, else float32."""
+        import torch
+
+        half = torch.device(device).type == "cuda" and not self.options["--fp32"]
+        return self.load(torch.float16 if half else torch.float32, allow_pickle=allow_pickle).to(device)
 
     # ---- how
 
@@ -195,32 +196,11 @@ class Entry:
         from .published import motion_config
 
         flags = dict(self._inference["unet_additional_kwargs"])
-        return _explained(self.files["inference_config"], motion_config, None, flags.pop("motion_module_kwargs"), flags)
+        return motion_config(None, flags.pop("motion_module_kwargs"), flags)
 
     def _sparse_config(self) -> dict[str, Any]:
         sections = check_sections(read_file(file := self.files["controlnet_config"]), CONTROLNET, file)
         return sections["controlnet_additional_kwargs"]
-
-    def _load_sparse(self, unet: Any, allow_pickle: bool) -> Any:
-        import inspect
-
-        from accelerate import init_empty_weights
-        from diffusers import UNet2DConditionModel
-
-        from ...weights.files import read_tensors
-        from ...weights.fit import check, fill
-        from .published import original_names
-        from .weights import sparse_controlnet_from_config
-
-        path = Path(self.files["controlnet_path"])
-        tensors = original_names(read_tensors(path, allow_pickle=allow_pickle))
-        known = inspect.signature(UNet2DConditionModel).parameters
-        base = {name: value for name, value in unet.config.items() if name in known}
-        with init_empty_weights(include_buffers=False):
-            config = base | self._sparse_config()
-            network = _explained(self.files["controlnet_config"], sparse_controlnet_from_config, config)
-        check(network.state_dict(), tensors, path)
-        return fill(network, tensors, unet.dtype)
 
     def _merge_loras(self, pipe: AnimateDiffPipeline, allow_pickle: bool) -> None:
         from ...weights.lora_files import read_lora_file
@@ -245,7 +225,7 @@ class Entry:
             pipe.unload_lora_weights()
 
 
-def is_mine(content: Any) -> bool:
+def recognises(content: Any) -> bool:
     """Whether what a file holds is most likely an inference file of AnimateDiff, right or wrong."""
     return any(entry.keys() & {"prompt", "n_prompt"} for entry in _listed(content))
 
@@ -274,7 +254,7 @@ def read_entries(file: str | Path, settings: Iterable[str] = ()) -> list[Entry]:
         changed = [options] if name.startswith("--") else [given[int(place)]] if place else given
         for fields in changed:
             fields[name] = value
-    options = Options.check(options, "the command")
+    options = Options.check(options, "")
     return [_entry(source, number, fields, options) for number, fields in enumerate(given)]
 
 
@@ -284,21 +264,6 @@ def read_entry(file: str | Path, settings: Iterable[str] = (), number: int = 0) 
     if number >= len(entries):
         raise InputError(f"{file} has no entry {number}: it has {len(entries)}, counted from 0.")
     return entries[number]
-
-
-def load_pipeline(
-    file: str | Path, settings: Iterable[str] = (), *, entry: int = 0, device: str = "cpu", allow_pickle: bool = False
-) -> AnimateDiffPipeline:
-    """The pipeline of an entry, with its weights, on a device: float16 on a GPU unless `--fp32` is set, else float32.
-
-    Args: see `weights.original.Original`.
-    Raises: InputError, CheckpointError.
-    """
-    import torch
-
-    chosen = read_entry(file, settings, entry)
-    half = torch.device(device).type == "cuda" and not chosen.options["--fp32"]
-    return chosen.load(torch.float16 if half else torch.float32, allow_pickle=allow_pickle).to(device)
 
 
 def normalised(picture: np.ndarray) -> np.ndarray:
@@ -318,9 +283,9 @@ def _listed(content: Any) -> list[dict[str, Any]]:
 
 def _entry(source: Path, number: int, given: dict[str, Any], options: dict[str, Any]) -> Entry:
     where = f"entry {number} of {source}"
-    fields = EntryFields.check(given, where)
+    fields = EntryFields.check(given, f"{where}: ")
     fields["motion_module_lora_configs"] = [
-        MotionLora.check(lora, f"{where}: motion_module_lora_configs[{i}]")
+        MotionLora.check(lora, f"{where}: motion_module_lora_configs[{i}].")
         for i, lora in enumerate(fields["motion_module_lora_configs"])
     ]
     entry = Entry(source, number, fields, options)
@@ -335,11 +300,3 @@ def _entry(source: Path, number: int, given: dict[str, Any], options: dict[str, 
 
 def _one_each(values: list[Any], count: int) -> list[Any]:
     return values * count if len(values) == 1 else values
-
-
-def _explained(file: str, make: Any, *arguments: Any) -> Any:
-    """make(*arguments); what it refuses is said of the file."""
-    try:
-        return make(*arguments)
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error

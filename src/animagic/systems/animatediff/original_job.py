@@ -11,13 +11,12 @@ import torch
 
 from ...errors import InputError
 from ...media import resize
-from ...pipelines.devices import default_device, refusing
 from ...pipelines.job import Video
 from ...pipelines.options import default_of, flag_of
 from .denoiser import AnimateDiffSampling
 from .job import AnimateDiffJob
 from .options import AnimateDiffOptions
-from .original import load_pipeline, normalised, read_entries, read_entry
+from .original import normalised, read_entries, read_entry
 
 # What the file itself says.
 _FIXED = ("motion_module", "dreambooth", "embeddings", "controlnet", "loras", "motion_loras")
@@ -41,15 +40,9 @@ class AnimateDiffOriginalJob(AnimateDiffJob):
         small = {name: found[name] for name in ("inference_config", "controlnet_config") if name in found}
         return super().input_files(request, models) | {"model": request.model} | small
 
-    def load(self, device: str | None = None, allow_pickle: bool = False, fitted: Any = None) -> Any:
-        request, device = self.request, device or default_device()
-        with refusing(device):
-            torch.ones(1, device=device).item()  # before gigabytes are read
-            pipe = load_pipeline(
-                request.model, request.settings, entry=request.entry, device=device, allow_pickle=allow_pickle
-            )
-        pipe.set_progress_bar_config(disable=True)
-        return pipe
+    def read(self, device: str, allow_pickle: bool, fitted: Any) -> Any:
+        torch.ones(1, device=device).item()  # refused before gigabytes are read
+        return self.entry.load_on(device, allow_pickle=allow_pickle)
 
     def settings(self) -> AnimateDiffSampling:
         return AnimateDiffSampling(**self.entry.sampling)
@@ -77,11 +70,11 @@ def videos_of(file: str | Path, settings: Iterable[str] = ()) -> Iterator[Video]
         entry.check()
     for entry in entries:
         frames, height, width = entry.size
-        for video in entry.videos:
+        for prompt, negative, seed in entry.videos:
             request = AnimateDiffOptions(
-                prompt=video.prompt,
+                prompt=prompt,
                 model=str(file),
-                negative_prompt=video.negative_prompt,
+                negative_prompt=negative,
                 frames=frames,
                 height=height,
                 width=width,
@@ -90,6 +83,6 @@ def videos_of(file: str | Path, settings: Iterable[str] = ()) -> Iterator[Video]
                 controls=entry.controls,
                 settings=settings,
                 entry=entry.number,
-                seed=secrets.randbelow(2**32) if video.seed is None else video.seed,
+                seed=secrets.randbelow(2**32) if seed is None else seed,
             )
-            yield Video(request, entry.weights, open_seed=video.seed is None)
+            yield Video(request, entry.weights, open_seed=seed is None)

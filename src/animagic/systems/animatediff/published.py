@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -90,15 +89,6 @@ def motion_name(name: str) -> str:
     return re.sub(r"(transformer_blocks\.\d+\.)attn(\d)\b", lambda m: f"{m[1]}attention_blocks.{int(m[2]) - 1}", name)
 
 
-def diffusers_motion_name(name: str) -> str:
-    """The name that diffusers has for a tensor of a motion module with at most two attentions; others stay."""
-    if "motion_modules." not in name:
-        return name
-    name = name.replace(".temporal_transformer.", ".").replace(".ff_norm.", ".norm3.")
-    name = re.sub(r"\.norms\.(\d)\.", lambda m: f".norm{int(m[1]) + 1}.", name)
-    return re.sub(r"\.attention_blocks\.(\d)\.", lambda m: f".attn{int(m[1]) + 1}.", name)
-
-
 def recognise(shapes: Mapping[str, tuple[int, ...]], file: Path) -> str:
     """Which version the tensors of a motion module are: a key of VERSIONS.
 
@@ -130,16 +120,10 @@ def table_length(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     return next((s[-2] for n, s in shapes.items() if n.endswith((".pos_encoder.pe", ".pos_embed.pe"))), None)
 
 
-@dataclass(frozen=True)
-class PublishedSampling:
-    """What a motion module is to be sampled with. config: fields of AnimateDiffSampling."""
+def published_sampling(version: str | None, file: Path) -> tuple[Any, dict[str, Any]]:
+    """The scheduler and the fields of AnimateDiffSampling that a motion module was made for.
 
-    scheduler: Any
-    config: dict[str, Any] = field(default_factory=dict)
-
-
-def published_sampling(version: str | None, file: Path) -> PublishedSampling:
-    """How to sample a motion module, which its tensors do not say: the file's name tells few-step ones.
+    Its tensors do not say it; the file's name tells few-step ones.
 
     LCM (AnimateLCM): LCM, 6 steps, guidance 2. Lightning: Euler with trailing timesteps, as many steps as it was
     distilled for, no guidance. Others: DDIM, 25 steps, guidance 7.5; SDXL with its own betas.
@@ -149,13 +133,10 @@ def published_sampling(version: str | None, file: Path) -> PublishedSampling:
     name = file.name.lower()
     if "lightning" in name:
         steps = re.search(r"(\d+)[-_]?step", name)
-        scheduler = build_scheduler("euler", timestep_spacing="trailing")
-        return PublishedSampling(
-            scheduler, {"num_inference_steps": int(steps[1]) if steps else 4, "guidance_scale": 1.0}
-        )
+        config = {"num_inference_steps": int(steps[1]) if steps else 4, "guidance_scale": 1.0}
+        return build_scheduler("euler", timestep_spacing="trailing"), config
     if "lcm" in name:
-        return PublishedSampling(build_scheduler("lcm"), {"num_inference_steps": 6, "guidance_scale": 2.0})
+        return build_scheduler("lcm"), {"num_inference_steps": 6, "guidance_scale": 2.0}
     if version == "sdxl":
-        scheduler = build_scheduler("ddim", beta_end=0.02, beta_schedule="scaled_linear")
-        return PublishedSampling(scheduler)
-    return PublishedSampling(build_scheduler("ddim"))
+        return build_scheduler("ddim", beta_end=0.02, beta_schedule="scaled_linear"), {}
+    return build_scheduler("ddim"), {}

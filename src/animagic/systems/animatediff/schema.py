@@ -5,48 +5,53 @@ Source of the names and defaults: guoyww/AnimateDiff, `scripts/animate.py` and i
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from ...weights.original import Positive, Section, YamlNumber, field, read_sections
+from ...pipelines.options import Option
+from ...weights.original import Positive, Section, YamlNumber, read_sections
+from ...wording import annotations_of
 
 Seed = Annotated[int, Field(ge=-1)]
 NotNegative = Annotated[YamlNumber, Field(ge=0)]
 
 
 class _Fields(Section):
-    null_is_absent = True
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, given: dict[Any, Any]) -> dict[Any, Any]:
+        known = annotations_of(cls)
+        return {name: value for name, value in given.items() if value is not None or name not in known}
 
 
 class EntryFields(_Fields):
     """An entry: weights, and prompts of which every one becomes a video."""
 
-    motion_module: str = field("file of the motion module; a list of them: the entry once for each")
-    inference_config: str = field("file that describes the UNet and the noise; `--inference-config`", "")
-    dreambooth_path: str = field(
-        "file whose UNet, autoencoder and text encoder replace the base model's; empty: none", ""
-    )
-    lora_model_path: str = field("file of a LoRA of the base model; empty: none", "")
-    lora_alpha: YamlNumber = field("its weight; alphas inside the file have no effect, as in the original", 0.8)
-    adapter_lora_path: str = field("file of the domain adapter of v3; empty: none", "")
-    adapter_lora_scale: YamlNumber = field("its weight", 1.0)
-    domain_lora_scale: YamlNumber = field("an older name of `adapter_lora_scale`", 1.0, exclude=True)
-    motion_module_lora_configs: list[dict] = field("MotionLoRAs, each with its `path` and its `alpha`", [])
-    controlnet_path: str = field("file of a SparseCtrl network; empty: none", "")
-    controlnet_config: str = field("file that describes it", "")
-    controlnet_images: str | list[str] = field("pictures that frames are kept to", [])
-    controlnet_image_indexs: list[int] = field("the frame of each of them; negative ones count from the end", [0])
-    normalize_condition_images: bool = field("true: pictures become grey, from black to white", False)
-    prompt: list[str] = field("what to show; a video each")
-    n_prompt: list[str] = field("what not to show: one for all prompts or one each")
-    seed: Seed | list[Seed] = field("one for all prompts or one each; -1: a new one", -1)
-    steps: Positive = field("denoising steps")
-    guidance_scale: NotNegative = field("how strongly prompts are followed")
-    L: Positive | None = field("frames; `--L`", None)
-    W: Positive | None = field("width in pixels; `--W`", None)
-    H: Positive | None = field("height in pixels; `--H`", None)
-    random_seed: int | list[int] = field("no effect: the original notes here which seeds it used", [])
+    motion_module: str
+    inference_config: str = ""
+    dreambooth_path: str = ""
+    lora_model_path: str = ""
+    lora_alpha: YamlNumber = 0.8
+    adapter_lora_path: str = ""
+    adapter_lora_scale: YamlNumber = 1.0
+    domain_lora_scale: YamlNumber = Field(1.0, exclude=True)
+    motion_module_lora_configs: list[dict] = []
+    controlnet_path: str = ""
+    controlnet_config: str = ""
+    controlnet_images: str | list[str] = []
+    controlnet_image_indexs: list[int] = [0]
+    normalize_condition_images: bool = False
+    prompt: list[str]
+    n_prompt: list[str]
+    seed: Seed | list[Seed] = -1
+    steps: Positive
+    guidance_scale: NotNegative
+    L: Positive | None = None
+    W: Positive | None = None
+    H: Positive | None = None
+    random_seed: int | list[int] = []
+    """The original notes here which seeds it used."""
 
     @model_validator(mode="after")
     def _fits(self) -> EntryFields:
@@ -83,92 +88,82 @@ class EntryFields(_Fields):
 class MotionLora(_Fields):
     """One of an entry's `motion_module_lora_configs`."""
 
-    path: str = field("its file")
-    alpha: YamlNumber = field("its weight")
+    path: str
+    alpha: YamlNumber
 
 
 class Options(_Fields):
-    """The original command's options; `--fp32` is ours."""
+    """The options of the original command, and `--fp32`."""
 
     model_config = ConfigDict(alias_generator=lambda name: "--" + name.replace("_", "-"))
 
-    pretrained_model_path: str = field("folder or hub id of the base model", "")
-    inference_config: str = field("for entries without `inference_config`", "configs/inference/inference-v1.yaml")
-    L: Positive = field("for entries without `L`", 16)
-    W: Positive = field("for entries without `W`", 512)
-    H: Positive = field("for entries without `H`", 512)
-    fp32: bool = field("weights are float32 on a GPU, too", False)
+    pretrained_model_path: Annotated[
+        str, Option("Stable Diffusion 1.5: folder or hub id; default: where the original has it.")
+    ] = ""
+    inference_config: Annotated[str, Option("For entries without one.")] = "configs/inference/inference-v1.yaml"
+    L: Annotated[Positive, Option("Frames, for entries without L.")] = 16
+    W: Annotated[Positive, Option("Width, for entries without W.")] = 512
+    H: Annotated[Positive, Option("Height, for entries without H.")] = 512
+    without_xformers: Annotated[bool, Option("No effect: attention is PyTorch's own.")] = False
+    fp32: Annotated[bool, Option("Weights in float32 on a GPU, too, as the original.")] = False
 
 
 class MotionModule(_Fields):
     """`motion_module_kwargs`."""
 
-    num_attention_heads: Positive = field("heads of each attention", 8)
-    num_transformer_block: Positive = field("transformer blocks of a motion module", 2)
-    attention_block_types: list[str] = field(
-        "attentions of a block: `Temporal_Self`, `Temporal_Cross`", ["Temporal_Self"] * 2
-    )
-    cross_frame_attention_mode: str | None = field("must be left out", None)
-    temporal_position_encoding: bool = field("whether frames know their place", False)
-    temporal_position_encoding_max_len: Positive = field("the most frames that a window may have", 32)
-    temporal_attention_dim_div: Positive = field("how much narrower it is than the UNet", 1)
-    zero_initialize: bool = field("no effect: that is how training begins", True)
+    num_attention_heads: Positive = 8
+    num_transformer_block: Positive = 2
+    attention_block_types: list[str] = ["Temporal_Self", "Temporal_Self"]
+    cross_frame_attention_mode: Literal[None] = None
+    temporal_position_encoding: bool = False
+    temporal_position_encoding_max_len: Positive = 32
+    temporal_attention_dim_div: Positive = 1
+    zero_initialize: bool = True
 
 
 class _Network(_Fields):
-    use_motion_module: bool = field("must be true", False)
-    motion_module_resolutions: list[int] = field(
-        "levels with motion modules, by how much smaller they are than the latents", [1, 2, 4, 8]
-    )
-    motion_module_mid_block: bool = field("one more in the middle (v2)", False)
-    motion_module_type: str = field("must be `Vanilla`", "Vanilla")
-    motion_module_kwargs: dict = field("the next table", {})
+    use_motion_module: Literal[True]
+    motion_module_resolutions: list[int] = [1, 2, 4, 8]
+    motion_module_mid_block: bool = False
+    motion_module_type: Literal["Vanilla"] = "Vanilla"
+    motion_module_kwargs: dict = {}
 
 
 class UNet(_Network):
     """`unet_additional_kwargs`."""
 
-    motion_module_decoder_only: bool = field("none on the way down", False)
-    use_inflated_groupnorm: bool = field("true: norms of single frames; false: of all frames together (v1)", False)
-    unet_use_cross_frame_attention: bool = field("must be false", False)
-    unet_use_temporal_attention: bool = field("must be false", False)
+    motion_module_decoder_only: bool = False
+    use_inflated_groupnorm: bool = False
+    unet_use_cross_frame_attention: Literal[False] = False
+    unet_use_temporal_attention: Literal[False] = False
 
 
 class Noise(_Fields):
     """`noise_scheduler_kwargs`, with the defaults of DDIM."""
 
-    num_train_timesteps: Positive = field("levels of noise in training", 1000)
-    beta_start: NotNegative = field("noise of the first", 0.0001)
-    beta_end: NotNegative = field("noise of the last", 0.02)
-    beta_schedule: str = field(
-        "how it grows between",
-        "linear",
-        only=("linear", "scaled_linear", "squaredcos_cap_v2"),
-    )
-    steps_offset: Annotated[int, Field(ge=0)] = field("added to every timestep", 0)
-    clip_sample: bool = field("whether clean latents are clipped to -1..1", True)
-    set_alpha_to_one: bool = field("whether the last step ends without any noise", True)
-    prediction_type: str = field(
-        "what the UNet predicts",
-        "epsilon",
-        only=("epsilon", "sample", "v_prediction"),
-    )
+    num_train_timesteps: Positive = 1000
+    beta_start: NotNegative = 0.0001
+    beta_end: NotNegative = 0.02
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
+    steps_offset: Annotated[int, Field(ge=0)] = 0
+    clip_sample: bool = True
+    set_alpha_to_one: bool = True
+    prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
 
 
 class SparseControl(_Network):
     """`controlnet_additional_kwargs`."""
 
-    use_motion_module: bool = field("must be true", True)
-    motion_module_kwargs: dict = field(
-        "as above, with one `Temporal_Self`",
-        {"num_transformer_block": 1, "attention_block_types": ["Temporal_Self"], "temporal_position_encoding": True},
-    )
-    set_noisy_sample_input_to_zero: bool = field("true: it does not see the noisy latents", False)
-    use_simplified_condition_embedding: bool = field(
-        "true: it reads latents of pictures (RGB); false: pixels (scribble)", False
-    )
-    conditioning_channels: Positive = field("of those: 4 or 3", 3)
-    concate_conditioning_mask: bool = field("whether it is shown which frames have a picture", True)
+    use_motion_module: Literal[True] = True
+    motion_module_kwargs: dict = {
+        "num_transformer_block": 1,
+        "attention_block_types": ["Temporal_Self"],
+        "temporal_position_encoding": True,
+    }
+    set_noisy_sample_input_to_zero: bool = False
+    use_simplified_condition_embedding: bool = False
+    conditioning_channels: Positive = 3
+    concate_conditioning_mask: bool = True
 
 
 INFERENCE: dict[str, type[Section]] = {"unet_additional_kwargs": UNet, "noise_scheduler_kwargs": Noise}
@@ -181,7 +176,7 @@ def check_sections(content: Any, sections: dict[str, type[Section]], file: str) 
     """The sections of an `inference_config` or `controlnet_config`, with every field; raises InputError."""
     content, made = read_sections(content, sections, file), {}
     for name, section in sections.items():
-        fields = made[name] = section.check(content.get(name, {}), f"{file}, {name}")
+        fields = made[name] = section.check(content.get(name, {}), f"{file}, {name}: ")
         if (module := fields.get("motion_module_kwargs")) is not None:
-            fields["motion_module_kwargs"] = MotionModule.check(module, f"{file}, motion_module_kwargs")
+            fields["motion_module_kwargs"] = MotionModule.check(module, f"{file}, motion_module_kwargs: ")
     return made

@@ -176,22 +176,31 @@ def _from_motion_on(name: str) -> str:
 
 
 def load_sparse_controlnet(
-    source: PathLike, unet: AnimateDiffUNet, *, allow_pickle: bool = False, dtype: torch.dtype | None = None
+    source: PathLike,
+    unet: AnimateDiffUNet,
+    *,
+    config: Mapping[str, Any] | None = None,
+    allow_pickle: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> SparseControlNet:
-    """A SparseCtrl network from its published file, or from a folder of `save_pretrained`; RGB or scribble is read from
-    its tensors.
+    """A SparseCtrl network from its published file, or from a folder of `save_pretrained`.
 
     Args:
-        unet: what it is to steer. dtype: None: that of the UNet.
+        unet: what it is to steer.
+        config: the original `controlnet_additional_kwargs`; None: RGB or scribble is read from the tensors.
+        dtype: None: that of the UNet.
     Raises: InputError, CheckpointError, which name file and tensor.
     """
     path, dtype = Path(source), dtype or unet.dtype
     tensors = original_names(read_tensors(path, "diffusion_pytorch_model", allow_pickle))
     if path.is_dir():
         network = network_of(SparseControlNet, read_json(path / "config.json"), path / "config.json")
+    elif config is not None:
+        known = inspect.signature(UNet2DConditionModel).parameters
+        joined = {name: value for name, value in unet.config.items() if name in known} | dict(config)
+        network = build(lambda: sparse_controlnet_from_config(joined), path)
     else:
-        config = _sparse_config(tensors, unet, path)
-        network = build(lambda: SparseControlNet(**config), path)
+        network = build(lambda: SparseControlNet(**_sparse_config(tensors, unet, path)), path)
     check(network.state_dict(), tensors, path, hint=": is it for another base model?")
     return fill(network, tensors, dtype)
 
@@ -282,16 +291,12 @@ def load_published(
             parts[part] = _unet(network, source, motion, arguments, torch_dtype)
         else:
             parts[part] = fill(network, source.read(part, network), torch_dtype)
-    sampling = published_sampling(motion.version if motion else version, Path(motion_module or ""))
+    scheduler, sampling = published_sampling(motion.version if motion else version, Path(motion_module or ""))
     unit = 2 ** (len(parts["vae"].config.block_out_channels) - 1)
     side = parts["unet"].config.sample_size
     sizes = {"height": side * unit, "width": side * unit} if isinstance(side, int) else {}
-    pipe = cls(**parts, scheduler=sampling.scheduler, config=sizes | sampling.config)
-    if sparse_controlnet is not None:
-        network = load_sparse_controlnet(sparse_controlnet, pipe.unet, allow_pickle=allow_pickle)
-        pipe.register_modules(sparse_controlnet=network)
-    for file in embeddings:
-        pipe.load_textual_inversion(file, allow_pickle=allow_pickle)
+    pipe = cls(**parts, scheduler=scheduler, config=sizes | sampling)
+    _add(pipe, sparse_controlnet, embeddings, allow_pickle)
     for file, weight in (loras or {}).items():
         pipe.add_lora(file, weight=weight, allow_pickle=allow_pickle)
     for file, weight in (motion_loras or {}).items():
@@ -334,12 +339,16 @@ def with_files(
             network = network_of(type(own), config, f"the {part} of this pipeline")
             parts[part] = fill(network, overlay.read(part, network), own.dtype)
     made = type(pipe)(**parts, config=pipe.config.config)
-    if sparse_controlnet is not None:
-        network = load_sparse_controlnet(sparse_controlnet, made.unet, allow_pickle=allow_pickle)
-        made.register_modules(sparse_controlnet=network)
-    for file in embeddings:
-        made.load_textual_inversion(file, allow_pickle=allow_pickle)
+    _add(made, sparse_controlnet, embeddings, allow_pickle)
     return made
+
+
+def _add(pipe: Any, sparse_controlnet: PathLike | None, embeddings: Sequence[PathLike], allow_pickle: bool) -> None:
+    if sparse_controlnet is not None:
+        network = load_sparse_controlnet(sparse_controlnet, pipe.unet, allow_pickle=allow_pickle)
+        pipe.register_modules(sparse_controlnet=network)
+    for file in embeddings:
+        pipe.load_textual_inversion(file, allow_pickle=allow_pickle)
 
 
 def _unet(

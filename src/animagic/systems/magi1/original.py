@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .pipeline import Magi1Pipeline
 
 
-def is_mine(content: Any) -> bool:
+def recognises(content: Any) -> bool:
     """Whether what a file holds is most likely a configuration of MAGI-1, right or wrong."""
     return isinstance(content, dict) and bool(content.keys() & SECTIONS.keys())
 
@@ -31,8 +31,7 @@ def read_config(file: str | Path, settings: Iterable[str] = ()) -> dict[str, dic
         section, name, text = split_setting(setting, r".+", "SECTION.FIELD=VALUE, as in engine_config.cp_size=1")
         if section not in SECTIONS:
             raise InputError(f"{setting!r} names an unknown section{nearest(section, SECTIONS)}")
-        value = value_of(setting, name, text, SECTIONS[section], section)
-        config.setdefault(section, {})[name] = value
+        config.setdefault(section, {})[name] = value_of(setting, name, text, SECTIONS[section])
     return check_config(config, str(file))
 
 

@@ -1,13 +1,17 @@
-"""The original command line of MAGI-1: its configuration files and modes, with this library's output."""
+"""The original command lines: their configuration files and flags, with this library's output."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from ..errors import InputError
-from .app import Json, app
+from .app import Json, app, print_json, say
 from .making import Enhance, EnhanceModel, enhanced, make
 from .options import (
     AllowPickle,
@@ -22,15 +26,7 @@ from .options import (
     takes_options,
 )
 
-TOKENS = (
-    "quality",
-    "style",
-    "first_frames",
-    "duration_token",
-    "borderness",
-    "negative_tokens",
-    "special_token_file",
-)
+TOKENS = {"quality", "style", "first_frames", "duration_token", "borderness", "negative_tokens", "special_token_file"}
 
 
 @app.command()
@@ -60,14 +56,14 @@ def magi(
     from .. import requests
     from ..systems.magi1 import original
 
-    given = {"t2v": None, "i2v": image_path, "v2v": prefix_video_path}
-    if mode not in given:
+    modes = {"t2v": None, "i2v": ("--image_path", image_path), "v2v": ("--prefix_video_path", prefix_video_path)}
+    if mode not in modes:
         raise InputError(f"the mode {mode!r} is unknown; choose t2v, i2v or v2v.")
-    for name, option, path in (("i2v", "--image_path", image_path), ("v2v", "--prefix_video_path", prefix_video_path)):
+    for name, flag, path in ((name, *given) for name, given in modes.items() if given is not None):
         if mode == name and path is None:
-            raise InputError(f"--mode {name} needs {option}.")
+            raise InputError(f"--mode {name} needs {flag}.")
         if mode != name and path is not None:
-            raise InputError(f"{option} is for --mode {name}, not {mode}.")
+            raise InputError(f"{flag} is for --mode {name}, not {mode}.")
     config = original.read_config(config_file, settings or ())
     table = tokens.pop("special_token_file", None) or original.find_special_tokens(config_file, config)
     # The published script turns these on, so they hold where nothing else is said.
@@ -106,3 +102,59 @@ def magi(
         quiet=quiet,
         as_json=as_json,
     )
+
+
+@app.command()
+@takes_options(["animatediff"], place="schema:Options")
+def animatediff(
+    config: Annotated[str, typer.Option("--config", help="An original inference file (.yaml), as it is.")],
+    options: Given,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Folder of the videos; default: samples/NAME-TIME.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="[N.]FIELD=VALUE", help="In place of the file's (entry N's); may be repeated."),
+    ] = None,
+    format: Annotated[str, typer.Option("--format", help="Of the videos: mp4, webm or gif.")] = "mp4",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the run on disk, go on with it, make only videos that are missing.")
+    ] = False,
+    allow_pickle: AllowPickle = False,
+    device: Device = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Make the videos that an original inference file of AnimateDiff asks for."""
+    from ..pipelines.devices import be_quiet, use_threads
+    from ..requests.many import SHEET, generate_all
+    from ..systems import SYSTEMS
+    from .progress import reporter
+
+    if resume and output is None:
+        raise InputError("--resume needs --output, to know which run to go on with.")
+    use_threads(threads)
+    changes = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()] + list(settings or ())
+    folder = Path(output or f"samples/{Path(config).stem}-{datetime.now():%Y-%m-%dT%H-%M-%S}")
+
+    def reporting(number: int, count: int, request: Any) -> AbstractContextManager[Any]:
+        return reporter(quiet, f"{number + 1} of {count}: {request.prompt}")
+
+    be_quiet()
+    videos = list(SYSTEMS["animatediff"].get("original_job:videos_of")(config, changes))
+    made = []
+    for result in generate_all(
+        videos, folder, format=format, resume=resume, device=device, allow_pickle=allow_pickle, reporting=reporting
+    ):
+        made.append(result)
+        if not quiet and not as_json:
+            say(
+                f"{result.frames} frames, {result.width}x{result.height}, in {result.seconds:.1f} s, seed {result.seed}"
+            )
+            print(result.output)
+    sheet = str(folder / SHEET)
+    if as_json:
+        print_json({"output": str(folder), "videos": [asdict(result) for result in made], "contact_sheet": sheet})
+    elif not quiet:
+        print(sheet)
