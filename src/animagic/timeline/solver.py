@@ -29,10 +29,7 @@ class Solver(ABC):
 
 
 class FlowEuler(Solver):
-    """Euler steps of flow matching: x + v (t_next - t).
-
-    Args: times: (num_steps + 1,) from 0 (noise) to 1 (clean), e.g. `flow_levels(64)`.
-    """
+    """Euler steps of flow matching: x + v (t_next - t). times: (num_steps + 1,), such as `flow_levels(64)`."""
 
     def __init__(self, times: torch.Tensor):
         self.times = times
