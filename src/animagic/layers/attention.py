@@ -98,7 +98,7 @@ def attention(
 def _compiled(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, keys: torch.Tensor, unit: int, backend: str
 ) -> torch.Tensor:
-    """The attention of `EvenSpans`, which a compiler does not look into."""
+    """The attention of `EvenSpans` as one operation of a compiled graph."""
     result = attention(query, key, value, spans=EvenSpans(keys, unit).spans(query.shape[2]), backend=backend)  # type: ignore[arg-type]
     return result.contiguous()
 

@@ -351,7 +351,7 @@ class VideoPipeline(DiffusionPipeline):
             if callback_on_step_end is not None:
                 level = min(level for window in progress.plan_step.windows for level in window.levels)
                 inputs = {"latents": run.timeline.state(frames)}
-                answer = callback_on_step_end(self, progress.step - 1, run.solver.timestep(level), inputs)
+                answer = callback_on_step_end(self, progress.step - 1, run.solver.timesteps[level], inputs)
                 if answer and "latents" in answer:
                     run.timeline.write(frames, answer["latents"])
             final = len(progress.plan_step.clean) > 0

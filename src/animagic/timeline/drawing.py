@@ -11,7 +11,7 @@ from ..errors import InputError
 from .plan import CHUNK_WIDTH, Frames, Plan, Window
 
 _NOISE, _CLEAN = (58, 28, 96), (255, 214, 102)
-_OUTLINE, _BACKGROUND, _TEXT, _SHOWN = (235, 235, 245), (22, 22, 30), (190, 190, 200), (80, 200, 120)
+_OUTLINE, _BACKGROUND, _TEXT, _FINAL = (235, 235, 245), (22, 22, 30), (190, 190, 200), (80, 200, 120)
 MAX_STEPS = 2000
 
 
@@ -75,11 +75,11 @@ def draw_plan(plan: Plan, chunk_width: int = CHUNK_WIDTH) -> Image.Image:
         y = top + i * row
         if len(step.clean):
             ends = left + step.clean.start * cell, left + step.clean.stop * cell - 1
-            draw.line([(ends[0], y + row - 1), (ends[1], y + row - 1)], _SHOWN, width=max(2, lane_height // 4))
+            draw.line([(ends[0], y + row - 1), (ends[1], y + row - 1)], _FINAL, width=max(2, lane_height // 4))
     y = top + len(steps) * row + 12
     for i in range(120):
         draw.line([(left + i, y), (left + i, y + 10)], mixed(i / 119))
     draw.text((left + 126, y - 1), "noise to clean", _TEXT)
-    draw.line([(left + 230, y + 5), (left + 250, y + 5)], _SHOWN, width=3)
-    draw.text((left + 256, y - 1), "shown", _TEXT)
+    draw.line([(left + 230, y + 5), (left + 250, y + 5)], _FINAL, width=3)
+    draw.text((left + 256, y - 1), "final", _TEXT)
     return image

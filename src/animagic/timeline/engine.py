@@ -47,7 +47,7 @@ class Timeline:
         return self._latents[:, :, [frame - self.start for frame in frames]]
 
     def read(self, frames: Frames) -> torch.Tensor:
-        """What the network sees of `frames`: the state, with the prefix laid over it."""
+        """The input of the network for `frames`: the state, with the prefix in its place."""
         return self.with_prefix(frames, self.state(frames))
 
     def with_prefix(self, frames: Frames, latents: torch.Tensor) -> torch.Tensor:
@@ -190,8 +190,8 @@ class Sampler:
                 yield Clean(step.clean, self.timeline.state(step.clean))
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Everything needed to go on. Take it when clean frames have been handed out (after a yield), or in `on_step`
-        of a step without any; the tensors are not changed by the run."""
+        """The state to continue from: taken after a yield, or in `on_step` of a step without clean frames. The run
+        does not change its tensors."""
         state = {f"timeline.{k}": v for k, v in self.timeline.state_dict().items()}
         state |= {name: torch.tensor(getattr(self, name)) for name in ("steps_done", "clean_frames")}
         for name, part in (("denoiser", self.denoiser), ("solver", self.solver)):

@@ -132,9 +132,6 @@ class FreeInitSolver(Solver):
             level -= schedule.num_steps
         return schedule, level
 
-    def timestep(self, level: int) -> torch.Tensor:
-        return self.timesteps[level]
-
     def model_input(self, latents: torch.Tensor, level: int) -> torch.Tensor:
         schedule, level = self._place(level)
         if level == 0 and self.clean is not None:

@@ -30,7 +30,7 @@ class ConditionalDenoiser(Protocol):
 
 
 class _Guidance:
-    """What is inside keeps the state of a run (a cache); guidance itself has none."""
+    """A wrapper whose only state is that of the denoiser inside (a cache)."""
 
     def __init__(self, denoiser: Any):
         self.denoiser = denoiser

@@ -46,7 +46,7 @@ class Step:
     windows: tuple[Window, ...]
     """Independent of each other: any split over devices gives the same numbers."""
     clean: range = range(0)
-    """Frames that are final after this step, and may be decoded and shown."""
+    """Frames that are final after this step, and may be decoded."""
 
     @property
     def span(self) -> range:
@@ -57,7 +57,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class PlanSummary:
-    """What a plan costs, in calls of the (guided) network and latent frames."""
+    """The costs of a plan, in calls of the (guided) network and latent frames."""
 
     steps: int
     network_calls: int
@@ -212,7 +212,7 @@ class Staircase(Plan):
             own = frames(chunk, chunk + 1)
             yield Step((Window(own, (self.num_steps,) * width, context, commit=own),))
 
-        hidden = self.prefix_frames if self.prefix_frames > 1 else 0
+        skipped = self.prefix_frames if self.prefix_frames > 1 else 0
         for stage in itertools.count() if self.num_chunks is None else range(self._stages):
             newest = offset + stage if self.num_chunks is None else min(offset + stage, self.num_chunks - 1)
             oldest = max(offset, offset + stage - self.window_size + 1)
@@ -228,5 +228,5 @@ class Staircase(Plan):
                 each = tuple(x for x in levels for _ in range(width))
                 window = Window(frames(first, newest + 1), each, context, commit=commit)
                 done = stage >= self.window_size - 1 and step == end - 1
-                clean = range(max(oldest * width, hidden), (oldest + 1) * width) if done else range(0)
+                clean = range(max(oldest * width, skipped), (oldest + 1) * width) if done else range(0)
                 yield Step((window,), clean)

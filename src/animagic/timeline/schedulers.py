@@ -124,11 +124,8 @@ class SchedulerSolver(Solver):
         return self.initial_noise(noise) if clean is None else self.add_noise(clean, noise)
 
     def model_input(self, latents: torch.Tensor, level: int) -> torch.Tensor:
-        """What the network reads of latents at the level that is due; windows of it may come in any order."""
+        """The network's input at the level that is due; its windows may come in any order."""
         return self.scheduler.scale_model_input(latents, self.timesteps[level])
-
-    def timestep(self, level: int) -> torch.Tensor:
-        return self.timesteps[level]
 
     def step(self, latents: torch.Tensor, prediction: torch.Tensor, levels: Sequence[int]) -> torch.Tensor:
         """One step of all frames of the timeline, from the level that is due to the next."""
@@ -145,7 +142,7 @@ class SchedulerSolver(Solver):
         return moved
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """What the scheduler remembers: everything that has changed in it since the first step."""
+        """The scheduler's memory: everything that has changed in it since the first step."""
         tensors: list[torch.Tensor] = []
 
         def packed(value: Any) -> Any:

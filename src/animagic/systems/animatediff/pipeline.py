@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
@@ -80,8 +80,6 @@ class AnimateDiffPipeline(
 
         return load_published(cls, base, motion_module, **arguments)
 
-    # ---------------------------------------------------------------- what goes in
-
     def to_latents(self, video: torch.Tensor) -> torch.Tensor:
         parts = video[0].transpose(0, 1).split(self.frames_decoded_together)
         latents = torch.cat([self.vae.encode(part).latent_dist.mode() for part in parts])
@@ -90,9 +88,8 @@ class AnimateDiffPipeline(
     def to_video(self, latents: torch.Tensor) -> torch.Tensor:
         flat = latents.transpose(1, 2).flatten(0, 1).to(self._execution_device, self.vae.dtype)
         parts = (flat / self.vae.config.scaling_factor).split(self.frames_decoded_together)
-        return (
-            torch.cat([self.vae.decode(part).sample for part in parts]).unflatten(0, (len(latents), -1)).transpose(1, 2)
-        )
+        video = torch.cat([self.vae.decode(part).sample for part in parts])
+        return video.unflatten(0, (len(latents), -1)).transpose(1, 2)
 
     @property
     def latent_channels(self) -> int:  # type: ignore[override]
@@ -113,8 +110,6 @@ class AnimateDiffPipeline(
         if unset and (not most or settings.num_frames <= most):
             settings = settings.changed(context_frames=max(settings.num_frames, settings.context_frames))
         return settings
-
-    # ---------------------------------------------------------------- the work
 
     def prepare(
         self,
@@ -207,23 +202,18 @@ class AnimateDiffPipeline(
                 fit=call.fit,
             )
 
-        def scheduled(steps: int) -> SchedulerSolver:
-            return SchedulerSolver(self.scheduler, steps, generator, 1.0 if clean is None else strength)
-
-        def planned(solver: SchedulerSolver) -> Plan:
-            windows: Any = {"context_stride": context_stride, "context_weights": context_weights}
-            return settings.plan(solver.num_steps, closed_loop=closed_loop, **windows)
-
-        first = scheduled(settings.num_inference_steps)
-        solver: Any = first
-        plan = planned(first)
+        counts = [settings.num_inference_steps]
         if free_init is not None:
-            counts = [free_init.steps(settings.num_inference_steps, i) for i in range(free_init.iterations)]
-            rounds = [scheduled(count) for count in counts]
-            first, solver = rounds[0], FreeInitSolver(free_init, rounds, noise, clean, generator)
-            plan = Rounds(tuple(planned(schedule) for schedule in rounds))
+            counts = [free_init.steps(counts[0], i) for i in range(free_init.iterations)]
+        share = 1.0 if clean is None else strength
+        rounds = [SchedulerSolver(self.scheduler, count, generator, share) for count in counts]
+        windows: Any = {"context_stride": context_stride, "context_weights": context_weights}
+        plans = tuple(settings.plan(one.num_steps, closed_loop=closed_loop, **windows) for one in rounds)
+        plan, solver = plans[0], cast(Any, rounds[0])
+        if free_init is not None:
+            plan, solver = Rounds(plans), FreeInitSolver(free_init, rounds, noise, clean, generator)
         denoiser = AnimateDiffDenoiser(self.unet, solver, prompts, settings.guidance_scale, control, use_motion)
-        return Run(plan, denoiser.guided(), solver, Timeline(first.begin(noise, clean)), videos)
+        return Run(plan, denoiser.guided(), solver, Timeline(rounds[0].begin(noise, clean)), videos)
 
     def restore(self, sampler: Sampler, state: dict[str, torch.Tensor]) -> None:
         if "round" in state and isinstance(sampler.solver, FreeInitSolver):

@@ -15,9 +15,10 @@ from torch import nn
 
 from ...errors import InputError
 from ...media import resize
+from ...pipelines.base import frames_of
 from .unet import SharedTextProcessor, add_motion_modules, layers, run_layer, run_middle
 
-# What a network and the UNet that it steers must have in common.
+# Settings that must be the same in a network and the UNet that it steers.
 _SHARED = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim", "addition_embed_type")
 
 
@@ -157,15 +158,14 @@ class SparseControlNet(ControlNetModel):
         if self.config.concate_conditioning_mask:
             condition = torch.cat([condition, condition_mask], dim=1)
         hidden = self.conv_in(_by_frame(sample))
-        shown = self.controlnet_cond_embedding(_by_frame(condition))
-        if shown.shape != hidden.shape:
-            sizes = [f"{x.shape[-1]}x{x.shape[-2]}" for x in (shown, hidden)]
+        embedded = self.controlnet_cond_embedding(_by_frame(condition))
+        if embedded.shape != hidden.shape:
+            sizes = [f"{x.shape[-1]}x{x.shape[-2]}" for x in (embedded, hidden)]
             raise InputError(
                 f"the network makes feature maps of {sizes[0]} from the control pictures, the latents have {sizes[1]}; "
                 f"give pictures of the video's size to a network that was made for this autoencoder."
             )
-        hidden = hidden + shown
-
+        hidden = hidden + embedded
         skips = [hidden]
         for block in self.down_blocks:
             for resnet, attention, motion in layers(block):
@@ -267,11 +267,8 @@ class SparseControl:
             pictures = images
         else:
             single = isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim == 3)
-            arrays = [
-                np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
-                for image in ([images] if single else images)
-            ]
-            pixels = np.concatenate([resize(array[None], *size, fit) for array in arrays])
+            given = [frames_of(image, None) for image in ([images] if single else images)]
+            pixels = np.concatenate([resize(image, *size, fit) for image in given if image is not None])
             if network.config.use_simplified_condition_embedding:
                 pictures = encode(pixels)
             else:

@@ -120,7 +120,7 @@ class PatchEmbed(nn.Module):
 
 
 class Encoder(TokenTransformer):
-    """Pixels to the mean and log-variance of their latents; a picture counts as a patch of equal frames."""
+    """Pixels to the mean and log-variance of their latents; an image counts as a patch of equal frames."""
 
     def __init__(self, in_chans: int, z_chans: int, patch: Size, linear_path: bool, dim: int, **rest: Any):
         super().__init__(dim=dim, **rest)
@@ -145,7 +145,7 @@ class Encoder(TokenTransformer):
 
 
 class Decoder(TokenTransformer):
-    """Latents to pixels; a lone latent frame gives one picture."""
+    """Latents to pixels; a single latent frame gives one image."""
 
     def __init__(self, in_chans: int, z_chans: int, patch: Size, linear_path: bool, dim: int, **rest: Any):
         super().__init__(dim=dim, **rest)

@@ -18,15 +18,6 @@ PromptSource = Callable[[int], str | None]
 """Asked once for every chunk, in order, when it begins: its prompt, or None for no change."""
 
 
-def first_text(source: PromptSource, prompts_at: dict[int, str] | None) -> str:
-    """The prompt of the first chunk. Raises InputError."""
-    if prompts_at:
-        raise InputError("give later prompts by prompts_at or by a live prompt, not by both.")
-    if (text := source(0)) is None:
-        raise InputError("the live prompt has nothing for the first chunk; say what the video should show.")
-    return text
-
-
 class LivePrompt:
     """A prompt that can be set from another thread while `pipe.stream(prompt=...)` runs; the next chunk reads it.
 

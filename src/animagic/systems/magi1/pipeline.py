@@ -12,11 +12,11 @@ import torch
 from ...errors import InputError
 from ...media.frames import resize
 from ...pipelines.base import Call, Run, VideoPipeline, frames_of
-from ...timeline import FlowEuler, Staircase, Timeline
+from ...timeline import FlowEuler, Timeline
 from ...timeline.engine import Clean
 from .autoencoder import AutoencoderKLMagi1
 from .denoiser import Magi1Denoiser, Magi1Sampling
-from .live import Magi1PromptMixin, PromptSource, first_text
+from .live import Magi1PromptMixin, PromptSource
 from .lora import Magi1LoraLoaderMixin
 from .prompts import Magi1SpecialTokens, enhanced
 from .transformer import Magi1Transformer3DModel
@@ -74,8 +74,6 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
 
         return load_original(cls, source, **arguments)
 
-    # ---------------------------------------------------------------- what goes in
-
     def to_latents(self, video: torch.Tensor) -> torch.Tensor:
         return self.vae.encode(video).latent_dist.mode().float() * self.sampling.scale_factor
 
@@ -131,8 +129,6 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
             raise InputError("this checkpoint is not distilled; leave enable_distillation out.")
         return sampling if enable_distillation is None else replace(sampling, distill=enable_distillation)
 
-    # ---------------------------------------------------------------- memory
-
     def enable_kv_offload(self) -> None:
         """Keep the key/value cache in CPU memory; on CUDA, each layer's is fetched while the layer before computes."""
         self.kv_offload = True
@@ -146,8 +142,6 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
         excluded = [exclude_modules] if isinstance(exclude_modules, str) else list(exclude_modules or ())
         excluded += [name for name in self._exclude_from_cpu_offload if name in self.components]
         super().enable_group_offload(*arguments, exclude_modules=excluded, **named)
-
-    # ---------------------------------------------------------------- the work
 
     def prepare(
         self,
@@ -181,7 +175,10 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
         prompt: Any = call.prompt
         source: PromptSource | None = prompt if callable(prompt) else None
         if source is not None:
-            prompt = first_text(source, prompts_at)
+            if prompts_at:
+                raise InputError("give later prompts by prompts_at or by a live prompt, not by both.")
+            if (prompt := source(0)) is None:
+                raise InputError("the live prompt has nothing for the first chunk; say what the video should show.")
         asked = texts.get("prompt_embeds") if prompt is None else [prompt] if isinstance(prompt, str) else prompt
         batch = 1 if asked is None else len(asked)
         videos = batch * call.num_videos_per_prompt
@@ -239,12 +236,6 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
             # A clip of one latent frame, which plans take for an image, was output already.
             hidden = max(hidden, prefix.shape[2] - clean.frames.start)
         return latents, hidden * self.sampling.frames_per_latent
-
-    def plan(  # type: ignore[override]
-        self, num_frames: int | None = None, num_inference_steps: int | None = None, endless: bool = False
-    ) -> Staircase:
-        """The plan of a call with these arguments."""
-        return self.sampling.plan_for(num_frames, num_inference_steps, endless)
 
 
 class Magi1ImageToVideoPipeline(Magi1Pipeline):

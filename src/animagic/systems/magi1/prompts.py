@@ -83,6 +83,14 @@ class Magi1SpecialTokens(ModelMixin, ConfigMixin):
         return self.other_tokens[_SPECIAL_ROWS[name]]
 
 
+def _check_tokens(kind: str, names: Sequence[str], known: Sequence[str], table: Magi1SpecialTokens | None) -> None:
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(f"{kind} token {unknown[0]!r} is unknown; choose from {', '.join(known)}.")
+    if names and table is None:
+        which = "" if kind == "special" else f"the {kind} "
+        raise InputError(f"this model has no special tokens; leave out {which}{', '.join(names)}.")
+
+
 @dataclass(frozen=True)
 class ChunkPrompts:
     """The text of every chunk.
@@ -105,11 +113,7 @@ class ChunkPrompts:
     def __post_init__(self):
         if self.hand_over < 0:
             raise InputError(f"a hand-over cannot take {self.hand_over} chunks; give 0 or more.")
-        if self.special and self.table is None:
-            raise InputError(f"this model has no special tokens; leave out {', '.join(self.special)}.")
-        unknown = [name for name in self.special if name not in _SPECIAL_ORDER]
-        if unknown:
-            raise InputError(f"special token {unknown[0]!r} is unknown; choose from {', '.join(_SPECIAL_ORDER)}.")
+        _check_tokens("special", self.special, _SPECIAL_ORDER, self.table)
         starts = [first for first, _ in self.prompts]
         if not starts or starts[0] != 0 or any(a >= b for a, b in itertools.pairwise(starts)):
             raise InputError(f"prompts must begin at chunk 0 and at increasing chunks after it, not at {starts}.")
@@ -135,11 +139,7 @@ class ChunkPrompts:
 
 def negative_caption(null: TextEmbedding, names: Sequence[str], table: Magi1SpecialTokens | None) -> TextEmbedding:
     """The null caption with tokens of NEGATIVE_TOKENS in front: guidance leads away from them. Raises InputError."""
-    unknown = [name for name in names if name not in NEGATIVE_TOKENS]
-    if unknown:
-        raise InputError(f"negative token {unknown[0]!r} is unknown; choose from {', '.join(NEGATIVE_TOKENS)}.")
-    if names and table is None:
-        raise InputError(f"this model has no special tokens; leave out the negative {', '.join(names)}.")
+    _check_tokens("negative", names, NEGATIVE_TOKENS, table)
     for name in NEGATIVE_TOKENS:
         if name in names and table is not None:
             null = null.prepend(table.row(name))
