@@ -97,6 +97,11 @@ class Call:
     latents: torch.Tensor | None = None
     fit: Any = "crop"
 
+    def settings(self, **others: Any) -> dict[str, Any]:
+        """Values for `Sampling.changed`."""
+        names = ("height", "width", "num_frames", "num_inference_steps", "guidance_scale")
+        return {name: getattr(self, name) for name in names} | others
+
 
 @dataclass(frozen=True)
 class Run:
@@ -217,13 +222,7 @@ class VideoPipeline(DiffusionPipeline):
     def prepare(self, call: Call, **own: Any) -> Run:
         """The run of a call: given frames stay at the front, `own` goes to `denoiser`. Raises InputError."""
         size = self.size_of(call)
-        sampling = self.sampling.changed(
-            height=size[0],
-            width=size[1],
-            num_frames=call.num_frames,
-            num_inference_steps=call.num_inference_steps,
-            guidance_scale=call.guidance_scale,
-        )
+        sampling = self.sampling.changed(**call.settings(height=size[0], width=size[1]))
         prompts = 1 if call.prompt is None or isinstance(call.prompt, str) else len(call.prompt)
         videos = prompts * call.num_videos_per_prompt
         plan = self.plan(sampling.num_frames, sampling.num_inference_steps)

@@ -156,15 +156,8 @@ class AnimateDiffPipeline(
             if num_frames is not None and num_frames > len(given):
                 raise InputError(f"the video has {len(given)} frames; {num_frames} cannot be made of it.")
             num_frames = len(given := given[:num_frames])
-        settings = self.configure(
-            height=size[0],
-            width=size[1],
-            num_frames=num_frames,
-            num_inference_steps=call.num_inference_steps,
-            guidance_scale=call.guidance_scale,
-            context_frames=context_frames,
-            context_overlap=context_overlap,
-        )
+        asked = call.settings(height=size[0], width=size[1], num_frames=num_frames)
+        settings = self.configure(**asked, context_frames=context_frames, context_overlap=context_overlap)
         frames = None if given is None else self.encode_frames(resize(given, *size, call.fit))
         prompts = self.encode_prompt(
             call.prompt,

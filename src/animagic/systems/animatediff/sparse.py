@@ -268,6 +268,7 @@ class SparseControl:
         else:
             single = isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim == 3)
             given = [frames_of(image, None) for image in ([images] if single else images)]
+            _check_indexes(list(indexes), len(given), num_frames)
             pixels = np.concatenate([resize(image, *size, fit) for image in given if image is not None])
             if network.config.use_simplified_condition_embedding:
                 pictures = encode(pixels)
