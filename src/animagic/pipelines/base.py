@@ -363,8 +363,8 @@ class VideoPipeline(DiffusionPipeline):
             if self.interrupt and not final:  # final frames are output first
                 raise Interrupted
 
-        devices = {"parallel_map": self.parallel_map, "on_step": on_step}
-        sampler = Sampler(run.plan, run.denoiser, run.solver, run.timeline, **devices)
+        parts = (run.plan, run.denoiser, run.solver, run.timeline)
+        sampler = Sampler(*parts, parallel_map=self.parallel_map, on_step=on_step)
         self.interrupt = False
         with contextlib.suppress(Interrupted):
             yield from self._output(run, self._clean(sampler, resume), output_type)
