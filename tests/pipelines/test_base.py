@@ -1,5 +1,6 @@
 """What all pipelines share, shown with a system without a network: a square moves, and its latents are the pixels."""
 
+import inspect
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import animagic
 from animagic import InputError
 from animagic.media.outputs import Chunk, VideoOutput, to_bytes
 from animagic.pipelines.base import Sampling, VideoPipeline, frames_of
@@ -159,6 +161,28 @@ def test_what_cannot_be_asked_for():
         pass
     with SquarePipeline().using_loras({}):
         close(make()[0], square())
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "own"),
+    [
+        (SquarePipeline, {"speed"}),
+        (animagic.Magi1Pipeline, {"prompts_at", "negative_prompt", "prompt_embeds_mask"}),
+        (animagic.Magi1ImageToVideoPipeline, {"image", "hand_over"}),
+        (animagic.AnimateDiffPipeline, {"strength", "free_init", "negative_prompt", "motion_prompt"}),
+    ],
+)
+def test_a_call_shows_its_arguments(pipeline, own):
+    for method in (pipeline.__call__, pipeline.stream):
+        parameters = inspect.signature(method).parameters
+        assert {"prompt", "num_frames", "generator", "output_type", "resume"} | own <= set(parameters)
+        assert not {"size", "num_chunks"} & set(parameters)
+        assert inspect.Parameter.VAR_KEYWORD not in {parameter.kind for parameter in parameters.values()}
+
+
+def test_only_the_prompt_is_positional():
+    with pytest.raises(TypeError, match="positional"):
+        SquarePipeline()("a square", "blue")
 
 
 def test_given_frames():

@@ -59,18 +59,13 @@ def attention(
     """Scaled dot-product attention with grouped queries.
 
     Args:
-        query: (batch, heads, queries, dim).
+        query: (batch, heads, queries, dim), as the result.
         key, value: (batch, groups, keys, dim); `heads` is a multiple of `groups`.
-        spans: which keys each block of queries sees (block-causal attention); they must cover the
-            queries in order. None: every query sees every key. `EvenSpans` are one operation of a compiled graph.
-        mask: boolean, broadcastable to (batch, heads, queries, keys), True where a key is seen.
-            Not together with `spans`.
-        backend: "sdpa" runs one dense kernel a span, with no masked-out work; "flex" runs all spans in one
-            FlexAttention kernel; "flash" is FlashAttention, if installed. "auto": flash for half precision on a GPU
-            that has it, else sdpa.
-
-    Returns: (batch, heads, queries, dim).
-    Raises: InputError for a backend that is not present, or a mask with spans.
+        spans: which keys each block of queries sees, in order; None: all. `EvenSpans` are one operation of a
+            compiled graph.
+        mask: in place of spans, boolean (batch, heads, queries, keys), True where a key is seen.
+        backend: "sdpa": a dense kernel a span, with no masked-out work; "flex": one FlexAttention kernel for all
+            spans; "flash": FlashAttention, if installed; "auto": flash in half precision on a GPU, else sdpa.
     """
     if isinstance(spans, EvenSpans):
         if torch.compiler.is_compiling():
@@ -103,7 +98,7 @@ def attention(
 def _compiled(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, keys: torch.Tensor, unit: int, backend: str
 ) -> torch.Tensor:
-    """The attention of `EvenSpans`, which a compiler does not look into."""
+    """The attention of `EvenSpans` as one operation of a compiled graph."""
     result = attention(query, key, value, spans=EvenSpans(keys, unit).spans(query.shape[2]), backend=backend)  # type: ignore[arg-type]
     return result.contiguous()
 

@@ -15,16 +15,14 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 class KeyValueCache:
     """Keys and values of the clean frames that later chunks still look back at.
 
-    Holds the latent frames [start, stop) of the timeline, a (keys, values) pair a layer, each
-    (batch, groups, tokens, head_dim). The transformer calls `read` and `write`, layer after layer; before and after
-    it, the sampler calls `forget` and `commit`, so that the memory stays that of the longest look-back, however long
-    the video. `read` and `write` touch nothing but tensors: they are part of the graph where the transformer is
-    compiled, and a number in them would be compiled into it.
+    Holds the latent frames [start, stop) of the timeline. The transformer calls `read` and `write`, layer after layer;
+    before and after it, the denoiser calls `forget` and `commit`. `read` and `write` touch nothing but tensors: a
+    number in them would be compiled into the graph of a compiled transformer.
     """
 
     def __init__(self, start: int = 0):
         self.start = self.stop = start
-        self.layers: Sequence[Pair] = []
+        self.layers: list[Pair] = []
         self.written: list[Pair] = []
 
     def read(self, layer: int) -> Pair | None:
@@ -45,14 +43,12 @@ class KeyValueCache:
         """Add the keys and values of `frames`, which must follow those already held."""
         if frames.start != self.stop:
             raise ValueError(f"the cache ends at frame {self.stop}, frames {frames.start}.. do not follow it")
-        if self.layers:
-            layers = [
-                (torch.cat([k, new_k], dim=2), torch.cat([v, new_v], dim=2))
-                for (k, v), (new_k, new_v) in zip(self.layers, layers, strict=True)
-            ]
-        else:  # copies, as above: what comes out of a CUDA graph is overwritten when it is run again
-            layers = [(k.clone(), v.clone()) for k, v in layers]
-        self.layers, self.stop = layers, frames.stop
+        if not self.layers:  # copies: what comes out of a CUDA graph is overwritten when it is run again
+            self.layers = [(k.clone(), v.clone()) for k, v in layers]
+        else:  # one by one: all old and all new layers together would be twice the cache
+            for i, ((k, v), (new_k, new_v)) in enumerate(zip(self.layers, layers, strict=True)):
+                self.layers[i] = torch.cat([k, new_k], dim=2), torch.cat([v, new_v], dim=2)
+        self.stop = frames.stop
 
     def forget(self, before: int) -> None:
         """Drop the frames before `before`."""
@@ -63,14 +59,15 @@ class KeyValueCache:
             self.layers = []
         elif self.layers:
             tokens = self.layers[0][0].shape[2] // (self.stop - self.start) * drop
-            # A copy: a view would keep the dropped part in memory.
-            self.layers = [(k[:, :, tokens:].clone(), v[:, :, tokens:].clone()) for k, v in self.layers]
+            for i, (k, v) in enumerate(self.layers):
+                # A copy: a view would keep the dropped part in memory.
+                self.layers[i] = k[:, :, tokens:].clone(), v[:, :, tokens:].clone()
         self.start += drop
 
 
 @dataclass
 class _Slot:
-    """A layer on the device of the network: room that is filled again and again."""
+    """Memory on the device of the network for one layer, reused for others."""
 
     layer: int | None = None
     pair: Pair | None = None
@@ -80,15 +77,14 @@ class _Slot:
 class OffloadedKeyValueCache(KeyValueCache):
     """A cache in CPU memory, pinned where the network runs on CUDA; the same numbers.
 
-    On the device there is room for two layers. `read` fetches a layer, and on CUDA the next one meanwhile, on a stream
-    of its own; what it gives holds until the read after the next. `fetched` and `stowed` count the bytes that went to
-    the device and came from it.
+    The device has memory for two layers. `read` fetches a layer and starts the next, on CUDA in a stream of its own; a
+    result holds until the read after the next. `fetched` and `stowed` count the bytes to and from the device.
     """
 
     def __init__(self, start: int = 0):
         super().__init__(start)
         self._pieces: list[tuple[range, list[Pair]]] = []  # frames, a pair a layer
-        self.layers = _Joined(self)
+        self.layers: Sequence[Pair] = _Joined(self)  # type: ignore[assignment]
         self._slots = (_Slot(), _Slot())
         self._device = torch.device("cpu")
         self._stream: torch.cuda.Stream | None = None
@@ -112,7 +108,7 @@ class OffloadedKeyValueCache(KeyValueCache):
             raise ValueError(f"the cache ends at frame {self.stop}, frames {frames.start}.. do not follow it")
         if not layers:
             return
-        if layers[0][0].device.type != "cpu":  # those of a run that goes on; `write` has stowed its own
+        if layers[0][0].device.type != "cpu":  # of a resumed run; `write` has stowed its own
             layers = [(self._stow(keys), self._stow(values)) for keys, values in layers]
         self._pieces.append((frames, layers))
         self.stop = frames.stop
@@ -139,7 +135,7 @@ class OffloadedKeyValueCache(KeyValueCache):
         return _copy(x)
 
     def _fetch(self, layer: int) -> _Slot:
-        """The slot of a layer, which is filled unless it has been."""
+        """The slot of a layer, filled."""
         slot = self._slots[layer % 2]
         if slot.layer == layer:
             return slot

@@ -30,8 +30,7 @@ def to_fp8(x: Tensor, scale: Tensor) -> Tensor:
 
 
 class Fp8Parameter(nn.Parameter):
-    """A parameter that is e4m3 whatever it is made from: loaders hand weights over in the dtype that the model is
-    asked for, which holds every e4m3 value exactly."""
+    """A parameter that is always e4m3: loaders hand weights over in the dtype of the model."""
 
     def __new__(cls, data: Tensor, requires_grad: bool = False):
         return super().__new__(cls, data.detach().to(FP8), requires_grad)
@@ -44,9 +43,9 @@ class Fp8Linear(nn.Module):
     side, multiplied by `input_scale[0]` and `weight_scale`. Smoothed: channels are first evened out by
     `smooth_scale`, which the weight holds as a factor (SmoothQuant, arXiv 2211.10438).
 
-    Runs as an FP8 GEMM on GPUs that have one (compute capability 8.9 and above, both sizes multiples of 16), as a
-    product of the dequantised values in the input's dtype elsewhere: the same numbers, up to the rounding of sums.
-    Weights are zero until they are loaded. `.to(dtype)`, `.half()` and the like leave weight and scales as they are.
+    Runs as an FP8 GEMM on GPUs that have one (compute capability 8.9 and above, both sizes multiples of 16), elsewhere
+    on dequantised values in the input's dtype. Weights are zero until they are loaded; `.to(dtype)` leaves them as
+    they are.
     """
 
     SCALES = ("weight_scale", "input_scale", "smooth_scale")
@@ -63,13 +62,8 @@ class Fp8Linear(nn.Module):
     @classmethod
     @torch.no_grad()
     def from_float(cls, weight: Tensor, maxima: Tensor, smoothed: bool = False, alpha: float = 0.5) -> Fp8Linear:
-        """Quantise a layer.
-
-        Args:
-            weight: (out_features, in_features).
-            maxima: (in_features,) the largest absolute value seen of each input channel.
-            alpha: how much of the channels' unevenness goes into the weight; 0: none, 1: all of it.
-        """
+        """Quantise a weight (out_features, in_features). maxima: (in_features,), the largest absolute value of each
+        input channel; alpha: the share of the channels' unevenness that goes into the weight."""
         out_features, in_features = weight.shape
         weight, maxima = weight.float(), maxima.to(weight.device, torch.float32)
         layer = cls(in_features, out_features, smoothed)

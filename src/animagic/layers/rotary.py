@@ -10,15 +10,9 @@ import torch
 def rotary_angles(bands: torch.Tensor, frames: range | torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Angles of every token of a grid, in (time, height, width) order.
 
-    Time counts from the start of the timeline. Height and width are centred and rescaled, endpoint to endpoint, to a
-    reference shape of 16 x 16 = 256 tokens with the same aspect, so that one set of bands serves every resolution.
-
-    Args:
-        bands: (n,) frequencies, shared by the three axes.
-        frames: which frames of the timeline the grid covers; a tensor (frames,) can be computed.
-        height, width: in tokens.
-    Returns: (len(frames) * height * width, 3 n) radians, float32.
-    Source: MAGI-1, section 2; shared/specs/magi1.md item 4.
+    Height and width (in tokens) are centred and rescaled, endpoint to endpoint, to a reference shape of 256 tokens with
+    the same aspect, so that one set of bands (n,), shared by the three axes, serves every resolution. `frames` are
+    those of the timeline. Returns (len(frames) * height * width, 3 n) radians, float32. Source: MAGI-1, section 2.
     """
     bands = bands.float()
     if isinstance(frames, range):

@@ -11,7 +11,7 @@ Size = tuple[int, int, int]  # frames, height, width: of a patch, a grid of patc
 
 
 def fade(before: Tensor, tile: Tensor, overlap: int, dim: int) -> Tensor:
-    """A tile whose beginning goes over linearly from the end of the tile before. dim: -1 or -2."""
+    """A tile whose beginning is blended linearly with the end of the tile before. dim: -1 or -2."""
     overlap = min(overlap, tile.shape[dim])
     share = torch.arange(overlap, device=tile.device, dtype=tile.dtype) / overlap
     begin, rest = tile.split((overlap, tile.shape[dim] - overlap), dim)
@@ -26,10 +26,9 @@ def tiled(
     """Run a network on tiles of its input and join what it makes of them.
 
     Args:
-        network: (batch, channels, frames, height, width) -> the same, `out_unit` / `unit` as large.
-        tile, overlap: frames, height and width of a tile and of what it shares with the next, in latents; frames do
+        tile, overlap: frames, height and width of a tile and of its overlap with the next, in latents; frames do
             not overlap.
-        unit, out_unit: width of a latent in `x`, and in the result.
+        unit, out_unit: size of a latent in `x`, and in the result.
         chained: fade a tile into neighbours that are faded already (MAGI-1's encoder), not into raw ones (its decoder).
     """
     spans = []  # where tiles start, along frames, height and width

@@ -1,4 +1,4 @@
-"""The pipeline that every system's is made from: a call becomes a `Run`, and one flow carries any run out.
+"""The base of every system's pipeline: a call becomes a `Run`, and one flow executes any run.
 
 A system's pipeline is a subclass of `VideoPipeline` with
 
@@ -7,21 +7,14 @@ A system's pipeline is a subclass of `VideoPipeline` with
 - `to_latents`, `to_video`, `latent_channels`, `pixels_per_latent`, where latents are not the pixels themselves;
 - `prepare`, where a call is more than that: it turns a `Call` and the system's own arguments into a `Run`.
 
-Users of a pipeline, requests among them, rely on these, whatever the system:
-
-- `stream(prompt, image=, video=, height=, width=, num_frames=, num_inference_steps=, guidance_scale=, generator=, fit=,
-  output_type=, on_progress=, on_preview=, resume=, ...)`, an iterator of `Chunk`, and `__call__` with the same
-  arguments, a `VideoOutput`; an unknown argument is a TypeError;
-- `plan(num_frames, num_inference_steps, ...)`, the plan that such a call follows;
-- `sampling.num_frames`, `.height`, `.width`, `.fps`, `.num_inference_steps`, `.frames_per_latent`, and without weights
-  `Sampling.from_config(config)` and `sampling.plan_for(num_frames=, num_inference_steps=, ...)`;
-- `check_size(height, width)`, `enable_vae_tiling()`, `disable_vae_tiling()`, `using_loras(...)`, `interrupt`;
-- `parallel_map`: how the windows of a step are spread over devices.
+All that this module defines in public works with every system; an unknown argument of a call is a TypeError.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -45,10 +38,7 @@ S = TypeVar("S", bound="Sampling")
 
 @dataclass(frozen=True)
 class Sampling:
-    """The settings of a call where it says nothing else; a model keeps its own in its configuration.
-
-    num_frames, height, width (pixels), fps: of the video. Systems add fields, and change defaults.
-    """
+    """The defaults of a call; a model keeps its own in its configuration, systems add fields and change defaults."""
 
     num_frames: int = 16
     height: int = 512
@@ -58,7 +48,7 @@ class Sampling:
     guidance_scale: float = 7.5
 
     frames_per_latent: ClassVar[int] = 1
-    """Frames of video that a latent frame stands for."""
+    """Video frames of a latent frame."""
 
     @classmethod
     def from_config(cls: type[S], config: Mapping[str, Any] | None) -> S:
@@ -70,7 +60,7 @@ class Sampling:
         return cls(**(config or {}))
 
     def changed(self: S, **values: Any) -> S:
-        """With every value that is not None in place of its own. Raises InputError for one that is not possible."""
+        """A copy with every value that is not None. Raises InputError."""
         changed = replace(self, **{name: value for name, value in values.items() if value is not None})
         for name in ("num_frames", "num_inference_steps"):
             if getattr(changed, name) < 1:
@@ -87,11 +77,11 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Call:
-    """The arguments of `stream` that every system takes; None: the model's own.
+    """The arguments of `stream` that every system takes; None: the model's default.
 
-    prompt: what to show; a list makes one video each. image (PIL or uint8 (H, W, 3)), video (list of PIL or uint8
-    (F, H, W, 3)): given frames, brought to size as `fit` says ("crop", "pad" or "stretch"). height, width: pixels.
-    generator: one, or one for each video. latents: (videos, channels, latent frames, h, w) noise instead.
+    prompt: a list makes one video each. image (PIL or uint8 (H, W, 3)), video (list of PIL or uint8 (F, H, W, 3)):
+    given frames, resized as `fit` says ("crop", "pad" or "stretch"). latents: (videos, channels, latent frames, h, w)
+    in place of noise from the generator, which is one, or one for each video.
     """
 
     prompt: Any = None
@@ -107,10 +97,15 @@ class Call:
     latents: torch.Tensor | None = None
     fit: Any = "crop"
 
+    def settings(self, **others: Any) -> dict[str, Any]:
+        """Values for `Sampling.changed`."""
+        names = ("height", "width", "num_frames", "num_inference_steps", "guidance_scale")
+        return {name: getattr(self, name) for name in names} | others
+
 
 @dataclass(frozen=True)
 class Run:
-    """All that a call has decided: what is denoised, by what, from what, and how much of it is handed out."""
+    """A prepared call."""
 
     plan: Plan
     denoiser: Denoiser
@@ -118,10 +113,9 @@ class Run:
     timeline: Timeline
     videos: int = 1
     num_frames: int | None = None
-    """Frames that are handed out at most; None: all that the plan makes."""
+    """The most frames to output; None: all that the plan makes."""
     shown: np.ndarray | None = None
-    """A given clip, uint8 (frames, height, width, 3), handed out before the frames that are made and counted in
-    `num_frames`."""
+    """A given clip, uint8 (frames, height, width, 3), output before the new frames and counted in `num_frames`."""
 
 
 class Interrupted(Exception):
@@ -143,6 +137,20 @@ def frames_of(image: Any, video: Any) -> np.ndarray | None:
     return frames
 
 
+def _showing(method: Callable, parameters: Mapping[str, inspect.Parameter]) -> Callable:
+    """A method whose signature names these keyword arguments in place of `**arguments`."""
+    own = inspect.signature(method)
+    shown = {name: p for name, p in own.parameters.items() if p.kind is not p.VAR_KEYWORD}
+    rest = [p for name, p in parameters.items() if name not in shown]
+
+    @functools.wraps(method)
+    def call(self: Any, *given: Any, **named: Any) -> Any:
+        return method(self, *given, **named)
+
+    call.__signature__ = own.replace(parameters=[*shown.values(), *rest])  # type: ignore[attr-defined]
+    return call
+
+
 class VideoPipeline(DiffusionPipeline):
     """A pipeline whose `stream` yields pieces of the video as they become clean. See the module's docstring."""
 
@@ -150,13 +158,24 @@ class VideoPipeline(DiffusionPipeline):
     vae: Any = None
     latent_channels: int = 3
     pixels_per_latent: int = 1
-    """Height and width in pixels that a latent stands for."""
+    """Height and width of a latent in pixels."""
     frames_decoded_together: int | None = None
     """Latent frames that are decoded at once; None: all that become clean together."""
     parallel_map: Map = staticmethod(one_by_one)
-    """Calls the denoiser on the windows of a step, which do not depend on each other: one that spreads them over
-    threads or devices gives the same frames."""
+    """Calls the denoiser on the independent windows of a step, in threads or on devices of your choice."""
     _callback_tensor_inputs = ["latents"]
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """`stream` and `__call__` show the arguments of all that they pass them on to."""
+        super().__init_subclass__(**arguments)
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        shown = {f.name: inspect.Parameter(f.name, keyword, default=f.default, annotation=f.type) for f in fields(Call)}
+        for name in ("prepare", "denoiser", "encode_prompt", "stream"):
+            for parameter in inspect.signature(getattr(cls, name, lambda: None)).parameters.values():
+                if parameter.kind is keyword and parameter.default is not parameter.empty:
+                    shown.setdefault(parameter.name, parameter)
+        for name in ("stream", "__call__"):
+            setattr(cls, name, _showing(getattr(cls, name), shown))
 
     def __init__(self) -> None:
         super().__init__()
@@ -167,16 +186,16 @@ class VideoPipeline(DiffusionPipeline):
     # ---------------------------------------------------------------- what a system makes its own
 
     def denoiser(self, prompt: Any, plan: Plan, sampling: Any, **own: Any) -> Denoiser:
-        """The network, guided, for a call of the shared `prepare`; own: the system's own arguments."""
+        """The guided network for the shared `prepare`; own: the system's own arguments."""
         raise NotImplementedError
 
     @classmethod
     def sampling_of(cls, config: Mapping[str, Any] | None) -> Any:
-        """The settings of a model with this configuration, without its weights. Raises InputError."""
+        """The settings of a model with this configuration. Raises InputError."""
         return cls.sampling if config is None else type(cls.sampling).from_config(config)
 
     def solver(self, plan: Plan) -> Solver:
-        """For the shared `prepare`: flow matching in even steps."""
+        """The solver of the shared `prepare`: flow matching in even steps."""
         return FlowEuler(torch.linspace(0, 1, plan.num_steps + 1))
 
     def to_latents(self, video: torch.Tensor) -> torch.Tensor:
@@ -188,7 +207,7 @@ class VideoPipeline(DiffusionPipeline):
         return latents
 
     def decodable(self, clean: Clean, run: Run) -> tuple[torch.Tensor, int]:
-        """The latents to decode for frames that are final, and how many frames at their front are not handed out."""
+        """The latents to decode for final frames, and how many frames to drop from their front."""
         return run.timeline.with_prefix(clean.frames, clean.latents), 0
 
     @property
@@ -197,22 +216,13 @@ class VideoPipeline(DiffusionPipeline):
         return self.pixels_per_latent
 
     def plan(self, num_frames: int | None = None, num_inference_steps: int | None = None, **own: Any) -> Plan:
-        """The plan that a call with these arguments would follow."""
+        """The plan of a call with these arguments."""
         return self.sampling.plan_for(num_frames=num_frames, num_inference_steps=num_inference_steps, **own)
 
     def prepare(self, call: Call, **own: Any) -> Run:
-        """What a call decides before the first step: given frames stay at the front, `own` goes to `denoiser`.
-
-        Raises: InputError.
-        """
+        """The run of a call: given frames stay at the front, `own` goes to `denoiser`. Raises InputError."""
         size = self.size_of(call)
-        sampling = self.sampling.changed(
-            height=size[0],
-            width=size[1],
-            num_frames=call.num_frames,
-            num_inference_steps=call.num_inference_steps,
-            guidance_scale=call.guidance_scale,
-        )
+        sampling = self.sampling.changed(**call.settings(height=size[0], width=size[1]))
         prompts = 1 if call.prompt is None or isinstance(call.prompt, str) else len(call.prompt)
         videos = prompts * call.num_videos_per_prompt
         plan = self.plan(sampling.num_frames, sampling.num_inference_steps)
@@ -236,7 +246,7 @@ class VideoPipeline(DiffusionPipeline):
             )
 
     def size_of(self, call: Call) -> tuple[int, int]:
-        """(height, width) in pixels: that of given latents, else what the call or the model says. Raises InputError."""
+        """(height, width) in pixels: of given latents, else of the call or the model. Raises InputError."""
         height = self.sampling.height if call.height is None else call.height
         width = self.sampling.width if call.width is None else call.width
         if call.latents is not None:
@@ -245,7 +255,7 @@ class VideoPipeline(DiffusionPipeline):
         return height, width
 
     def noise(self, call: Call, videos: int, size: tuple[int, int], chunk_width: int = 1) -> Any:
-        """What a timeline begins with: the given noise, or fresh noise, chunk after chunk. Raises InputError."""
+        """The noise of a timeline: what is given, or fresh noise, chunk after chunk. Raises InputError."""
         device = self._execution_device
         if call.latents is not None:
             if len(call.latents) != videos:
@@ -255,7 +265,7 @@ class VideoPipeline(DiffusionPipeline):
         return ChunkNoise(shape, self.generator_of(call, videos), device, chunk_width)
 
     def generator_of(self, call: Call, videos: int) -> Generators:
-        """The generator of a call; None: a fresh one. Raises InputError if there is not one, or one a video."""
+        """The generator of a call, or a fresh one. Raises InputError unless there is one, or one a video."""
         count = len(as_list(call.generator))
         if count not in (0, 1, videos):
             raise InputError(f"there are {count} generators, but {videos} videos; give one, or one each.")
@@ -281,14 +291,14 @@ class VideoPipeline(DiffusionPipeline):
         return torch.float32 if self.vae is None else self.vae.dtype
 
     def enable_vae_tiling(self, **tile: Any) -> None:
-        """Code pixels tile by tile; the arguments are those of the autoencoder's `enable_tiling`. Each tile sees only
-        itself, so the pixels differ a little. Raises InputError."""
+        """Encode and decode in tiles, for less memory and slightly different pixels; the arguments are those of the
+        autoencoder's `enable_tiling`. Raises InputError."""
         if self.vae is None:
             raise InputError("this pipeline has no autoencoder that could work in tiles.")
         self.vae.enable_tiling(**tile)
 
     def disable_vae_tiling(self) -> None:
-        """Code pixels as a whole again."""
+        """Encode and decode without tiles again."""
         if self.vae is not None:
             self.vae.disable_tiling()
 
@@ -314,15 +324,15 @@ class VideoPipeline(DiffusionPipeline):
         resume: RunFolder | None = None,
         **arguments: Any,
     ) -> Iterator[Chunk]:
-        """Yield pieces of the video as they become clean.
+        """Yield pieces of the video as they become clean. The arguments are also those of `Call` and `prepare`.
 
         Args:
-            prompt, arguments: those of `Call`, and the system's own (see its `prepare`).
             output_type: "pil", "np", "pt" or "latent".
-            on_progress: called after every step. on_preview: called after every step with a function that decodes
-                what is being made right now, uint8 (frames, height, width, 3).
+            on_progress: called after every step.
+            on_preview: called after every step with a function that decodes the frames in work, uint8 (frames, height,
+                width, 3).
             callback_on_step_end: as in diffusers: (pipe, step, timestep, {"latents"}) -> dict.
-            resume: a folder in which the run is kept, and continued from if it holds one.
+            resume: where the run is saved, and continued from if it was begun.
 
         Raises: InputError.
         """
@@ -334,46 +344,34 @@ class VideoPipeline(DiffusionPipeline):
             raise InputError("this pipeline has no autoencoder; ask for output_type='latent'.")
         shared = {field.name: arguments.pop(field.name) for field in fields(Call) if field.name in arguments}
         run = self.prepare(Call(prompt, **shared), **arguments)
-        sampler = Sampler(run.plan, run.denoiser, run.solver, run.timeline, parallel_map=self.parallel_map)
-        sampler.on_step = self._watch(sampler, callback_on_step_end, resume, on_preview, on_progress)
-        self.interrupt = False
-        with contextlib.suppress(Interrupted):
-            yield from self._handed_out(run, self._clean(sampler, resume), output_type)
-        self.maybe_free_model_hooks()
-
-    def _watch(
-        self,
-        sampler: Sampler,
-        callback: Callable | None,
-        resume: RunFolder | None,
-        on_preview: Callable[[Callable[[], np.ndarray]], None] | None,
-        on_progress: Callable[[Progress], None] | None,
-    ) -> Callable[[Progress], None]:
-        """What the engine calls after every step: callbacks see and change the latents, the run is kept and shown."""
-        timeline = sampler.timeline
 
         def on_step(progress: Progress) -> None:
             frames = progress.plan_step.span
-            if callback is not None:
+            if callback_on_step_end is not None:
                 level = min(level for window in progress.plan_step.windows for level in window.levels)
-                inputs = {"latents": timeline.state(frames)}
-                answer = callback(self, progress.step - 1, sampler.solver.timestep(level), inputs)
+                inputs = {"latents": run.timeline.state(frames)}
+                answer = callback_on_step_end(self, progress.step - 1, run.solver.timesteps[level], inputs)
                 if answer and "latents" in answer:
-                    timeline.write(frames, answer["latents"])
+                    run.timeline.write(frames, answer["latents"])
             final = len(progress.plan_step.clean) > 0
             if resume is not None and not final:
                 resume.save_if_due(sampler.state_dict)
             if on_preview is not None:
-                on_preview(lambda: to_bytes(self.decode_frames(timeline.read(frames)[:1])[0]))
+                on_preview(lambda: to_bytes(self.decode_frames(run.timeline.read(frames)[:1])[0]))
             if on_progress is not None:
                 on_progress(progress)
-            if self.interrupt and not final:  # final frames are handed out first
+            if self.interrupt and not final:  # final frames are output first
                 raise Interrupted
 
-        return on_step
+        parts = (run.plan, run.denoiser, run.solver, run.timeline)
+        sampler = Sampler(*parts, parallel_map=self.parallel_map, on_step=on_step)
+        self.interrupt = False
+        with contextlib.suppress(Interrupted):
+            yield from self._output(run, self._clean(sampler, resume), output_type)
+        self.maybe_free_model_hooks()
 
     def _clean(self, sampler: Sampler, resume: RunFolder | None) -> Iterator[Clean]:
-        """Final latents, those of an earlier part of the run first; each is kept before it is handed out."""
+        """Final latents, those of an interrupted run first; each is saved before it is output."""
         if resume is None:
             yield from sampler.run()
             return
@@ -386,11 +384,11 @@ class VideoPipeline(DiffusionPipeline):
             yield clean
 
     def restore(self, sampler: Sampler, state: dict[str, torch.Tensor]) -> None:
-        """Make a sampler go on from a state that was kept."""
+        """Continue from a saved state."""
         sampler.load_state_dict(state)
 
-    def _handed_out(self, run: Run, cleans: Iterator[Clean], output_type: str) -> Iterator[Chunk]:
-        """Final latents as pixels, behind the clip that was given, cut to the frames asked for."""
+    def _output(self, run: Run, cleans: Iterator[Clean], output_type: str) -> Iterator[Chunk]:
+        """Final latents as pixels, after the given clip, cut to the number of frames."""
         start, fps = 0, self.sampling.fps
         if run.shown is not None and output_type != "latent":
             given = torch.from_numpy(run.shown[None, : run.num_frames]).permute(0, 1, 4, 2, 3).float() / 255
@@ -411,11 +409,8 @@ class VideoPipeline(DiffusionPipeline):
             if self.interrupt:
                 return
 
-    def __call__(self, prompt: Any = None, return_dict: bool = True, **arguments: Any) -> Any:
-        """Make the whole video; the arguments are those of `stream`. Returns VideoOutput (`.frames`, `.save`).
-
-        Raises: InputError.
-        """
+    def __call__(self, prompt: Any = None, *, return_dict: bool = True, **arguments: Any) -> Any:
+        """The whole video, a `VideoOutput`; the arguments are those of `stream`. Raises InputError."""
         if arguments.get("endless"):
             raise InputError("an endless video cannot be returned as a whole; use stream().")
         report = arguments.pop("on_progress", None)

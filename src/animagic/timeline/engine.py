@@ -19,13 +19,11 @@ Map = Callable[[Callable, list], list]
 
 
 class Timeline:
-    """The latent frames that are alive: drawn as noise when first asked for, forgotten when no longer needed.
+    """The latent frames in memory: drawn as noise when first asked for, forgotten when no longer needed.
 
     Args:
-        noise: gives fresh noise (batch, channels, len(frames), height, width) for frames, asked for in order; or the
-            noise of all of them.
-        prefix: (batch, channels, frames, height, width) given clean latents at the front, or None. What the network
-            reads of those frames is always the prefix; the state beneath it takes no part.
+        noise: (batch, channels, frames, height, width) for all frames, or a function that draws it, asked in order.
+        prefix: given clean latents at the front: the network reads them in place of the state.
     """
 
     def __init__(self, noise: Noise | torch.Tensor, prefix: torch.Tensor | None = None):
@@ -49,7 +47,7 @@ class Timeline:
         return self._latents[:, :, [frame - self.start for frame in frames]]
 
     def read(self, frames: Frames) -> torch.Tensor:
-        """What the network sees of `frames`: the state, with the prefix laid over it."""
+        """The input of the network for `frames`: the state, with the prefix in its place."""
         return self.with_prefix(frames, self.state(frames))
 
     def with_prefix(self, frames: Frames, latents: torch.Tensor) -> torch.Tensor:
@@ -149,9 +147,8 @@ class Sampler:
     """Runs a plan. `run` yields clean frames; between two of its steps the state can be saved and loaded again.
 
     Args:
-        plan, denoiser, solver, timeline: what to do, with what.
         parallel_map: calls the denoiser on the windows of a step; give one that spreads them over devices.
-        on_step: called after every step with a `Progress`; an exception in it (KeyboardInterrupt too) ends the run.
+        on_step: called after every step; an exception in it (KeyboardInterrupt too) ends the run.
     """
 
     def __init__(
@@ -193,20 +190,17 @@ class Sampler:
                 yield Clean(step.clean, self.timeline.state(step.clean))
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Everything needed to go on. Take it when clean frames have been handed out (after a yield), or in `on_step`
-        of a step without any; the tensors are not changed by the run."""
+        """The state to continue from: taken after a yield, or in `on_step` of a step without clean frames. The run
+        does not change its tensors."""
         state = {f"timeline.{k}": v for k, v in self.timeline.state_dict().items()}
-        state["steps_done"], state["clean_frames"] = (
-            torch.tensor(self.steps_done),
-            torch.tensor(self.clean_frames),
-        )
+        state |= {name: torch.tensor(getattr(self, name)) for name in ("steps_done", "clean_frames")}
         for name, part in (("denoiser", self.denoiser), ("solver", self.solver)):
             if hasattr(part, "state_dict"):
                 state |= {f"{name}.{k}": v for k, v in part.state_dict().items()}
         return state
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Continue from `state`; the rest of the run gives the same numbers as one that was never interrupted."""
+        """Continue from `state`, with the same numbers as a run that was never interrupted."""
         try:
             self.steps_done, self.clean_frames = int(state["steps_done"]), int(state["clean_frames"])
             self.timeline.load_state_dict(_part(state, "timeline."))

@@ -17,18 +17,18 @@ from .solver import Solver
 
 @dataclass(frozen=True, slots=True)
 class FreeInit:
-    """Sample several times; each time begin with the low frequencies of the last result, noised again, and fresh high
-    ones. Noise in training still carries the video's slow part, pure noise does not: this closes the gap.
+    """Settings of FreeInit (arXiv 2312.07537, section 4 and its appendix on filters), which samples several times.
+
+    Every time begins with the low frequencies of the last result, noised again, and fresh high ones: noise in training
+    still carries the slow part of a video, pure noise does not.
 
     Args:
         iterations: samplings in all.
-        method: the low-pass filter: "butterworth", "gaussian", "ideal" (a ball) or "box".
-        order: of the Butterworth filter; higher is steeper.
+        method: the low-pass filter; "ideal" is a ball, and `order` is that of "butterworth" (higher is steeper).
         spatial_stop, temporal_stop: frequencies that are cut, as shares of the highest, in (0, 1].
         fast: fewer steps in the first iterations ("coarse to fine").
 
     Raises: InputError for a value outside its range.
-    Source: FreeInit (arXiv 2312.07537), section 4 and its appendix on filters.
     """
 
     iterations: int = 3
@@ -58,29 +58,20 @@ class FreeInit:
         """How much of each frequency is kept: (frames, height, width) in [0, 1], frequency 0 in the middle, where
         `torch.fft.fftshift` puts it."""
         t, y, x = ((torch.arange(n, dtype=torch.float64) - n // 2) / (n / 2) for n in (frames, height, width))
-        stretched = self.spatial_stop / self.temporal_stop * t
+        t, y, stop = t[:, None, None], y[:, None], self.spatial_stop
         if self.method == "box":
-            time, tall, wide = (
-                axis.abs() < stop
-                for axis, stop in ((t, self.temporal_stop), (y, self.spatial_stop), (x, self.spatial_stop))
-            )
-            return (time[:, None, None] & tall[:, None] & wide).float()
-        squared = stretched[:, None, None] ** 2 + y[:, None] ** 2 + x**2
+            return ((t.abs() < self.temporal_stop) & (y.abs() < stop) & (x.abs() < stop)).float()
+        squared = (stop / self.temporal_stop * t) ** 2 + y**2 + x**2
         if self.method == "ideal":
-            return (squared <= 2 * self.spatial_stop).float()
+            return (squared <= 2 * stop).float()
         if self.method == "gaussian":
-            return torch.exp(-squared / (2 * self.spatial_stop**2)).float()
-        return (1 / (1 + (squared / self.spatial_stop**2) ** self.order)).float()
+            return torch.exp(-squared / (2 * stop**2)).float()
+        return (1 / (1 + (squared / stop**2) ** self.order)).float()
 
     def mix(self, clean: torch.Tensor, noise: torch.Tensor, fresh: torch.Tensor, alpha: float) -> torch.Tensor:
-        """The noise of the next iteration.
+        """The noise of the next iteration, float32.
 
-        Args: all (batch, channels, frames, height, width):
-            clean: latents that the last iteration made.
-            noise: what the FIRST iteration began with.
-            fresh: new noise.
-            alpha: cumulative product at the noisiest training step, `scheduler.alphas_cumprod[-1]`.
-        Returns: float32, of `clean`'s shape.
+        clean: the result of the last one. noise: of the FIRST one. alpha: `scheduler.alphas_cumprod[-1]`.
         """
         noised = alpha**0.5 * clean.float() + (1 - alpha) ** 0.5 * noise.float()
         axes = (-3, -2, -1)
@@ -116,12 +107,7 @@ class Rounds(Plan):
 class FreeInitSolver(Solver):
     """A schedule for each round of FreeInit, and between two of them the way back to noise. For a plan of `Rounds`.
 
-    Args:
-        settings: how the noise of the next round is mixed.
-        rounds: the schedule of each round.
-        noise: what the first round begins with, (videos, channels, frames, height, width).
-        clean: latents that every round begins from, under its noise; None: from the noise alone.
-        generator: of the fresh noise, usually the one that the schedules use too.
+    noise: of the first round. clean: latents that every round begins from, under its noise; None: from noise alone.
     """
 
     def __init__(
@@ -136,7 +122,7 @@ class FreeInitSolver(Solver):
         self.noise, self.clean, self.generator = noise, clean, generator
         self.timesteps = torch.cat([schedule.timesteps for schedule in rounds])
         self.num_steps = len(self.timesteps)
-        self._round = 0  # the one that is under way
+        self._round = 0
 
     def _place(self, level: int) -> tuple[SchedulerSolver, int]:
         """The schedule that a level belongs to, and the level there."""
@@ -145,9 +131,6 @@ class FreeInitSolver(Solver):
                 break
             level -= schedule.num_steps
         return schedule, level
-
-    def timestep(self, level: int) -> torch.Tensor:
-        return self.timesteps[level]
 
     def model_input(self, latents: torch.Tensor, level: int) -> torch.Tensor:
         schedule, level = self._place(level)

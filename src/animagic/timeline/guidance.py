@@ -25,18 +25,12 @@ class ConditionalDenoiser(Protocol):
     """
 
     def __call__(
-        self,
-        latents: torch.Tensor,
-        window: Window,
-        *,
-        text: bool = True,
-        history: bool = True,
-        commit: bool = True,
+        self, latents: torch.Tensor, window: Window, *, text: bool = True, history: bool = True, commit: bool = True
     ) -> torch.Tensor: ...
 
 
 class _Guidance:
-    """What is inside keeps the state of a run (a cache); guidance itself has none."""
+    """A wrapper whose only state is that of the denoiser inside (a cache)."""
 
     def __init__(self, denoiser: Any):
         self.denoiser = denoiser
@@ -53,7 +47,7 @@ class PairedDenoiser(Protocol):
     """A denoiser that predicts without and with the prompt in one call of the network."""
 
     def pair(self, latents: torch.Tensor, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
-        """The predictions (unprompted, prompted), each of the shape of `latents`."""
+        """The predictions (unprompted, prompted)."""
         ...
 
 
@@ -72,10 +66,7 @@ class TextGuidance(_Guidance):
 def branch_weights(
     times: torch.Tensor, ranges: Sequence[float], history_scales: Sequence[float], text_scales: Sequence[float]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """MAGI-1's guidance at each time: the weights of v(alone), v(history) and v(history, text), which add up to 1.
-
-    Args: `ChunkGuidance`'s.
-    """
+    """The weights of v(alone), v(history) and v(history, text) at each time; see `ChunkGuidance`."""
     starts = torch.tensor(ranges, device=times.device)
     index = (starts <= times[..., None] + 1e-7).sum(-1) - 1
     history, text = (torch.tensor(scales, device=times.device)[index] for scales in (history_scales, text_scales))

@@ -10,23 +10,16 @@ _QUARTERS = {"8,16,16": ((0.0, 0.5, 0.75), (2, 1, 1)), "16,16,8": ((0.0, 0.25, 0
 
 
 def flow_times(positions: torch.Tensor, shift: float = 3.0) -> torch.Tensor:
-    """Evenly spaced positions (0: noise, 1: clean) -> times: squared, then shifted towards noise.
-
-    Args: shift: of the resolution; 3 in MAGI-1.
-    """
+    """Evenly spaced positions (0: noise, 1: clean) -> times: squared, then shifted towards noise."""
     t = positions**2
     return (t / shift) / (1 + (1 / shift - 1) * t)
 
 
 def flow_levels(num_steps: int, shortcut: str = "8,16,16", shift: float = 3.0) -> torch.Tensor:
-    """Time points of flow matching from 0 (noise) to 1 (clean), spaced by `flow_times`.
+    """Time points of flow matching from 0 (noise) to 1 (clean), spaced by `flow_times`: (num_steps + 1,) float32.
 
-    Args:
-        num_steps: steps; 12 is special: each quarter is cut as `shortcut` says ("8,16,16" or "16,16,8").
-        shift: see `flow_times`.
-    Returns: (num_steps + 1,) float32.
-    Raises: InputError for no steps or an unknown shortcut mode.
-    Source: MAGI-1; goldens/magi1/schedules.
+    12 steps are special: each quarter is divided as `shortcut` says ("8,16,16" or "16,16,8").
+    Raises: InputError for no steps or an unknown shortcut mode. Source: MAGI-1; goldens/magi1/schedules.
     """
     if num_steps < 1:
         raise InputError(f"the number of steps must be at least 1, not {num_steps}.")

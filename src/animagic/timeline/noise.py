@@ -33,10 +33,7 @@ def fresh_generator() -> torch.Generator:
 class ChunkNoise:
     """Fresh noise for a timeline, drawn chunk after chunk: a longer video begins like a shorter one.
 
-    Args:
-        shape: (videos, channels, height, width) of a latent frame.
-        generator: its state belongs to that of a run.
-        chunk_width: latent frames that are drawn together; whole chunks only are asked for.
+    shape: (videos, channels, height, width) of a latent frame. Only whole chunks may be asked for.
     """
 
     def __init__(self, shape: tuple[int, ...], generator: Generators, device: torch.device, chunk_width: int = 1):
@@ -59,15 +56,10 @@ class ChunkNoise:
 def free_noise(shape: tuple[int, ...], generator: Generators = None, size: int = 16, stride: int = 4) -> torch.Tensor:
     """Noise whose frames come back, locally shuffled, one window later: far windows then show the same scene.
 
-    The first `size` frames are fresh. Every further group of `stride` frames is the group that lies `size` frames
-    before it, in another order. Up to `size` frames it is plain noise; from there on, a longer clip begins like a
-    shorter one.
+    The first `size` frames are fresh. Every further group of `stride` frames is the group `size` frames before it, in
+    another order, which the first generator draws for all videos. shape: (batch, channels, frames, height, width).
+    size, stride: frames of a window, and from one window to the next.
 
-    Args:
-        shape: (batch, channels, frames, height, width).
-        generator: one, or one for each video; all videos share the order that the first one draws.
-        size, stride: frames of a window, and from one window to the next.
-    Returns: `shape`, float32 on the CPU, each frame of variance 1.
     Raises: InputError for a stride that is not 1 to `size`.
     Source: FreeNoise (arXiv 2310.15169), section 3.2, "local noise shuffle".
     """

@@ -12,6 +12,8 @@ from ..errors import InputError
 Frames = range | tuple[int, ...]
 """Frames on the timeline: neighbours as a range of step 1, others (every second one, round the end of a loop) listed in
 the order in which the network sees them."""
+CHUNK_WIDTH = 6
+"""Latent frames of a chunk in the published models."""
 
 
 def span_of(frames: Frames) -> range:
@@ -44,7 +46,7 @@ class Step:
     windows: tuple[Window, ...]
     """Independent of each other: any split over devices gives the same numbers."""
     clean: range = range(0)
-    """Frames that are final after this step, and may be decoded and shown."""
+    """Frames that are final after this step, and may be decoded."""
 
     @property
     def span(self) -> range:
@@ -55,7 +57,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class PlanSummary:
-    """What a plan costs, in calls of the (guided) network and latent frames."""
+    """The costs of a plan, in calls of the (guided) network and latent frames."""
 
     steps: int
     network_calls: int
@@ -129,11 +131,10 @@ class Staircase(Plan):
     Args:
         num_chunks: chunks of the timeline, the prefix included; None: endless.
         num_steps: denoising steps of a chunk, at least `window_size`. Where `window_size` does not divide them, stages
-            differ by a step: any `window_size` of them in a row still make `num_steps`.
-        window_size: chunks in flight, = stages a chunk goes through.
-        chunk_width: latent frames of a chunk.
-        prefix_frames: latent frames at the front that are given. Whole chunks of them are read once, clean; the rest
-            lies in the first chunk that is made. A prefix of one frame (a picture) is shown again, a longer one is not.
+            differ by a step.
+        window_size: chunks in flight, and stages a chunk goes through.
+        prefix_frames: given latent frames at the front. Whole chunks of them are read once, clean; the rest lies in
+            the first chunk that is made. One frame (an image) is output again, more are not.
         look_back: chunks (itself included) that a chunk sees, split evenly over its steps; empty: all of them.
         clean_look_back: the same for a clean chunk; -1: the last entry of `look_back`.
 
@@ -143,7 +144,7 @@ class Staircase(Plan):
     num_chunks: int | None
     num_steps: int
     window_size: int = 4
-    chunk_width: int = 6
+    chunk_width: int = CHUNK_WIDTH
     prefix_frames: int = 0
     look_back: tuple[int, ...] = (5, 4, 3, 2)
     clean_look_back: int = 1
@@ -167,10 +168,11 @@ class Staircase(Plan):
 
     @property
     def total_steps(self) -> int | None:
-        if self.num_chunks is None:
-            return None
-        stages = self.num_chunks - self.whole_prefix_chunks + self.window_size - 1
-        return self.whole_prefix_chunks + self._steps_before(stages)
+        return None if self.num_chunks is None else self.whole_prefix_chunks + self._steps_before(self._stages)
+
+    @property
+    def _stages(self) -> int:
+        return (self.num_chunks or 0) - self.whole_prefix_chunks + self.window_size - 1
 
     def _steps_before(self, stage: int) -> int:
         """Denoising steps before a stage begins."""
@@ -207,16 +209,11 @@ class Staircase(Plan):
 
         for chunk in range(offset):
             context = frames(self._context_start(chunk, [self.num_steps]), chunk)
-            window = Window(
-                frames(chunk, chunk + 1), (self.num_steps,) * width, context, commit=frames(chunk, chunk + 1)
-            )
-            yield Step((window,))
+            own = frames(chunk, chunk + 1)
+            yield Step((Window(own, (self.num_steps,) * width, context, commit=own),))
 
-        hidden = self.prefix_frames if self.prefix_frames > 1 else 0
-        stages = (
-            itertools.count() if self.num_chunks is None else range(self.num_chunks - offset + self.window_size - 1)
-        )
-        for stage in stages:
+        skipped = self.prefix_frames if self.prefix_frames > 1 else 0
+        for stage in itertools.count() if self.num_chunks is None else range(self._stages):
             newest = offset + stage if self.num_chunks is None else min(offset + stage, self.num_chunks - 1)
             oldest = max(offset, offset + stage - self.window_size + 1)
             begin, end = self._steps_before(stage), self._steps_before(stage + 1)
@@ -228,12 +225,8 @@ class Staircase(Plan):
                     # The chunk that has just become clean goes along once more, to leave its clean keys and values.
                     first, levels, commit = oldest - 1, [self.num_steps, *levels], frames(oldest - 1, oldest)
                 context = frames(self._context_start(first, levels), first)
-                window = Window(
-                    frames(first, newest + 1),
-                    tuple(x for x in levels for _ in range(width)),
-                    context,
-                    commit=commit,
-                )
+                each = tuple(x for x in levels for _ in range(width))
+                window = Window(frames(first, newest + 1), each, context, commit=commit)
                 done = stage >= self.window_size - 1 and step == end - 1
-                clean = range(max(oldest * width, hidden), (oldest + 1) * width) if done else range(0)
+                clean = range(max(oldest * width, skipped), (oldest + 1) * width) if done else range(0)
                 yield Step((window,), clean)

@@ -19,12 +19,8 @@ from .engine import Clean
 class RunFolder:
     """Keeps a run: the request, the state of the sampler, and every chunk of clean latents.
 
-    Args:
-        folder: where; made if absent.
-        request: what was asked for. A folder that holds another request is refused.
-        every: seconds between saves of the state, besides one at every clean chunk.
-
-    Raises: InputError for another request's folder, CheckpointError for one that cannot be read.
+    every: seconds between saves of the state, besides one at every clean chunk.
+    Raises: InputError for a folder that holds another request, CheckpointError for one that cannot be read.
     """
 
     def __init__(self, folder: str | Path, request: dict, every: float = 30.0):

@@ -40,14 +40,10 @@ _ANIMATEDIFF = {
 
 
 def build_scheduler(name: str, base: SchedulerMixin | None = None, **config: Any) -> SchedulerMixin:
-    """A scheduler of diffusers by its short name.
+    """A scheduler of diffusers by its short name, a key of `SCHEDULERS`.
 
-    Args:
-        name: a key of `SCHEDULERS`: "ddim", "euler", "euler_a", "dpm++_2m", "dpm++_2m_karras", "lcm", "pndm", "unipc".
-        base: take what the network was trained with (betas, prediction type, ...) from this scheduler; None:
-            AnimateDiff's linear betas from 0.00085 to 0.012 over 1000 steps, steps_offset 1, no clipping.
-        config: settings of that scheduler, e.g. `timestep_spacing="trailing"` (Lightning), `original_inference_steps`
-            (LCM), `beta_schedule`; they win over all others.
+    base: where settings of the training (betas, prediction type, ...) come from; None: AnimateDiff's linear betas.
+    config: settings of the scheduler that win over all others, such as `timestep_spacing="trailing"` (Lightning).
     Raises: InputError for an unknown name or setting, and for a value that the scheduler refuses.
     """
     if name not in SCHEDULERS:
@@ -75,28 +71,17 @@ class SchedulerSolver(Solver):
 
     Args:
         scheduler: it is copied; the caller's stays as it is.
-        num_steps: inference steps of the whole schedule.
-        generator: of the noise that ancestral and LCM steps add, one or one for each video; it is used on, as in the
-            pipelines of diffusers. None: a fresh one, seeded from torch's global generator.
+        num_steps: inference steps of the whole schedule. The attribute of this name counts the levels, which are fewer
+            below strength 1 and more where a scheduler calls the network several times a step (PNDM, Heun).
+        generator: of the noise that ancestral and LCM steps add. None: a fresh one.
         strength: share of the schedule that is run, in (0, 1]: below 1 the first steps are left out and the run begins
             from `add_noise(clean, noise)`, as in image and video to video.
-
-    Attributes:
-        timesteps: (num_steps,) what the network is told at each level, on the CPU.
-        num_steps: levels to go through: what the plan needs. It differs from the argument below strength 1 and where a
-            scheduler takes several calls of the network for a step (PNDM, Heun).
 
     Raises: InputError for a number of steps that the scheduler refuses, a strength that leaves no step, and, when it is
     run, for a plan whose frames are not all at the same level.
     """
 
-    def __init__(
-        self,
-        scheduler: SchedulerMixin,
-        num_steps: int,
-        generator: Generators = None,
-        strength: float = 1.0,
-    ):
+    def __init__(self, scheduler: SchedulerMixin, num_steps: int, generator: Generators = None, strength: float = 1.0):
         if num_steps < 1:
             raise InputError(f"the number of steps must be at least 1, not {num_steps}.")
         if not 0 < strength <= 1:
@@ -139,11 +124,8 @@ class SchedulerSolver(Solver):
         return self.initial_noise(noise) if clean is None else self.add_noise(clean, noise)
 
     def model_input(self, latents: torch.Tensor, level: int) -> torch.Tensor:
-        """What the network reads of latents at the level that is due; windows of it may come in any order."""
+        """The network's input at the level that is due; its windows may come in any order."""
         return self.scheduler.scale_model_input(latents, self.timesteps[level])
-
-    def timestep(self, level: int) -> torch.Tensor:
-        return self.timesteps[level]
 
     def step(self, latents: torch.Tensor, prediction: torch.Tensor, levels: Sequence[int]) -> torch.Tensor:
         """One step of all frames of the timeline, from the level that is due to the next."""
@@ -153,15 +135,14 @@ class SchedulerSolver(Solver):
                 f"a scheduler takes all frames through its levels together, and level {self._level} is due, not "
                 f"{given}; choose WholeClip or OverlappingWindows."
             )
-        drawn = (
-            {"generator": self.generator} if "generator" in inspect.signature(self.scheduler.step).parameters else {}
-        )
+        takes = inspect.signature(self.scheduler.step).parameters
+        drawn = {"generator": self.generator} if "generator" in takes else {}
         moved = self.scheduler.step(prediction, self.timesteps[self._level], latents, return_dict=False, **drawn)[0]
         self._level += 1
         return moved
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """What the scheduler remembers: everything that has changed in it since the first step."""
+        """The scheduler's memory: everything that has changed in it since the first step."""
         tensors: list[torch.Tensor] = []
 
         def packed(value: Any) -> Any:

@@ -17,31 +17,23 @@ class Solver(ABC):
     """Knows the schedule. Our own hold no state, so that windows, resumes and devices cannot disturb them."""
 
     num_steps: int
+    timesteps: torch.Tensor
+    """The time of each level, in the network's own units."""
 
     @abstractmethod
     def step(self, latents: torch.Tensor, prediction: torch.Tensor, levels: Sequence[int]) -> torch.Tensor:
         """One step for each frame of `latents` (batch, channels, frames, h, w) from levels[f] to levels[f] + 1.
         Clean frames (level = num_steps) stay as they are."""
 
-    @abstractmethod
-    def timestep(self, level: int) -> torch.Tensor:
-        """The time of a level, in the network's own units: what callbacks are given."""
-
 
 class FlowEuler(Solver):
-    """Euler steps of flow matching: x + v (t_next - t).
-
-    Args: times: (num_steps + 1,) from 0 (noise) to 1 (clean), e.g. `flow_levels(64)`.
-    """
+    """Euler steps of flow matching: x + v (t_next - t). times: (num_steps + 1,), such as `flow_levels(64)`."""
 
     def __init__(self, times: torch.Tensor):
-        self.times = times
+        self.times, self.timesteps = times, times * 1000
         self.num_steps = len(times) - 1
 
     def step(self, latents: torch.Tensor, prediction: torch.Tensor, levels: Sequence[int]) -> torch.Tensor:
         level = torch.tensor(levels)
         delta = self.times[(level + 1).clamp(max=self.num_steps)] - self.times[level]
         return latents + prediction * per_frame(delta, latents)
-
-    def timestep(self, level: int) -> torch.Tensor:
-        return self.times[level] * 1000

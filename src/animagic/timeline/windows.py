@@ -33,13 +33,7 @@ def uniform_windows(
 ) -> list[list[int]]:
     """The windows of one step as AnimateDiff's "uniform" scheduler lays them: frame indices, round the end of the clip.
 
-    Args:
-        num_frames: frames of the clip; one not longer than `size` is a single window.
-        size, overlap: frames of a window, and those that it shares with the next.
-        stride: how many spacings of frames are used: 1, 2, 4, ... (2 ** (stride - 1) at most).
-        closed_loop: also a window from the last frames round to the first.
-        step: number of the denoising step; the windows lie differently at each.
-    Raises: InputError for sizes that leave no window or no progress.
+    The arguments are those of `OverlappingWindows`; the windows lie differently at each `step`.
     Source: goldens/magicanimate/windows_uniform.json.
     """
     _check(num_frames, size, stride, overlap)
@@ -57,13 +51,11 @@ def uniform_windows(
 def moving_windows(
     num_frames: int, size: int, stride: int, overlap: int, closed_loop: bool = True, step: int = 0
 ) -> list[list[int]]:
-    """The windows of one step, moved by a part of the distance between two windows from step to step.
+    """The windows of one step, moved from step to step by a part of the distance between two windows.
 
-    `uniform_windows` moves them by a part of the clip instead: where that is a whole number of distances (in a clip of
-    96 frames at each of the first 8 steps) they come to lie on each other again and their borders stay. It also runs
-    round the end of a clip that is no loop; here, windows that would stand out at an end are moved in.
-
-    At step 0 a loop has the same windows in both. Arguments and errors: `uniform_windows`.
+    `uniform_windows` moves them by a part of the clip: where that is a whole number of distances (in a clip of 96
+    frames at each of the first 8 steps), their borders stay. It also runs round the end of a clip that is no loop;
+    here, windows that would stand out at an end are moved in. At step 0 a loop has the same windows in both.
     """
     _check(num_frames, size, stride, overlap)
     phase, windows = _halving(step), []
@@ -96,19 +88,15 @@ class OverlappingWindows(Plan):
     linearly with the clip, and besides one window only latents are held.
 
     Args:
-        num_frames, num_steps: of the clip; up to `size` frames are one window, as in `WholeClip` (in a loop, one that
-            begins at another frame at every step).
-        size: frames of a window: what the motion module was trained on.
+        num_frames, num_steps: up to `size` frames are one window, as in `WholeClip` (in a loop, one that begins at
+            another frame at every step).
+        size: frames of a window, as many as the motion module was trained on.
         overlap: frames that neighbours share at least.
-        stride: spacings of frames, as in `uniform_windows`; above 1, further windows see every 2nd, 4th, ... frame: far
-            frames become more alike and neighbours less, at the price of more calls.
+        stride: above 1, further windows see every 2nd, 4th, ... frame, `stride` spacings in all: far frames become
+            more alike and neighbours less, for more calls.
         closed_loop: windows run on from the last frame to the first: the clip repeats without a jump.
-        weights: "pyramid" (1, 2, 3, ... up to the middle of the window and down again) or "flat" (all 1).
-        moving: lay the windows differently at every step; without, always as at step 0.
-
-    No seam is seen: pyramid weights fade one window into the next over the whole overlap, where flat ones jump at both
-    of its ends. Moving windows have their borders elsewhere at every step, so that neighbours come to agree on what
-    they show. docs/ideas/plans.md has figures.
+        weights: "pyramid" (1, 2, 3, ... up to the middle of the window and down again: no seam) or "flat" (all 1).
+        moving: lay the windows differently at every step, so that no border stays; without, always as at step 0.
 
     Raises: InputError for sizes that leave no window or no progress, and for unknown weights.
     """
@@ -142,8 +130,7 @@ class OverlappingWindows(Plan):
         pyramid = tuple(float(min(i + 1, count - i)) for i in range(count))
         weights = pyramid if self.weights == "pyramid" else ()
         for level in range(self.num_steps):
-            windows = (
-                Window(_frames(indices), (level,) * count, weights=weights) for indices in self.windows_at(level)
-            )
+            laid = self.windows_at(level)
+            windows = (Window(_frames(indices), (level,) * count, weights=weights) for indices in laid)
             last = level == self.num_steps - 1
             yield Step(tuple(windows), clean=range(self.num_frames) if last else range(0))

@@ -15,15 +15,15 @@ from ...timeline import Denoiser, OverlappingWindows, Plan, SchedulerSolver, Tex
 from .prompts import PromptEmbeds
 
 Residuals = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, list[int]], dict[str, Any]]
-"""(latents, timestep, text, frames) -> what a ControlNet adds, as arguments of AnimateDiffUNet.forward."""
+"""(latents, timestep, text, frames) -> a ControlNet's residuals, as arguments of AnimateDiffUNet.forward."""
 
 
 @dataclass(frozen=True)
 class AnimateDiffSampling(Sampling):
-    """The settings of AnimateDiff.
+    """The settings of AnimateDiff (arXiv 2307.04725, section 5).
 
-    context_frames: the most frames in one window, as many as the motion module was trained on; context_overlap: frames
-    that neighbouring windows share. Source of the defaults: AnimateDiff, arXiv 2307.04725, section 5.
+    context_frames: frames of a window, as many as the motion module was trained on; context_overlap: frames that
+    neighbouring windows share.
     """
 
     context_frames: int = 16
@@ -70,13 +70,7 @@ class AnimateDiffSampling(Sampling):
 class AnimateDiffDenoiser:
     """The UNet on a window, with the prompt, or with and without it in one call.
 
-    Args:
-        unet: an AnimateDiffUNet.
-        solver: knows the timesteps.
-        prompts: of every frame.
-        guidance_scale: what consistency models read; `guided` makes it lead the others.
-        residuals: of a ControlNet.
-        use_motion: False: every frame on its own.
+    use_motion=False: every frame on its own.
     """
 
     def __init__(
@@ -91,10 +85,10 @@ class AnimateDiffDenoiser:
         self.unet, self.solver, self.prompts, self.scale = unet, solver, prompts, guidance_scale
         self.residuals, self.use_motion = residuals, use_motion
         self.scale_channels = unet.config.time_cond_proj_dim
-        """Of the embedding in which a consistency model reads the guidance scale; None: it reads none."""
+        """Channels in which a consistency model reads the guidance scale; None: it reads none."""
 
     def guided(self) -> Denoiser:
-        """With classifier-free guidance, where the scale asks for it and the network does not read it itself."""
+        """With classifier-free guidance, unless the scale is 1 or the network reads it itself."""
         return TextGuidance(self, self.scale) if self.scale > 1 and self.scale_channels is None else self
 
     def __call__(self, latents: torch.Tensor, window: Window) -> torch.Tensor:
@@ -105,7 +99,7 @@ class AnimateDiffDenoiser:
         return unprompted, prompted
 
     def _predict(self, latents: torch.Tensor, window: Window, unprompted: bool) -> torch.Tensor:
-        """The noise in a window; unprompted: an unprompted half before the prompted one."""
+        """unprompted: an unprompted half before the prompted one."""
         level, frames = window.levels[0], list(window.frames)
         # Half precision where the UNet has it; the solver's own state stays float32.
         sample = self.solver.model_input(latents, level).to(self.unet.dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
@@ -29,10 +29,9 @@ class AnimateDiffPipeline(
 
     Args:
         unet, vae, text_encoder, tokenizer: the parts; those that a call does not need may be None.
-        scheduler: any of diffusers (see `timeline.build_scheduler`); None: DDIM with AnimateDiff's linear betas.
+        scheduler: any of diffusers; None: DDIM with AnimateDiff's linear betas.
         text_encoder_2, tokenizer_2: the second ones of SDXL.
-        sparse_controlnet: keeps frames to given pictures or scribbles.
-        config: fields of AnimateDiffSampling: what a call takes where it says nothing else.
+        config: fields of AnimateDiffSampling, the defaults of a call.
     """
 
     sampling = AnimateDiffSampling()
@@ -76,12 +75,10 @@ class AnimateDiffPipeline(
 
     @classmethod
     def from_published(cls, base: Any, motion_module: Any = None, **arguments: Any) -> AnimateDiffPipeline:
-        """The pipeline of published files; the arguments are those of `files.load_published`."""
+        """The pipeline of published files; the arguments are those of `weights.load_published`."""
         from .weights import load_published
 
         return load_published(cls, base, motion_module, **arguments)
-
-    # ---------------------------------------------------------------- what goes in
 
     def to_latents(self, video: torch.Tensor) -> torch.Tensor:
         parts = video[0].transpose(0, 1).split(self.frames_decoded_together)
@@ -91,9 +88,8 @@ class AnimateDiffPipeline(
     def to_video(self, latents: torch.Tensor) -> torch.Tensor:
         flat = latents.transpose(1, 2).flatten(0, 1).to(self._execution_device, self.vae.dtype)
         parts = (flat / self.vae.config.scaling_factor).split(self.frames_decoded_together)
-        return (
-            torch.cat([self.vae.decode(part).sample for part in parts]).unflatten(0, (len(latents), -1)).transpose(1, 2)
-        )
+        video = torch.cat([self.vae.decode(part).sample for part in parts])
+        return video.unflatten(0, (len(latents), -1)).transpose(1, 2)
 
     @property
     def latent_channels(self) -> int:  # type: ignore[override]
@@ -104,19 +100,16 @@ class AnimateDiffPipeline(
         return 8 if self.vae is None else 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     def configure(self, **values: Any) -> AnimateDiffSampling:
-        """The settings of a call: the model's own, with every value that is given (not None) in place of its own.
+        """The settings of a call. Raises InputError.
 
-        Where neither says how many frames a window has, a clip that the motion module can tell apart is one window.
-        Raises: InputError.
+        Without context_frames, a clip that is not too long for the motion module is one window.
         """
         settings = self.sampling.changed(**values)
-        open_size = values.get("context_frames") is None and "context_frames" not in (self.config.config or {})
+        unset = values.get("context_frames") is None and "context_frames" not in (self.config.config or {})
         most = self.unet.config.motion_max_length
-        if open_size and (not most or settings.num_frames <= most):
+        if unset and (not most or settings.num_frames <= most):
             settings = settings.changed(context_frames=max(settings.num_frames, settings.context_frames))
         return settings
-
-    # ---------------------------------------------------------------- the work
 
     def prepare(
         self,
@@ -138,24 +131,18 @@ class AnimateDiffPipeline(
         use_motion: bool = True,
         **texts: Any,
     ) -> Run:
-        """What a call decides before the first step. All frames become clean together, at the last step.
+        """The run of a call. All frames become clean together, at the last step. Raises InputError.
 
         Args:
-            call: all frames begin from its image; its video is changed. strength: how much of them is made new, in
-                (0, 1].
+            call: all frames begin from its image; its video is changed. strength: how much, in (0, 1].
             prompts_at: frame -> prompt that holds there; in between, prompts are blended.
-            sparse_controlnet: None: the pipeline's own. control_images: pictures that the frames `control_indexes` are
-                kept to: a list (PIL or uint8 (H, W, 3)), or a tensor as the network reads it, (1, channels, pictures,
-                height, width). control_scale: how strictly.
-            context_frames, context_overlap: frames of a window, and those that neighbours share; context_stride,
-                context_weights: see OverlappingWindows. closed_loop: the last frame leads to the first.
+            sparse_controlnet: None: the pipeline's own. control_images, control_indexes, control_scale: the images of
+                single frames, and how strictly they hold: see `SparseControl.of`.
+            context_frames, context_overlap, context_stride, context_weights, closed_loop: see OverlappingWindows.
             shared_noise: the noise of the first window again in later ones, shuffled (FreeNoise).
-            free_init: make the video several times, each from the low frequencies of the last (FreeInit).
+            free_init: sample several times, each from the low frequencies of the last result (FreeInit).
             use_motion: False: the text-to-image model makes every frame on its own.
-            texts: motion_prompt, negative_prompt, negative_motion_prompt, clip_skip, and embeds in place of texts: see
-                `encode_prompt`.
-
-        Raises: InputError.
+            texts: see `encode_prompt`.
         """
         num_frames = call.num_frames
         if (latents := call.latents) is not None:
@@ -168,17 +155,9 @@ class AnimateDiffPipeline(
         if given is not None and call.video is not None:
             if num_frames is not None and num_frames > len(given):
                 raise InputError(f"the video has {len(given)} frames; {num_frames} cannot be made of it.")
-            given = given[:num_frames]
-            num_frames = len(given)
-        settings = self.configure(
-            height=size[0],
-            width=size[1],
-            num_frames=num_frames,
-            num_inference_steps=call.num_inference_steps,
-            guidance_scale=call.guidance_scale,
-            context_frames=context_frames,
-            context_overlap=context_overlap,
-        )
+            num_frames = len(given := given[:num_frames])
+        asked = call.settings(height=size[0], width=size[1], num_frames=num_frames)
+        settings = self.configure(**asked, context_frames=context_frames, context_overlap=context_overlap)
         frames = None if given is None else self.encode_frames(resize(given, *size, call.fit))
         prompts = self.encode_prompt(
             call.prompt,
@@ -200,26 +179,34 @@ class AnimateDiffPipeline(
         else:
             noise = randn(shape, generator, device)
         clean = None if frames is None else frames.to(device).expand(shape)
-        network, scale = sparse_controlnet or self.sparse_controlnet, control_scale
-        control = self._control(network, control_images, control_indexes, scale, settings, call.fit)
+        control, network = None, sparse_controlnet or self.sparse_controlnet
+        if control_images is not None:
+            if network is None:
+                raise InputError("pictures for single frames need a SparseCtrl network; give sparse_controlnet.")
+            control = SparseControl.of(
+                network,
+                control_images,
+                control_indexes,
+                control_scale,
+                unet=self.unet,
+                num_frames=settings.num_frames,
+                size=size,
+                encode=self.encode_frames,
+                fit=call.fit,
+            )
 
-        def scheduled(steps: int) -> SchedulerSolver:
-            return SchedulerSolver(self.scheduler, steps, generator, 1.0 if clean is None else strength)
-
-        def planned(solver: SchedulerSolver) -> Plan:
-            windows: Any = {"context_stride": context_stride, "context_weights": context_weights}
-            return settings.plan(solver.num_steps, closed_loop=closed_loop, **windows)
-
-        first = scheduled(settings.num_inference_steps)
-        solver: Any = first
-        plan = planned(first)
+        counts = [settings.num_inference_steps]
         if free_init is not None:
-            counts = [free_init.steps(settings.num_inference_steps, i) for i in range(free_init.iterations)]
-            rounds = [scheduled(count) for count in counts]
-            first, solver = rounds[0], FreeInitSolver(free_init, rounds, noise, clean, generator)
-            plan = Rounds(tuple(planned(schedule) for schedule in rounds))
+            counts = [free_init.steps(counts[0], i) for i in range(free_init.iterations)]
+        share = 1.0 if clean is None else strength
+        rounds = [SchedulerSolver(self.scheduler, count, generator, share) for count in counts]
+        windows: Any = {"context_stride": context_stride, "context_weights": context_weights}
+        plans = tuple(settings.plan(one.num_steps, closed_loop=closed_loop, **windows) for one in rounds)
+        plan, solver = plans[0], cast(Any, rounds[0])
+        if free_init is not None:
+            plan, solver = Rounds(plans), FreeInitSolver(free_init, rounds, noise, clean, generator)
         denoiser = AnimateDiffDenoiser(self.unet, solver, prompts, settings.guidance_scale, control, use_motion)
-        return Run(plan, denoiser.guided(), solver, Timeline(first.begin(noise, clean)), videos)
+        return Run(plan, denoiser.guided(), solver, Timeline(rounds[0].begin(noise, clean)), videos)
 
     def restore(self, sampler: Sampler, state: dict[str, torch.Tensor]) -> None:
         if "round" in state and isinstance(sampler.solver, FreeInitSolver):
@@ -228,23 +215,6 @@ class AnimateDiffPipeline(
             moved = {"steps_done": state["steps_done"] + done}
             state = state | moved | {f"solver.{name}": state[name] for name in ("round", "first_noise")}
         super().restore(sampler, state)
-
-    def _control(self, network, images, indexes, scale, settings, fit) -> SparseControl | None:
-        if images is None:
-            return None
-        if network is None:
-            raise InputError("pictures for single frames need a SparseCtrl network; give sparse_controlnet.")
-        return SparseControl.of(
-            network,
-            images,
-            indexes,
-            scale,
-            unet=self.unet,
-            num_frames=settings.num_frames,
-            size=(settings.height, settings.width),
-            encode=self.encode_frames,
-            fit=fit,
-        )
 
     def plan(
         self,
@@ -256,7 +226,7 @@ class AnimateDiffPipeline(
         strength: float = 1.0,
         **windows: Any,
     ) -> Plan:
-        """The plan that such a call would follow. windows: closed_loop, context_stride, context_weights."""
+        """The plan of a call with these arguments; windows: closed_loop, context_stride, context_weights."""
         settings = self.configure(
             num_frames=num_frames,
             num_inference_steps=num_inference_steps,

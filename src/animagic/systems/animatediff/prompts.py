@@ -1,4 +1,4 @@
-"""What every frame is to show, and how it is to move, as the networks read it."""
+"""The prompts of AnimateDiff: for the content and the motion of every frame."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class TextEmbeds:
 
     def repeated(self, count: int) -> TextEmbeds:
         """Each text `count` times, one after another."""
-        pooled = None if self.pooled is None else self.pooled.repeat_interleave(count, dim=0)
-        return TextEmbeds(self.sequence.repeat_interleave(count, dim=0), pooled)
+        return self._each(lambda tensor: tensor.repeat_interleave(count, dim=0))
 
     def zeros(self) -> TextEmbeds:
-        return TextEmbeds(
-            torch.zeros_like(self.sequence), None if self.pooled is None else torch.zeros_like(self.pooled)
-        )
+        return self._each(torch.zeros_like)
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> TextEmbeds:
+        return TextEmbeds(change(self.sequence), None if self.pooled is None else change(self.pooled))
 
 
 def encode_texts(
@@ -36,13 +36,10 @@ def encode_texts(
     clip_skip: int | None = None,
     convert: Callable[[list[str], Any], list[str]] = lambda texts, tokenizer: texts,
 ) -> TextEmbeds:
-    """Texts as CLIP reads them; what does not fit into its length is cut off.
+    """Texts as CLIP reads them, truncated to its length. Raises InputError for a clip_skip that leaves no layer.
 
-    Args:
-        encoders: (tokenizer, text encoder): one (Stable Diffusion), or two (SDXL, whose second gives the pooled text).
-        clip_skip: layers at the end that are left out, as in diffusers.
-        convert: writes out tokens that stand for several (textual inversion).
-    Raises: InputError for a clip_skip that leaves no layer.
+    encoders: (tokenizer, text encoder): one (Stable Diffusion), or two (SDXL, whose second gives the pooled text).
+    clip_skip: as in diffusers. convert: writes out tokens that stand for several (textual inversion).
     """
     sequences, pooled = [], None
     for tokenizer, encoder in encoders:
@@ -69,13 +66,10 @@ def encode_texts(
 
 
 def travel(keys: Mapping[int, torch.Tensor], num_frames: int, closed_loop: bool = False) -> torch.Tensor:
-    """Prompts at some frames, blended in between, to one prompt a frame.
+    """One prompt a frame, (batch, num_frames, length, channels), blended between those of `keys`.
 
-    Args:
-        keys: frame -> (batch, length, channels); the first holds before it, the last after it.
-        closed_loop: after the last one, back to the first.
-
-    Returns (batch, num_frames, length, channels). Raises: InputError for a frame outside the clip.
+    keys: frame -> (batch, length, channels); the first also holds before it, the last after it, unless `closed_loop`
+    leads back to the first. Raises InputError for a frame outside the clip.
     """
     outside = [frame for frame in keys if not 0 <= frame < num_frames]
     if outside:
@@ -96,8 +90,8 @@ def travel(keys: Mapping[int, torch.Tensor], num_frames: int, closed_loop: bool 
 class PromptEmbeds:
     """The texts of a run.
 
-    prompted, unprompted: (batch, 1 or frames, length, channels). motion, unmoved: (batch, length, channels), what the
-    motion modules read with and without the prompt. added, not_added: SDXL's further conditions, `batch` rows each.
+    prompted, unprompted: (batch, 1 or frames, length, channels). motion, unmoved: (batch, length, channels), for the
+    motion modules with and without the prompt. added, not_added: SDXL's further conditions, `batch` rows each.
     """
 
     prompted: torch.Tensor
@@ -144,7 +138,7 @@ def _one_each(name: str, embeds: torch.Tensor, count: int) -> torch.Tensor:
 
 
 class AnimateDiffPromptMixin:
-    """How AnimateDiffPipeline reads its prompts."""
+    """The prompts of AnimateDiffPipeline."""
 
     unet: Any
     tokenizer: Any
@@ -188,7 +182,7 @@ class AnimateDiffPromptMixin:
         num_videos_per_prompt: int = 1,
         closed_loop: bool = False,
     ) -> PromptEmbeds:
-        """The texts of a call; the arguments are those of `stream`. size: (height, width). Raises InputError."""
+        """The texts of a call; size: (height, width). Raises InputError."""
         if prompt_embeds is not None:
             if prompt is not None:
                 raise InputError("give either prompt or prompt_embeds, not both.")
@@ -215,17 +209,17 @@ class AnimateDiffPromptMixin:
         else:
             negative = one_each(negative_prompt or "", clip_skip)
         motion, unmoved = first.sequence, negative.sequence
-        if motion_prompt_embeds is not None:
-            motion = _one_each("motion_prompt_embeds", motion_prompt_embeds, count)
-        if negative_motion_prompt_embeds is not None:
-            unmoved = _one_each("negative_motion_prompt_embeds", negative_motion_prompt_embeds, count)
         given = (motion_prompt_embeds, negative_motion_prompt_embeds)
         spoken = motion_prompt or negative_motion_prompt or any(embeds is not None for embeds in given)
         if spoken and not self.reads_motion:
             raise InputError("this motion module reads no text of its own; say how things move in the prompt.")
         if motion_prompt:
             motion = one_each(motion_prompt).sequence
-        if self.reads_motion and negative_motion_prompt_embeds is None and self._encoders:
+        elif motion_prompt_embeds is not None:
+            motion = _one_each("motion_prompt_embeds", motion_prompt_embeds, count)
+        if negative_motion_prompt_embeds is not None:
+            unmoved = _one_each("negative_motion_prompt_embeds", negative_motion_prompt_embeds, count)
+        elif self.reads_motion and self._encoders:
             unmoved = one_each(negative_motion_prompt or "").sequence
         keys = {0: first.repeated(repeats).sequence}
         for frame, text in (prompts_at or {}).items():
@@ -241,7 +235,7 @@ class AnimateDiffPromptMixin:
         ).to(self._execution_device, self.unet.dtype)
 
     def _size_conditions(self, text: TextEmbeds, size: tuple[int, int]) -> dict[str, torch.Tensor] | None:
-        """What SDXL is told besides the prompt: the pooled text, and the size of the picture, uncropped."""
+        """SDXL's further conditions: the pooled text, and the size of the image, uncropped."""
         if self.unet.config.addition_embed_type != "text_time":
             return None
         if text.pooled is None:

@@ -1,4 +1,4 @@
-"""SparseCtrl: pictures or scribbles that single frames of a video are kept to (arXiv 2311.16933)."""
+"""SparseCtrl: images or scribbles for single frames of a video (arXiv 2311.16933)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from torch import nn
 
 from ...errors import InputError
 from ...media import resize
+from ...pipelines.base import frames_of
 from .unet import SharedTextProcessor, add_motion_modules, layers, run_layer, run_middle
 
-# What a network and the UNet that it steers must have in common.
+# Settings that must be the same in a network and the UNet that it steers.
 _SHARED = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim", "addition_embed_type")
 
 
@@ -28,17 +29,15 @@ class SparseControlNet(ControlNetModel):
     published names.
 
     Args:
-        conditioning_channels: of a picture, without the mask: 4 for latents (RGB), 3 for pixels (scribble).
-        use_simplified_condition_embedding: pictures are latents and go through one convolution; else they are pixels
-            and are made smaller on the way, by 2 ** (len(conditioning_embedding_out_channels) - 1).
-        concate_conditioning_mask: it is also shown which frames have a picture.
-        set_noisy_sample_input_to_zero: it does not see the noisy latents. All published networks are so.
-        motion_num_attention_heads, motion_num_transformer_blocks, motion_max_length, motion_attention_dim_div: see
-            MotionModule. motion_resolutions: see AnimateDiffUNet.
+        conditioning_channels: of an image, without the mask: 4 for latents (RGB), 3 for pixels (scribble).
+        use_simplified_condition_embedding: images are latents and go through one convolution; else they are pixels,
+            and made smaller by 2 ** (len(conditioning_embedding_out_channels) - 1).
+        concate_conditioning_mask: it also reads which frames have an image.
+        set_noisy_sample_input_to_zero: it does not read the noisy latents, as all published networks.
+        motion_*: see MotionModule and AnimateDiffUNet.
         controlnet_config: those of ControlNetModel.
 
-    Raises: InputError for a base with further conditions (SDXL).
-    Source: SparseCtrl, section 3.2.
+    Raises: InputError for a base with further conditions (SDXL). Source: SparseCtrl, section 3.2.
     """
 
     __module__ = "animagic"  # see AnimateDiffUNet
@@ -88,28 +87,20 @@ class SparseControlNet(ControlNetModel):
         )
         self.mid_block.motion_modules = nn.ModuleList()
         processors = self.attn_processors
-        self.set_attn_processor(
-            {k: SharedTextProcessor() if "attn2" in k else processor for k, processor in processors.items()}
-        )
+        self.set_attn_processor({k: SharedTextProcessor() if "attn2" in k else p for k, p in processors.items()})
 
     @staticmethod
     def _get_init_keys(input_class: type) -> set[str]:
         # As in AnimateDiffUNet: diffusers takes the fields from the constructor, which here has some of them in `**`.
-        return {
-            *inspect.signature(input_class).parameters,
-            *inspect.signature(ControlNetModel).parameters,
-            "self",
-        } - {"controlnet_config"}
+        names = (name for kind in (input_class, ControlNetModel) for name in inspect.signature(kind).parameters)
+        return {"self", *names} - {"controlnet_config"}
 
     @classmethod
     def from_unet(cls, unet: UNet2DConditionModel, **config: Any) -> SparseControlNet:
-        """A network to be trained for this base, 2-D or AnimateDiffUNet: it has a copy of the encoder's weights, and
-        changes nothing yet.
+        """An untrained network for this base, 2-D or AnimateDiffUNet, with its encoder's weights: it changes nothing.
 
         config: arguments of the constructor; for RGB `conditioning_channels=4,
-        use_simplified_condition_embedding=True`.
-
-        Raises: InputError for a UNet with LoRAs or of another kind.
+        use_simplified_condition_embedding=True`. Raises InputError for a UNet with LoRAs or of another kind.
         """
         known = set(inspect.signature(ControlNetModel).parameters) - {"encoder_hid_dim", "encoder_hid_dim_type"}
         made = cls(**{**{k: v for k, v in unet.config.items() if k in known}, **config})
@@ -143,18 +134,15 @@ class SparseControlNet(ControlNetModel):
         condition_mask: torch.Tensor,
         conditioning_scale: float = 1.0,
     ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-        """What is added to the UNet's skip connections and to its middle block.
+        """(down residuals, middle residual) for AnimateDiffUNet.forward, each (batch * frames, ...), times the scale.
 
         Args:
             sample: (batch, channels, frames, height, width) noisy latents.
             timestep: one for all, or (batch,).
             encoder_hidden_states: (batch, length, cross_attention_dim), or (batch * frames, ...): a prompt a frame.
-            condition: (batch, conditioning_channels, frames, h', w'), zeros where there is no picture.
-            condition_mask: (batch, 1, frames, h', w'), 1 where there is one. See `place_conditions`.
-            conditioning_scale: the results are multiplied by it.
+            condition, condition_mask: see `place_conditions`.
 
-        Returns (down residuals, middle residual), each (batch * frames, ...), as AnimateDiffUNet.forward takes them.
-        Raises: InputError for pictures that do not fit.
+        Raises: InputError for images that do not fit.
         """
         batch, _, frames = sample.shape[:3]
         self._check_channels(condition)
@@ -170,15 +158,14 @@ class SparseControlNet(ControlNetModel):
         if self.config.concate_conditioning_mask:
             condition = torch.cat([condition, condition_mask], dim=1)
         hidden = self.conv_in(_by_frame(sample))
-        shown = self.controlnet_cond_embedding(_by_frame(condition))
-        if shown.shape != hidden.shape:
-            sizes = [f"{x.shape[-1]}x{x.shape[-2]}" for x in (shown, hidden)]
+        embedded = self.controlnet_cond_embedding(_by_frame(condition))
+        if embedded.shape != hidden.shape:
+            sizes = [f"{x.shape[-1]}x{x.shape[-2]}" for x in (embedded, hidden)]
             raise InputError(
                 f"the network makes feature maps of {sizes[0]} from the control pictures, the latents have {sizes[1]}; "
                 f"give pictures of the video's size to a network that was made for this autoencoder."
             )
-        hidden = hidden + shown
-
+        hidden = hidden + embedded
         skips = [hidden]
         for block in self.down_blocks:
             for resnet, attention, motion in layers(block):
@@ -225,15 +212,10 @@ def _check_indexes(indexes: Sequence[int], count: int, num_frames: int) -> None:
 def place_conditions(
     pictures: torch.Tensor, indexes: Sequence[int], num_frames: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Put pictures at their frames of a clip.
+    """Images (batch, channels, images, height, width) at their frames of a clip: (batch, channels, num_frames, height,
+    width), zeros elsewhere, and a mask with one channel, 1 where there is an image.
 
-    Args:
-        pictures: (batch, channels, pictures, height, width), latents or pixels.
-        indexes: the frame of each.
-
-    Returns the condition (batch, channels, num_frames, height, width), zeros elsewhere, and its mask (batch, 1,
-    num_frames, height, width), 1 where there is a picture.
-    Raises: InputError for a frame outside the clip or with two pictures, and for pictures without a frame.
+    Raises: InputError for a frame outside the clip or with two images, and for images without a frame.
     """
     _check_indexes(indexes, pictures.shape[2], num_frames)
     batch, channels, _, *size = pictures.shape
@@ -245,14 +227,7 @@ def place_conditions(
 
 @dataclass(frozen=True)
 class SparseControl:
-    """The pictures of a run, as the denoiser asks for them, window after window.
-
-    Args:
-        network: makes residuals of them.
-        pictures: (1 or videos, channels, pictures, height, width) as the network reads them.
-        indexes: the frame of each.
-        scale: how strictly frames are kept to them.
-    """
+    """The images of a run, (1 or videos, channels, images, height, width), their frames, and what steers by them."""
 
     network: SparseControlNet
     pictures: torch.Tensor
@@ -273,16 +248,14 @@ class SparseControl:
         encode: Callable[[np.ndarray], torch.Tensor],
         fit: Any = "crop",
     ) -> SparseControl:
-        """Prepare the pictures of a call.
+        """Prepare the images of a call. Raises InputError for another base, and for images or frames that do not fit.
 
         Args:
-            images: one picture or a list (PIL or uint8 (H, W, 3)), or a tensor as the network reads it. An RGB network
-                is shown the mode of their latents (the published script draws a sample), a scribble network the pixels
-                in 0..1, light lines on black.
-            unet: what is steered.
-            num_frames, size: of the video, (height, width) in pixels; pictures are brought to it as `fit` says.
-            encode: uint8 (pictures, height, width, 3) to scaled latents (1, channels, pictures, h, w).
-        Raises: InputError for a network of another base, and for pictures or frames that do not fit.
+            images: one or a list (PIL or uint8 (H, W, 3)), or a tensor (1, channels, images, height, width) as the
+                network reads it: an RGB network the mode of their latents (the published script draws a sample), a
+                scribble network the pixels in 0..1, light lines on black.
+            size: (height, width) of the video in pixels.
+            encode: uint8 (images, height, width, 3) to scaled latents (1, channels, images, h, w).
         """
         network.check_fits(unet)
         if isinstance(images, torch.Tensor):
@@ -294,12 +267,9 @@ class SparseControl:
             pictures = images
         else:
             single = isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim == 3)
-            arrays = [
-                np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
-                for image in ([images] if single else images)
-            ]
-            _check_indexes(list(indexes), len(arrays), num_frames)
-            pixels = np.concatenate([resize(array[None], *size, fit) for array in arrays])
+            given = [frames_of(image, None) for image in ([images] if single else images)]
+            _check_indexes(list(indexes), len(given), num_frames)
+            pixels = np.concatenate([resize(image, *size, fit) for image in given if image is not None])
             if network.config.use_simplified_condition_embedding:
                 pictures = encode(pixels)
             else:
@@ -311,11 +281,7 @@ class SparseControl:
     def __call__(
         self, sample: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor, frames: Sequence[int]
     ) -> dict[str, Any]:
-        """What the network adds in a window, as arguments of AnimateDiffUNet.forward.
-
-        sample: (batch, channels, frames, h, w), all videos, with guidance all of them twice; timestep, text: as the
-        UNet is given them; frames: their numbers in the video. A window without any picture is left as it is.
-        """
+        """The residuals of a window as arguments of AnimateDiffUNet.forward; none without an image in the window."""
         given = {place: self.indexes.index(frame) for place, frame in enumerate(frames) if frame in self.indexes}
         if not given:
             return {}

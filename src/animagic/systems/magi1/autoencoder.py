@@ -120,7 +120,7 @@ class PatchEmbed(nn.Module):
 
 
 class Encoder(TokenTransformer):
-    """Pixels to the mean and log-variance of their latents; a picture counts as a patch of equal frames."""
+    """Pixels to the mean and log-variance of their latents; an image counts as a patch of equal frames."""
 
     def __init__(self, in_chans: int, z_chans: int, patch: Size, linear_path: bool, dim: int, **rest: Any):
         super().__init__(dim=dim, **rest)
@@ -145,7 +145,7 @@ class Encoder(TokenTransformer):
 
 
 class Decoder(TokenTransformer):
-    """Latents to pixels; a lone latent frame gives one picture."""
+    """Latents to pixels; a single latent frame gives one image."""
 
     def __init__(self, in_chans: int, z_chans: int, patch: Size, linear_path: bool, dim: int, **rest: Any):
         super().__init__(dim=dim, **rest)
@@ -170,15 +170,19 @@ class Decoder(TokenTransformer):
         return video if frames > 1 else video[:, :, :1]
 
 
+def _check_shape(whose: str, x: Tensor, channels: int) -> None:
+    if x.ndim != 5 or x.shape[1] != channels:
+        raise InputError(f"the {whose} shape is {tuple(x.shape)}; give (batch, {channels}, frames, height, width).")
+
+
 class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
     """The autoencoder of MAGI-1. Video is (batch, 3, frames, height, width) in [-1, 1].
 
-    The arguments are those of the published `ddconfig`; `video_length` (frames) and `video_size` (pixels) are
-    the clip whose positions were learned, other clips have them resized. Latents are to be multiplied with
-    `scaling_factor` before a transformer sees them. Raises InputError for a setting that is not supported.
+    The arguments are those of the published `ddconfig`; positions are learned for `video_length` frames and
+    `video_size` pixels, and resized for other clips. Raises InputError for a setting that is not supported.
 
-    Two options are for small models: `encoder_depth`, blocks of the encoder if it differs from `depth`, and
-    `linear_path`, a frozen linear map beside each transformer: `fit_linear_path` makes it a PCA of patches.
+    Two options are for small models: `encoder_depth`, where it is not `depth`, and `linear_path`, a frozen linear map
+    beside each transformer (see `fit_linear_path`).
     """
 
     _supports_gradient_checkpointing = True
@@ -209,20 +213,12 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
         encoder_depth: int | None = None,
     ):
         super().__init__()
-        for name, allowed in {
-            "conv_last_layer": True,
-            "double_z": True,
-            "ln_in_attn": True,
-            "norm_code": False,
-            "with_cls_token": True,
-        }.items():
+        for name in ("conv_last_layer", "double_z", "ln_in_attn", "norm_code", "with_cls_token"):
+            allowed = name != "norm_code"
             if self.config[name] != allowed:
                 raise InputError(f"{name} is {self.config[name]}, but this autoencoder is made for {allowed} only.")
-        for name, divisor in {
-            "embed_dim": patch_length * patch_size**2,
-            "video_length": patch_length,
-            "video_size": patch_size,
-        }.items():
+        divisors = {"embed_dim": patch_length * patch_size**2, "video_length": patch_length, "video_size": patch_size}
+        for name, divisor in divisors.items():
             if self.config[name] % divisor:
                 raise InputError(f"{name} is {self.config[name]}; give a multiple of {divisor}.")
         if embed_dim % num_heads:
@@ -247,10 +243,10 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
     def enable_tiling(
         self, tile_height: int = 256, tile_width: int = 256, tile_frames: int = 12, overlap: float = 0.25
     ) -> None:
-        """Code tile by tile: less memory, and tiles of the size that the published weights know.
+        """Encode and decode in tiles: less memory, and the size that the published weights were trained on.
 
-        Sizes are pixels and frames; `overlap` is the share (0 to 0.5) of a tile's height and width that fades
-        into the next tile. Frames do not overlap. Raises InputError for sizes that do not fit the patch.
+        Sizes are pixels and frames; `overlap` is the share (0 to 0.5) of a tile's height and width that fades into the
+        next tile. Raises InputError.
         """
         sizes = {"tile_frames": tile_frames, "tile_height": tile_height, "tile_width": tile_width}
         for (name, size), side in zip(sizes.items(), self.patch, strict=True):
@@ -267,9 +263,9 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
 
     @apply_forward_hook  # so that offloading brings the weights in for this call too
     def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple:
-        """Video (batch, 3, T, H, W) in [-1, 1] -> `latent_dist` over latents (batch, 16, T/4, H/8, W/8).
+        """Video (batch, 3, T, H, W) -> `latent_dist` over latents (batch, 16, T/4, H/8, W/8).
 
-        T is 1 (a picture: one latent frame) or a multiple of 4, H and W are multiples of 8, else InputError.
+        T is 1 (an image: one latent frame) or a multiple of 4, H and W are multiples of 8, else InputError.
         """
         self._check(x)
         distribution = DiagonalGaussianDistribution(self._run(self.encoder, x, self.patch, (1, 1, 1), chained=True))
@@ -281,20 +277,13 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
 
         One latent frame gives ONE frame, also where it is the last tile. Raises InputError for another shape.
         """
-        channels = self.config["z_chans"]
-        if z.ndim != 5 or z.shape[1] != channels:
-            raise InputError(
-                f"the latents' shape is {tuple(z.shape)}; give (batch, {channels}, frames, height, width)."
-            )
+        _check_shape("latents'", z, self.config["z_chans"])
         video = self._run(self.decoder, z, (1, 1, 1), self.patch, chained=False)
         return DecoderOutput(sample=video) if return_dict else (video,)
 
     def _check(self, video: Tensor) -> None:
-        channels, patch = self.config["in_chans"], self.patch
-        if video.ndim != 5 or video.shape[1] != channels:
-            raise InputError(
-                f"the video's shape is {tuple(video.shape)}; give (batch, {channels}, frames, height, width)."
-            )
+        patch = self.patch
+        _check_shape("video's", video, self.config["in_chans"])
         frames, height, width = video.shape[2:]
         if height % patch[1] or width % patch[2]:
             raise InputError(f"the video is {width} x {height} pixels; give multiples of {patch[1]}.")
@@ -317,19 +306,17 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
         return_dict: bool = True,
         generator: torch.Generator | None = None,
     ) -> DecoderOutput | tuple:
-        """Encode and decode. Shapes and errors are those of `encode` and `decode`."""
+        """Encode and decode."""
         posterior = self.encode(sample, return_dict=False)[0]
         latents = posterior.sample(generator) if sample_posterior else posterior.mode()
         return self.decode(latents, return_dict)
 
     @torch.no_grad()
     def fit_linear_path(self, video: Tensor, exponent: float = 0.5) -> float:
-        """Set the linear paths to the PCA of the video's patches and silence the transformers' output layers.
+        """Set the linear paths to the PCA of the video's patches, and the transformers' output layers to zero.
 
-        The model then is the best linear autoencoder of `video` (batch, 3, T, H, W), and training adds to it.
-        Component k is divided by its std ** exponent (0 keeps the scale of pixels, 1 whitens), then all by a
-        number that makes the mean square of the latents 1. Returns the share of the variance that is kept.
-        Raises InputError for a model without `linear_path`, and unless T, H, W are multiples of the patch.
+        Component k is divided by its std ** exponent (0 keeps the scale of pixels, 1 whitens), then all by a number
+        that makes the mean square of the latents 1. Returns the share of the variance that is kept. Raises InputError.
         """
         if not self.config["linear_path"]:
             raise InputError("this autoencoder has no linear path; make it with linear_path=True.")

@@ -84,7 +84,7 @@ class Magi1Sampling:
         return self.temporal_downsample_factor
 
     def with_steps(self, num_steps: int | None) -> Magi1Sampling:
-        """These settings with another number of steps; raises InputError for fewer than the chunks in flight."""
+        """A copy with another number of steps. Raises InputError for fewer than the chunks in flight."""
         if num_steps is None:
             return self
         if num_steps < self.window_size:
@@ -92,7 +92,7 @@ class Magi1Sampling:
         return replace(self, num_steps=num_steps)
 
     def chunks_of(self, num_frames: int, prefix_frames: int = 0) -> int:
-        """Chunks of the timeline for `num_frames` new frames after a prefix of latent frames."""
+        """Chunks of the timeline for `num_frames` new frames after a prefix of latent frames. Raises InputError."""
         if num_frames < 1:
             raise InputError(f"the number of frames must be at least 1, not {num_frames}.")
         return math.ceil((math.ceil(num_frames / self.temporal_downsample_factor) + prefix_frames) / self.chunk_width)
@@ -121,22 +121,14 @@ class Magi1Sampling:
         return flow_levels(self.num_steps, self.shortcut_mode)
 
     def guide(self, denoiser: Magi1Denoiser) -> Denoiser:
-        """The denoiser with the guidance that the model was made for: none for distilled models."""
+        """The denoiser with the model's guidance: none for distilled models."""
         if self.cfg_number == 1:
             return denoiser
         return ChunkGuidance(denoiser, self.times(), self.cfg_t_range, self.prev_chunk_scales, self.text_scales)
 
 
 class Magi1Denoiser:
-    """Calls the transformer on a window: looks up each chunk's text, time and keys, and keeps the cache.
-
-    Args:
-        transformer: the network.
-        prompts: text of every chunk, known or live.
-        plan: whose levels and look-backs are meant.
-        sampling: the settings.
-        kv_offload: whether the cache lies in CPU memory.
-    """
+    """The transformer on a window, with each chunk's text, time and keys, and its cache (kv_offload: in CPU memory)."""
 
     def __init__(
         self,
@@ -154,24 +146,17 @@ class Magi1Denoiser:
             )
         self._new_cache = OffloadedKeyValueCache if kv_offload else KeyValueCache
         self.cache = self._new_cache()
-        # A clean chunk is shown at a time just below 1.
+        # A clean chunk has a time just below 1.
         self.times = torch.cat([sampling.times()[:-1], torch.tensor([sampling.clean_t])])
-        # The step size that distilled models are told, one a level; a clean chunk gets the first one.
+        # The step size of each level, which distilled models read; a clean chunk gets the first one.
         base = 8.0 if plan.num_steps == 12 else plan.num_steps / 2
         shortcuts = base / shortcut_intervals(plan.num_steps, sampling.shortcut_mode)
         self.shortcuts = torch.cat([shortcuts, shortcuts[:1]])
 
     def __call__(
-        self,
-        latents: torch.Tensor,
-        window: Window,
-        *,
-        text: bool = True,
-        history: bool = True,
-        commit: bool = True,
+        self, latents: torch.Tensor, window: Window, *, text: bool = True, history: bool = True, commit: bool = True
     ) -> torch.Tensor:
-        width, clean = self.plan.chunk_width, self.plan.num_steps
-        batch, _, _, _height, _latent_width = latents.shape
+        width, clean, batch = self.plan.chunk_width, self.plan.num_steps, len(latents)
         levels = list(window.levels[::width])
         if not history:
             alone = latents.unflatten(2, (len(levels), width)).transpose(1, 2).flatten(0, 1)
@@ -187,13 +172,11 @@ class Magi1Denoiser:
             cache.start = cache.stop = window.span.start
         chunks = list(range(first, first + len(levels)))
         keys = [self.plan.seen_by(chunk, level) for chunk, level in zip(chunks, levels, strict=True)]
-        texts = [
-            self.prompts.at(chunk) if text and level < clean else self.prompts.null
-            for chunk, level in zip(chunks, levels, strict=True)
-        ]
+        prompted = [text and level < clean for level in levels]
+        texts = [self.prompts.at(c) if yes else self.prompts.null for c, yes in zip(chunks, prompted, strict=True)]
         extra = self._nearly_clean(levels)
         if extra is not None:
-            # Once more at the end, where it sees only itself.
+            # Again at the end, where it sees only itself.
             rows = slice(extra * width, (extra + 1) * width)
             latents = torch.cat([latents, latents[:, :, rows]], dim=2)
             levels.append(levels[extra])
@@ -221,11 +204,11 @@ class Magi1Denoiser:
         return velocity
 
     def _nearly_clean(self, levels: list[int]) -> int | None:
-        """Distilled models look once more at a chunk that is nearly clean: which of the window, if any."""
+        """The chunk of the window that is nearly clean, if any: distilled models read it twice."""
         if self.sampling.cfg_number != 1:
             return None
         oldest = next((i for i, level in enumerate(levels) if level < self.plan.num_steps), None)
-        # The schedule meets the threshold up to rounding, and that counts as above it.
+        # The schedule equals the threshold up to rounding, which counts as above it.
         threshold = self.sampling.distill_nearly_clean_chunk_threshold - 1e-6
         return oldest if oldest is not None and self.times[levels[oldest]] > threshold else None
 
@@ -255,11 +238,9 @@ class Magi1Denoiser:
         return state
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        self.cache = self._new_cache(int(state["span"][0]))
-        layers = [
-            (state[f"{i}.keys"], state[f"{i}.values"]) for i in range(sum(name.endswith(".keys") for name in state))
-        ]
-        self.cache.append(range(int(state["span"][0]), int(state["span"][1])), layers)
+        span, count = range(*state["span"].tolist()), sum(name.endswith(".keys") for name in state)
+        self.cache = self._new_cache(span.start)
+        self.cache.append(span, [(state[f"{i}.keys"], state[f"{i}.values"]) for i in range(count)])
         if isinstance(self.prompts, LivePrompts):
             self.prompts.load_state_dict(state)
 

@@ -1,4 +1,4 @@
-"""How the pipeline reads its prompts, those included that change while the video is made."""
+"""The prompts of the pipeline, also those that change while the video is made."""
 
 from __future__ import annotations
 
@@ -18,15 +18,6 @@ PromptSource = Callable[[int], str | None]
 """Asked once for every chunk, in order, when it begins: its prompt, or None for no change."""
 
 
-def first_text(source: PromptSource, prompts_at: dict[int, str] | None) -> str:
-    """What a source gives for the first chunk. Raises InputError for nothing, and beside other later prompts."""
-    if prompts_at:
-        raise InputError("give later prompts by prompts_at or by a live prompt, not by both.")
-    if (text := source(0)) is None:
-        raise InputError("the live prompt has nothing for the first chunk; say what the video should show.")
-    return text
-
-
 class LivePrompt:
     """A prompt that can be set from another thread while `pipe.stream(prompt=...)` runs; the next chunk reads it.
 
@@ -40,7 +31,7 @@ class LivePrompt:
         self.set(text)
 
     def set(self, text: str) -> None:
-        """What the chunks that have not begun yet are to show."""
+        """Change the prompt of the chunks that have not begun yet."""
         if not text.strip():
             raise InputError("the prompt is empty; say what the video should show.")
         with self._lock:
@@ -56,13 +47,7 @@ class LivePrompt:
 
 
 class LivePrompts:
-    """The text of every chunk, asked from a source when the chunk begins; used in place of `ChunkPrompts`.
-
-    Args:
-        prompts: the text of the first chunk, and the rest of the settings.
-        source: asked for the chunks after the first.
-        encode: a text to its embedding, one a video of the batch, on the device of the others.
-    """
+    """`ChunkPrompts` whose later prompts come from a source, asked when a chunk begins."""
 
     def __init__(self, prompts: ChunkPrompts, source: PromptSource, encode: Callable[[str], TextEmbedding]):
         self.prompts, self._source, self._encode = prompts, source, encode
@@ -90,7 +75,6 @@ class LivePrompts:
         return {"live": torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Go on with what was said before an interruption."""
         kept = json.loads(bytes(state["live"].tolist()))
         for chunk, text in kept["said"].items():
             self._change(int(chunk), text)
@@ -98,7 +82,7 @@ class LivePrompts:
 
 
 class Magi1PromptMixin:
-    """How Magi1Pipeline reads its prompts: at once, ahead of its calls, or while it makes the video."""
+    """The prompts of Magi1Pipeline: encoded at once, ahead of its calls, or while it makes the video."""
 
     transformer: Any
     text_encoder: Any
@@ -109,6 +93,7 @@ class Magi1PromptMixin:
     def encode_prompt(
         self,
         prompt: str | Sequence[str] | None,
+        num_chunks: int | None = None,
         *,
         prompts_at: dict[int, str] | None = None,
         negative_prompt: str | None = None,
@@ -117,20 +102,16 @@ class Magi1PromptMixin:
         num_videos_per_prompt: int = 1,
         special_tokens: Sequence[str] = (),
         negative_special_tokens: Sequence[str] = (),
-        num_chunks: int | None = None,
         hand_over: int = 0,
     ) -> ChunkPrompts:
-        """The text of every chunk.
+        """The text of every chunk. Raises InputError.
 
         Args:
             prompt: one text, or one a video of the batch.
-            prompts_at: chunk -> text that holds from there on (for every video of the batch).
-            negative_prompt: read in place of the learned null caption.
-            prompt_embeds, prompt_embeds_mask: (batch, length, channels), (batch, length) instead of `prompt`.
-            special_tokens: names of tokens in front of every prompt; negative_special_tokens: in front of what is
-                read in place of it (NEGATIVE_TOKENS).
-            hand_over: chunks over which one prompt turns into the next; 0: at once.
-        Raises: InputError.
+            prompts_at: chunk -> text that holds from there on, for every video of the batch.
+            negative_prompt: in place of the learned null caption.
+            prompt_embeds, prompt_embeds_mask: (batch, length, channels), (batch, length) in place of `prompt`.
+            special_tokens, negative_special_tokens: names of tokens in front of every prompt, and of the null caption.
         """
         if prompt_embeds is not None:
             if prompt is not None:
@@ -142,20 +123,18 @@ class Magi1PromptMixin:
             first = self._encode([prompt] if isinstance(prompt, str) else prompt)
         else:
             raise InputError("give a prompt: say what the video should show.")
-        batch = len(first.mask)
-        prompts = [(0, first)]
+        batch, prompts = len(first.mask), {0: first}
         for chunk, text in sorted((prompts_at or {}).items()):
             if chunk < 0:
                 raise InputError(f"a prompt cannot begin at chunk {chunk}; chunks count from 0.")
-            later = self._encode([text] * batch)
-            prompts = [(c, t) for c, t in prompts if c != chunk] + [(chunk, later)]
+            prompts[chunk] = self._encode([text] * batch)
         if negative_prompt is not None and negative_prompt.strip():
             null = self._encode([negative_prompt] * batch)
         else:
             null = null_caption(self.transformer.y_embedder(), batch)
         null = negative_caption(null, negative_special_tokens, self.special_tokens)
         return ChunkPrompts(
-            prompts=tuple((c, text.repeated(num_videos_per_prompt)) for c, text in prompts),
+            prompts=tuple((c, text.repeated(num_videos_per_prompt)) for c, text in prompts.items()),
             null=null.repeated(num_videos_per_prompt),
             special=tuple(special_tokens),
             table=self.special_tokens,
@@ -172,24 +151,24 @@ class Magi1PromptMixin:
         return LivePrompts(prompts, source, encode)
 
     def encode_ahead(self, *texts: str) -> None:
-        """Encode prompts now: calls with these prompts need the text encoder no longer. Raises InputError."""
+        """Encode prompts now; calls with them no longer need the text encoder. Raises InputError."""
         for text in texts:
             self.encoded_texts[text] = self._encode([text])
 
     @property
     def encoded_texts(self) -> dict[str, TextEmbedding]:
-        """What was encoded ahead, by its text; another pipeline of the same model may take it over."""
+        """The embeddings of `encode_ahead`, by text; another pipeline of the same model may use them."""
         return self.__dict__.setdefault("_encoded_texts", {})
 
     def drop_text_encoder(self) -> None:
-        """Free the text encoder and its tokenizer; what was encoded ahead stays."""
+        """Free the text encoder and its tokenizer; `encoded_texts` stay."""
         self.register_modules(text_encoder=None, tokenizer=None)  # type: ignore[attr-defined]
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     def _encode(self, texts: Any) -> TextEmbedding:
-        """Texts as the transformer reads them; on the device where they were encoded."""
+        """Embeddings of texts, on the device where they were encoded."""
         known = [self.encoded_texts.get(text) for text in texts]
         if all(text is not None for text in known):
             return TextEmbedding(torch.cat([t.embeds for t in known if t]), torch.cat([t.mask for t in known if t]))

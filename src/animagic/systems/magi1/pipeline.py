@@ -11,13 +11,12 @@ import torch
 
 from ...errors import InputError
 from ...media.frames import resize
-from ...media.outputs import to_bytes  # noqa: F401  # scripts find it here
 from ...pipelines.base import Call, Run, VideoPipeline, frames_of
-from ...timeline import FlowEuler, Staircase, Timeline
+from ...timeline import FlowEuler, Timeline
 from ...timeline.engine import Clean
 from .autoencoder import AutoencoderKLMagi1
 from .denoiser import Magi1Denoiser, Magi1Sampling
-from .live import Magi1PromptMixin, PromptSource, first_text
+from .live import Magi1PromptMixin, PromptSource
 from .lora import Magi1LoraLoaderMixin
 from .prompts import Magi1SpecialTokens, enhanced
 from .transformer import Magi1Transformer3DModel
@@ -26,20 +25,18 @@ from .transformer import Magi1Transformer3DModel
 class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
     """Text, image or video to video with MAGI-1 (arXiv 2505.13211).
 
-    Args:
-        transformer, vae, text_encoder, tokenizer: the parts; those that a call does not need may be None.
-        special_tokens: the table of special tokens of the published models.
-        config: the sampling settings, in the form of the original JSON (`runtime_config`, `engine_config`).
+    Parts that a call does not need may be None. config: the sampling settings, in the form of the original JSON
+    (`runtime_config`, `engine_config`).
     """
 
     sampling = Magi1Sampling()
     model_cpu_offload_seq = "text_encoder->transformer->vae"
     _optional_components = ["vae", "text_encoder", "tokenizer", "special_tokens"]
-    # A table whose rows are read: nothing calls it, so no hook would bring it back.
+    # Only its rows are read: no call, so no hook would bring it back.
     _exclude_from_cpu_offload = ["special_tokens"]
 
     kv_offload = False
-    """Whether the keys and values of clean chunks lie in CPU memory."""
+    """Whether the key/value cache lies in CPU memory."""
 
     def __init__(
         self,
@@ -63,22 +60,19 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
 
     @classmethod
     def from_original(cls, source: Any, **arguments: Any) -> Any:
-        """The pipeline of a model as it was published, read shard by shard.
+        """The pipeline of a published model, read shard by shard. Raises InputError or CheckpointError.
 
         Args:
             source: an original configuration (JSON file), or the folder of a published transformer.
             config: the configuration where `source` is a folder; without it, the six published models are recognised.
-            transformer, vae, t5, special_tokens: paths in place of those that the configuration names or that lie
-                beside the transformer. vae=None or t5=None: do without.
+            transformer, vae, t5, special_tokens: paths in place of those of the configuration or beside the
+                transformer. vae=None or t5=None: do without.
             torch_dtype: of the weights; None: as stored. FP8 stays FP8.
             allow_pickle: read the text encoder from pickles; no code in them is run.
-        Raises: InputError, CheckpointError: one sentence that names the file, and the tensor if one does not fit.
         """
         from .weights import load_original
 
         return load_original(cls, source, **arguments)
-
-    # ---------------------------------------------------------------- what goes in
 
     def to_latents(self, video: torch.Tensor) -> torch.Tensor:
         return self.vae.encode(video).latent_dist.mode().float() * self.sampling.scale_factor
@@ -88,7 +82,7 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
         return self.vae.decode(latents.to(self._execution_device)).sample
 
     def _given(self, call: Call, size: tuple[int, int]) -> np.ndarray | None:
-        """The pixels to go on from: an image, or the end of a video in whole latent frames."""
+        """The pixels to continue: an image, or the end of a video in whole latent frames."""
         frames = frames_of(call.image, call.video)
         if frames is not None and call.video is not None:
             ratio = self.sampling.frames_per_latent
@@ -116,9 +110,9 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
         enable_distillation: bool | None = None,
         shortcut_mode: str | None = None,
     ) -> Magi1Sampling:
-        """The sampling settings of a call: the model's own, changed where something is given.
+        """The sampling settings of a call.
 
-        enable_distillation: whether a distilled model is told its step size; shortcut_mode: how 12 steps divide each
+        enable_distillation: whether a distilled model reads its step size; shortcut_mode: how 12 steps divide each
         quarter, "8,16,16" or "16,16,8".
         """
         sampling = self.sampling.with_steps(num_inference_steps)
@@ -131,21 +125,16 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
             strongest = max(max(sampling.text_scales), 1e-9)
             scales = tuple(scale * guidance_scale / strongest for scale in sampling.text_scales)
             sampling = replace(sampling, text_scales=scales)
-        if enable_distillation is not None and enable_distillation != sampling.distill:
-            if enable_distillation:
-                raise InputError("this checkpoint is not distilled; leave enable_distillation out.")
-            sampling = replace(sampling, distill=False)
-        return sampling
-
-    # ---------------------------------------------------------------- memory
+        if enable_distillation and not sampling.distill:
+            raise InputError("this checkpoint is not distilled; leave enable_distillation out.")
+        return sampling if enable_distillation is None else replace(sampling, distill=enable_distillation)
 
     def enable_kv_offload(self) -> None:
-        """Keep the keys and values of clean chunks in CPU memory (pinned, with CUDA), and bring each layer's to the
-        device while the layer before is at work. Where the device is the CPU itself, it only costs copies."""
+        """Keep the key/value cache in CPU memory; on CUDA, each layer's is fetched while the layer before computes."""
         self.kv_offload = True
 
     def disable_kv_offload(self) -> None:
-        """Keep the keys and values of clean chunks on the device of the transformer."""
+        """Keep the key/value cache on the device of the transformer."""
         self.kv_offload = False
 
     def enable_group_offload(self, *arguments: Any, exclude_modules: Any = None, **named: Any) -> None:
@@ -153,8 +142,6 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
         excluded = [exclude_modules] if isinstance(exclude_modules, str) else list(exclude_modules or ())
         excluded += [name for name in self._exclude_from_cpu_offload if name in self.components]
         super().enable_group_offload(*arguments, exclude_modules=excluded, **named)
-
-    # ---------------------------------------------------------------- the work
 
     def prepare(
         self,
@@ -169,29 +156,29 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
         prefix_latents: torch.Tensor | None = None,
         **texts: Any,
     ) -> Run:
-        """What a call decides before the first step. The memory of a run does not grow with the length of the video.
+        """The run of a call; its memory does not grow with the length of the video. Raises InputError.
 
         Args:
             call: its prompt may also be a `LivePrompt`, or any function from a chunk's index to its text (None: no
-                change), which is asked when a chunk begins, so the prompt may change while this runs. Its image is
-                the first frame; its video is gone on from, shown again at the front and counted in `num_frames`. Its
-                latents are the noise of the whole timeline, prefix included. Without a generator: the model's seed.
-            prompts_at: chunk -> prompt that holds from that chunk on. hand_over: chunks over which it takes over.
+                change), called when a chunk begins. Its image is the first frame; its video is continued, output again
+                at the front and counted in `num_frames`. Its latents are the noise of the whole timeline, prefix
+                included. Without a generator: the model's seed.
+            hand_over: chunks over which one prompt turns into the next; 0: at once.
             endless: never stop.
             enable_distillation, shortcut_mode: see `configure`.
-            prompt_enhancer: rewrites every prompt before it is read, for example animagic.enhancement's.
-            prefix_latents: (videos, channels, latent frames, h, w) given clean frames: one (a picture) or more.
-            texts: negative_prompt, special_tokens, negative_special_tokens, prompt_embeds, prompt_embeds_mask: see
-                `encode_prompt`.
-
-        Raises: InputError.
+            prompt_enhancer: rewrites every prompt, for example animagic.enhancement's.
+            prefix_latents: (videos, channels, latent frames, h, w) given clean frames: one (an image) or more.
+            prompts_at, texts: see `encode_prompt`.
         """
         sampling = self.configure(call.num_inference_steps, call.guidance_scale, enable_distillation, shortcut_mode)
         size = self.size_of(call)
         prompt: Any = call.prompt
         source: PromptSource | None = prompt if callable(prompt) else None
         if source is not None:
-            prompt = first_text(source, prompts_at)
+            if prompts_at:
+                raise InputError("give later prompts by prompts_at or by a live prompt, not by both.")
+            if (prompt := source(0)) is None:
+                raise InputError("the live prompt has nothing for the first chunk; say what the video should show.")
         asked = texts.get("prompt_embeds") if prompt is None else [prompt] if isinstance(prompt, str) else prompt
         batch = 1 if asked is None else len(asked)
         videos = batch * call.num_videos_per_prompt
@@ -215,9 +202,9 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
             prompt, prompts_at = enhanced(prompt, prompts_at, prompt_enhancer)
         encoded = self.encode_prompt(
             prompt,
+            chunks,
             prompts_at=prompts_at,
             num_videos_per_prompt=call.num_videos_per_prompt,
-            num_chunks=chunks,
             hand_over=hand_over,
             **texts,
         )
@@ -233,35 +220,26 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
 
     def _chunks(self, sampling: Magi1Sampling, wanted: int, prefix_frames: int, shown: np.ndarray | None) -> int:
         """Chunks of the timeline of a video that ends. Raises InputError."""
-        if wanted < 1:
-            raise InputError(f"the number of frames must be at least 1, not {wanted}.")
         before = 0 if shown is None else len(shown)
-        if wanted <= before:
+        if before and wanted <= before:
             raise InputError(f"the given clip already has {before} of the {wanted} frames; ask for more frames.")
-        # A picture is shown as the first of the new frames; a clip only stands before them.
+        # An image is the first of the new frames; a clip stands before them.
         return sampling.chunks_of(wanted - before, prefix_frames if prefix_frames > 1 or shown is not None else 0)
 
     def decodable(self, clean: Clean, run: Run) -> tuple[torch.Tensor, int]:
         latents, _ = super().decodable(clean, run)
         prefix, hidden = run.timeline.prefix, clean.frames.start % self.sampling.chunk_width
         if prefix is not None and hidden:
-            # Given frames in front of it in its chunk are decoded with it: it is their continuation, and a latent
-            # frame alone would be taken for a picture.
+            # Decoded with the given frames of its chunk, which it continues: a latent frame alone would be an image.
             latents = torch.cat([prefix[:, :, -hidden:], latents], dim=2)
         if prefix is not None and run.shown is not None:
-            # A clip of one latent frame, which plans take for a picture, was shown already.
+            # A clip of one latent frame, which plans take for an image, was output already.
             hidden = max(hidden, prefix.shape[2] - clean.frames.start)
         return latents, hidden * self.sampling.frames_per_latent
 
-    def plan(  # type: ignore[override]
-        self, num_frames: int | None = None, num_inference_steps: int | None = None, endless: bool = False
-    ) -> Staircase:
-        """The plan that a call with these numbers would follow."""
-        return self.sampling.plan_for(num_frames, num_inference_steps, endless)
-
 
 class Magi1ImageToVideoPipeline(Magi1Pipeline):
-    """A picture that begins to move. `pipe(image, prompt, ...)`; the rest is as in Magi1Pipeline."""
+    """Magi1Pipeline called as `pipe(image, prompt, ...)`: an image begins to move."""
 
     def __call__(self, image: Any = None, prompt: str | Sequence[str] | None = None, **arguments):  # type: ignore[override]
         if image is None and arguments.get("prefix_latents") is None:
@@ -270,7 +248,7 @@ class Magi1ImageToVideoPipeline(Magi1Pipeline):
 
 
 class Magi1VideoToVideoPipeline(Magi1Pipeline):
-    """A clip that goes on. `pipe(video, prompt, ...)`; `num_frames` counts the given frames too."""
+    """Magi1Pipeline called as `pipe(video, prompt, ...)`: a clip goes on; `num_frames` counts its frames too."""
 
     def __call__(self, video: Any = None, prompt: str | Sequence[str] | None = None, **arguments):  # type: ignore[override]
         if video is None and arguments.get("prefix_latents") is None:

@@ -1,4 +1,4 @@
-"""What the MAGI-1 transformer reads: text embeddings for every chunk, with the special tokens in front."""
+"""Text embeddings for every chunk of MAGI-1, with the special tokens in front."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _SPECIAL_ORDER = ("static", "dynamic", "borderness", "hq", "3d", "anime", "durat
 
 @dataclass(frozen=True)
 class TextEmbedding:
-    """Text as the network reads it: embeds (batch, length, channels), mask (batch, length), 1 where there is text."""
+    """embeds (batch, length, channels), mask (batch, length): 1 where there is text."""
 
     embeds: torch.Tensor
     mask: torch.Tensor
 
     def prepend(self, row: torch.Tensor) -> TextEmbedding:
-        """One more token in front; the length stays, what no longer fits is cut off."""
+        """One more token in front; the length stays."""
         batch, length = self.mask.shape
         row = row.to(self.embeds).expand(batch, 1, -1)
         mask = torch.cat([torch.ones_like(self.mask[:, :1]), self.mask], dim=1)
@@ -40,26 +40,22 @@ class TextEmbedding:
         return TextEmbedding(self.embeds.repeat_interleave(count, 0), self.mask.repeat_interleave(count, 0))
 
     def mixed(self, other: TextEmbedding, share: float) -> TextEmbedding:
-        """On the way to another text: tokens of both are interpolated, those that only one has stay as they are."""
+        """Interpolated with another text; tokens that only one has stay as they are."""
         length = max(self.mask.shape[1], other.mask.shape[1])
 
         def padded(x: torch.Tensor) -> torch.Tensor:
             return nn.functional.pad(x, (*(0, 0) * (x.ndim - 2), 0, length - x.shape[1]))
 
-        (a, b), (mask, other_mask) = ((padded(x), padded(y)) for x, y in zip(self.parts, other.parts, strict=True))
+        a, b, mask, other_mask = map(padded, (self.embeds, other.embeds, self.mask, other.mask))
         both = ((mask != 0) & (other_mask != 0))[..., None]
         embeds = torch.where(both, torch.lerp(a, b, share), torch.where(mask[..., None] != 0, a, b))
         return TextEmbedding(embeds, torch.maximum(mask, other_mask))
-
-    @property
-    def parts(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.embeds, self.mask
 
     def to(self, device: torch.device) -> TextEmbedding:
         return TextEmbedding(self.embeds.to(device), self.mask.to(device))
 
     def trimmed(self, spare: int = 0) -> TextEmbedding:
-        """Without the padding that no sample of the batch uses, but `spare` tokens of it."""
+        """Without the padding that no sample of the batch uses, except `spare` tokens."""
         used = (self.mask != 0).any(0).nonzero()
         length = min((int(used[-1]) + 1 if len(used) else 1) + spare, self.mask.shape[1])
         return TextEmbedding(self.embeds[:, :length], self.mask[:, :length])
@@ -76,8 +72,7 @@ class Magi1SpecialTokens(ModelMixin, ConfigMixin):
         self.other_tokens = nn.Parameter(torch.zeros(rows, channels))
 
     def row(self, name: str, chunks_left: int = 1) -> torch.Tensor:
-        """The row of a token: "hq", "static", "dynamic", "borderness", "3d", "anime", "transition", "caption", "logo",
-        or "duration" for `chunks_left` chunks still to come."""
+        """The row of a token; chunks_left: that of "duration". Raises InputError."""
         if name == "duration":
             return self.other_tokens[_DURATION_ROW + min(chunks_left, _DURATION_COUNT) - 1]
         if name in ("caption", "logo"):
@@ -88,15 +83,22 @@ class Magi1SpecialTokens(ModelMixin, ConfigMixin):
         return self.other_tokens[_SPECIAL_ROWS[name]]
 
 
+def _check_tokens(kind: str, names: Sequence[str], known: Sequence[str], table: Magi1SpecialTokens | None) -> None:
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(f"{kind} token {unknown[0]!r} is unknown; choose from {', '.join(known)}.")
+    if names and table is None:
+        which = "" if kind == "special" else f"the {kind} "
+        raise InputError(f"this model has no special tokens; leave out {which}{', '.join(names)}.")
+
+
 @dataclass(frozen=True)
 class ChunkPrompts:
     """The text of every chunk.
 
     Args:
-        prompts: (first chunk, text) in increasing order, from chunk 0: each holds until the next begins.
-        null: what a chunk reads when its prompt is taken away.
-        special: names of special tokens put in front of each prompt.
-        table: where their rows come from.
+        prompts: (first chunk, text) in increasing order from chunk 0; a prompt without text is none.
+        null: the text of a chunk without a prompt.
+        special: names of special tokens in front of each prompt, with their `table`.
         num_chunks: chunks of the video, for the duration token; None: endless.
         hand_over: chunks over which one prompt turns into the next; 0: at once.
     """
@@ -111,19 +113,12 @@ class ChunkPrompts:
     def __post_init__(self):
         if self.hand_over < 0:
             raise InputError(f"a hand-over cannot take {self.hand_over} chunks; give 0 or more.")
-        if self.special and self.table is None:
-            raise InputError(f"this model has no special tokens; leave out {', '.join(self.special)}.")
-        unknown = [name for name in self.special if name not in _SPECIAL_ORDER]
-        if unknown:
-            raise InputError(f"special token {unknown[0]!r} is unknown; choose from {', '.join(_SPECIAL_ORDER)}.")
+        _check_tokens("special", self.special, _SPECIAL_ORDER, self.table)
         starts = [first for first, _ in self.prompts]
         if not starts or starts[0] != 0 or any(a >= b for a, b in itertools.pairwise(starts)):
             raise InputError(f"prompts must begin at chunk 0 and at increasing chunks after it, not at {starts}.")
-        # A prompt without any text is no prompt.
-        empty = [i for i, (_, text) in enumerate(self.prompts) if not text.mask.any()]
-        if empty:
-            prompts = tuple((c, self.null if i in empty else text) for i, (c, text) in enumerate(self.prompts))
-            object.__setattr__(self, "prompts", prompts)
+        prompts = tuple((first, text if text.mask.any() else self.null) for first, text in self.prompts)
+        object.__setattr__(self, "prompts", prompts)
 
     def at(self, chunk: int) -> TextEmbedding:
         (begin, text), *earlier = [(first, text) for first, text in self.prompts if first <= chunk][::-1]
@@ -136,27 +131,15 @@ class ChunkPrompts:
         return text
 
     def to(self, device: torch.device) -> ChunkPrompts:
-        """On a device, without the padding; room for the special tokens stays."""
-
-        def move(text: TextEmbedding, spare: int) -> TextEmbedding:
-            return text.to(device).trimmed(spare)
-
-        null = move(self.null, 0)
-        spare = len(self.special)
-        moved = ((first, null if text is self.null else move(text, spare)) for first, text in self.prompts)
+        """On a device, without the padding that special tokens do not need."""
+        null, spare = self.null.to(device).trimmed(), len(self.special)
+        moved = ((c, null if text is self.null else text.to(device).trimmed(spare)) for c, text in self.prompts)
         return replace(self, prompts=tuple(moved), null=null)
 
 
 def negative_caption(null: TextEmbedding, names: Sequence[str], table: Magi1SpecialTokens | None) -> TextEmbedding:
-    """The null caption with tokens of NEGATIVE_TOKENS in front, so that guidance leads away from them.
-
-    Raises: InputError for other names, or without a table.
-    """
-    unknown = [name for name in names if name not in NEGATIVE_TOKENS]
-    if unknown:
-        raise InputError(f"negative token {unknown[0]!r} is unknown; choose from {', '.join(NEGATIVE_TOKENS)}.")
-    if names and table is None:
-        raise InputError(f"this model has no special tokens; leave out the negative {', '.join(names)}.")
+    """The null caption with tokens of NEGATIVE_TOKENS in front: guidance leads away from them. Raises InputError."""
+    _check_tokens("negative", names, NEGATIVE_TOKENS, table)
     for name in NEGATIVE_TOKENS:
         if name in names and table is not None:
             null = null.prepend(table.row(name))
@@ -170,18 +153,14 @@ def null_caption(embedding: torch.Tensor, batch: int, length: int = 50) -> TextE
 
 
 def clean_caption(text: str) -> str:
-    """Captions as the published T5 saw them in training: DeepFloyd's cleaner, which diffusers carries."""
+    """A caption as in the training of the published T5, by diffusers' cleaner of DeepFloyd IF."""
     from diffusers.pipelines.deepfloyd_if.pipeline_if import IFPipeline
 
     return IFPipeline._clean_caption(IFPipeline, text)
 
 
 def encode_text(text_encoder, tokenizer, prompts: Sequence[str], max_length: int) -> TextEmbedding:
-    """Embed prompts with any transformers encoder (T5 in the published models).
-
-    Returns embeds (len(prompts), max_length, channels) in float32 and their mask.
-    Raises: InputError for a prompt without a word.
-    """
+    """Embed prompts with any transformers encoder, in float32, padded to `max_length`. Raises InputError."""
     prompts = [prompt.strip() for prompt in prompts]
     if not all(prompts):
         raise InputError("the prompt is empty; say what the video should show.")
@@ -200,7 +179,7 @@ def encode_text(text_encoder, tokenizer, prompts: Sequence[str], max_length: int
 
 
 def enhanced(prompt: Any, prompts_at: dict[int, str] | None, enhancer: Callable[[str], str]) -> tuple[Any, Any]:
-    """Prompt (a text or several) and later prompts, as an enhancer writes them. Raises InputError."""
+    """The prompt (or prompts) and later prompts, rewritten by an enhancer. Raises InputError."""
 
     def one(text: str) -> str:
         better = enhancer(text)

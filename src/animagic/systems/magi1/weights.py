@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from ...errors import AnimagicError, CheckpointError, InputError, first_line
+from ...timeline.plan import CHUNK_WIDTH
 from ...weights.files import PathLike, Weights, find_weights, read_json
 from ...weights.fit import Part, build
 from ...weights.original import read_sections
@@ -160,7 +161,7 @@ def transformer_from_config(config: Mapping[str, Any]) -> Magi1Transformer3DMode
     for name, known in _FIXED.items():
         if (value := fields.pop(name, known)) != known:
             raise InputError(f"{name} is {value!r}; only {known!r} is known.")
-    fields["chunk_width"] = config.get("runtime_config", {}).get("chunk_width", 6)
+    fields["chunk_width"] = config.get("runtime_config", {}).get("chunk_width", CHUNK_WIDTH)
     fields["fp8"] = config.get("engine_config", {}).get("fp8_quant", False)
     return _network(Magi1Transformer3DModel, fields)
 
