@@ -24,7 +24,7 @@ from ..synthetic import caption, picture_caption
 from ..weights.lora import add_lora
 from .data import PLAIN, SceneBatches, draw_scene, to_unit
 from .objectives import NoiseObjective
-from .stages import Stage, Task, average_of
+from .stages import Stage, average_of
 
 SCHEDULE = {
     "num_train_timesteps": 1000,
@@ -239,21 +239,21 @@ def _tokenizer(recipe: dict[str, Any], root: Path) -> Any:
     return start_tokenizer(recipe["tokenizer"], root / "base" / "tokenizer")
 
 
-def _start_autoencoder(task: Task) -> tuple[nn.Module, dict[str, Any]]:
-    _tokenizer(task.recipe, task.root)  # what it needs may be missing: known now, not after hours
-    return start_autoencoder(task.section), {}
+def _start_autoencoder(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
+    _tokenizer(stage.recipe, stage.root)  # what it needs may be missing: known now, not after hours
+    return start_autoencoder(stage.section), {}
 
 
-def _start_model(task: Task) -> tuple[nn.Module, dict[str, Any]]:
-    tokenizer = _tokenizer(task.recipe, task.root)
-    frozen = {"autoencoder": trained_autoencoder(task.recipe, task.root), "tokenizer": tokenizer}
-    return start_model(task.recipe, tokenizer), frozen
+def _start_model(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
+    tokenizer = _tokenizer(stage.recipe, stage.root)
+    frozen = {"autoencoder": trained_autoencoder(stage.recipe, stage.root), "tokenizer": tokenizer}
+    return start_model(stage.recipe, tokenizer), frozen
 
 
-def _start_look(task: Task) -> tuple[nn.Module, dict[str, Any]]:
-    _, frozen = _start_model(task)
-    model = trained_model(task.recipe, task.root)
-    add_lora(model.unet, LORA_TARGETS, task.section["rank"])
+def _start_look(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
+    _, frozen = _start_model(stage)
+    model = trained_model(stage.recipe, stage.root)
+    add_lora(model.unet, LORA_TARGETS, stage.section["rank"])
     return model, frozen
 
 
@@ -273,10 +273,10 @@ def export_model(recipe: dict[str, Any], root: Path) -> Path:
     return root / "base"
 
 
-def _save_look(task: Task, average: nn.Module) -> None:
+def _save_look(stage: Stage, average: nn.Module) -> None:
     layers = get_peft_model_state_dict(average.unet)
     StableDiffusionPipeline.save_lora_weights(
-        task.root / "base" / "loras", unet_lora_layers=layers, weight_name=f"{task.name}.safetensors"
+        stage.root / "base" / "loras", unet_lora_layers=layers, weight_name=f"{stage.name}.safetensors"
     )
 
 
@@ -287,7 +287,7 @@ STAGES = (
     Stage("vae", _start_autoencoder, AutoencoderObjective, **_SCENES, model=AutoencoderKL, optional=True,
           besides={"unet.model": None, "text_encoder.model": CLIPTextConfig, **_TOKENIZER}),
     Stage("unet", _start_model, ImageObjective, **_SCENES, model=UNet2DConditionModel, optional=True,
-          besides={"vae.model": None}, save=lambda task, _: export_model(task.recipe, task.root)),
+          besides={"vae.model": None}, save=lambda stage, _: export_model(stage.recipe, stage.root)),
     Stage("looks", _start_look, ImageObjective, **_SCENES, several=True, shares="unet", needs=["rank"],
           besides={"unet.model": None}, save=_save_look),
 )  # fmt: skip

@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from ...errors import CheckpointError, InputError
 from ...training.data import SceneBatches, to_unit
-from ...training.stages import Course, Stage, Task, average_of
+from ...training.stages import Course, Stage, average_of
 from .autoencoder import AutoencoderKLMagi1
 from .distillation import ShortcutObjective
 from .objectives import AutoencoderObjective, TransformerObjective, initialise
@@ -49,8 +49,8 @@ def start_autoencoder(section: dict[str, Any], folder: Path) -> AutoencoderKLMag
     return vae
 
 
-def _start_autoencoder(task: Task) -> tuple[nn.Module, dict[str, Any]]:
-    return start_autoencoder(task.section, task.folder), {}
+def _start_autoencoder(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
+    return start_autoencoder(stage.section, stage.root / stage.folder), {}
 
 
 def trained_autoencoder(recipe: dict[str, Any], root: Path) -> AutoencoderKLMagi1:
@@ -90,11 +90,11 @@ def _text_encoder(recipe: dict[str, Any]) -> dict[str, Any]:
     return {"text_encoder": model.eval().requires_grad_(False), "tokenizer": tokenizer}
 
 
-def _start_transformer(task: Task) -> tuple[nn.Module, dict[str, Any]]:
-    section, vae = task.section, trained_autoencoder(task.recipe, task.root)
-    text = _text_encoder(task.recipe)
+def _start_transformer(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
+    section, vae = stage.section, trained_autoencoder(stage.recipe, stage.root)
+    text = _text_encoder(stage.recipe)
     torch.manual_seed(section["training"].get("seed", 0))
-    std = measure_std(vae, task.recipe["vae"]["data"])
+    std = measure_std(vae, stage.recipe["vae"]["data"])
     transformer = Magi1Transformer3DModel(**section["model"], data_std=std)
     initialise(transformer)
     if section.get("start"):  # go on from weights that are there, with a new schedule
@@ -102,11 +102,11 @@ def _start_transformer(task: Task) -> tuple[nn.Module, dict[str, Any]]:
     return transformer, {"autoencoder": vae, **text}
 
 
-def _start_student(task: Task) -> tuple[nn.Module, dict[str, Any]]:
+def _start_student(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
     """The student begins as its teacher, with whose autoencoder and text encoder it learns."""
-    pipe = _teacher(task.recipe)
+    pipe = _teacher(stage.recipe)
     if pipe.sampling.distill:
-        raise InputError(f"{task.recipe['teacher']} is distilled already; give a base model as the teacher.")
+        raise InputError(f"{stage.recipe['teacher']} is distilled already; give a base model as the teacher.")
     for part in (pipe.transformer, pipe.vae, pipe.text_encoder):
         part.requires_grad_(False)
     frozen = {"autoencoder": pipe.vae, "text_encoder": pipe.text_encoder, "tokenizer": pipe.tokenizer}
