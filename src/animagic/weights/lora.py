@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from numbers import Real
 from pathlib import Path
@@ -104,27 +104,6 @@ class LoraMixin(LoraBaseMixin):
         super().__init_subclass__(**arguments)
         cls._lora_loadable_modules = [part.component for part in cls.lora_parts]
 
-    @classmethod
-    def lora_state_dict(
-        cls,
-        pretrained_model_name_or_path_or_dict: Source,
-        weight_name: str | None = None,
-        *,
-        return_lora_metadata: bool = False,
-        allow_pickle: bool = False,
-        **where: Any,
-    ) -> Any:
-        """The tensors of a LoRA under diffusers' names (COMPONENT.LAYER.lora_A.weight, .lora_B.weight), scaled so
-        that weight 1 is what it was trained for. Arguments and errors: those of `load_lora_weights`.
-
-        return_lora_metadata: a pair of them and of peft's settings under such names.
-        """
-        source, where = pretrained_model_name_or_path_or_dict, {"weight_name": weight_name, **where}
-        pairs, _ = read_lora(source, cls.lora_parts, None, allow_pickle, **where)
-        tensors = {name: tensor for part, own in pairs.items() for name, tensor in pack(own, f"{part}.").items()}
-        settings = {f"{part}.{key}": value for part, own in pairs.items() for key, value in peft_settings(own).items()}
-        return (tensors, settings) if return_lora_metadata else tensors
-
     def load_lora_weights(
         self,
         pretrained_model_name_or_path_or_dict: Source,
@@ -141,8 +120,7 @@ class LoraMixin(LoraBaseMixin):
             pretrained_model_name_or_path_or_dict: a file, a folder, a hub id, or the tensors, in the naming of
                 diffusers, of peft, of kohya, or of the published weights.
             adapter_name: what to call it in `set_adapters`; None: default_0, default_1, ...
-            hotswap: put it in the place of the adapter `adapter_name`, whose layers it may not exceed. A compiled
-                network is not compiled again, if `enable_lora_hotswap(target_rank=...)` came before the first.
+            hotswap: put it in the place of the adapter `adapter_name`, whose layers it may not exceed.
             allow_pickle: read pickled files too (with `weights_only`).
             where: `weight_name` and `subfolder`, where a folder or repository has several files; of the hub:
                 `revision`, `token`, `cache_dir`, `force_download`, `local_files_only`.
@@ -202,10 +180,7 @@ class LoraMixin(LoraBaseMixin):
         take small changes.
         """
         layers = self._lora_layers(components)
-        for layer in layers:
-            if isinstance(layer, _Fp8LoraLinear):  # before any other layer is changed
-                layer.merge()
-        for layer in layers:
+        for layer in sorted(layers, key=lambda layer: not isinstance(layer, _Fp8LoraLinear)):  # they refuse: at once
             layer.unfused_scaling = getattr(layer, "unfused_scaling", layer.scaling)
             fused = set(adapter_names or layer.active_adapters) - set(layer.merged_adapters)
             layer.scaling = {n: s * lora_scale if n in fused else s for n, s in layer.scaling.items()}
@@ -229,8 +204,7 @@ class LoraMixin(LoraBaseMixin):
         self._use([name for name in self.get_active_adapters() if name in kept] or kept[:1])
         self._delete_adapters(names)
 
-    @contextmanager
-    def using_loras(self, loras: Mapping[str, float], *, allow_pickle: bool = False) -> Iterator[None]:
+    def using_loras(self, loras: Mapping[str, float], *, allow_pickle: bool = False) -> AbstractContextManager[None]:
         """`with pipe.using_loras({"watercolour.safetensors": 0.8}):` these LoRAs and no others are active inside;
         afterwards the pipeline is as it was.
 
@@ -238,23 +212,24 @@ class LoraMixin(LoraBaseMixin):
             loras: file, folder or hub id -> weight.
         Raises: as `load_lora_weights`.
         """
-        with self._loras_aside() if loras else nullcontext():
-            for source, weight in loras.items():
-                self.add_lora(source, weight=weight, allow_pickle=allow_pickle)
-            yield
+        return self._for_a_while({self.add_lora: loras}, allow_pickle)
 
     @contextmanager
-    def _loras_aside(self) -> Iterator[None]:
-        """Inside, the LoRAs that are there are not active; afterwards all is as it was."""
+    def _for_a_while(self, loras: Mapping[Callable[..., None], Mapping[str, float]], allow_pickle: bool):
+        """Inside, these LoRAs and no others are active, each loaded by its method."""
+        if not any(loras.values()):
+            yield
+            return
         self._refuse_if_fused()
         before, active = self._names(), self.get_active_adapters()
-        scales = {layer: layer.scaling for layer in self._lora_layers()}
+        scales = {layer: dict(layer.scaling) for layer in self._lora_layers()}
         disabled = any(layer.disable_adapters for layer in scales)
         try:
-            for layer in scales:
-                layer.scaling = dict(layer.scaling)
             self.enable_lora()
             self._use([])
+            for load, sources in loras.items():
+                for source, weight in sources.items():
+                    load(source, weight=weight, allow_pickle=allow_pickle)
             yield
         finally:
             if not before:
@@ -333,19 +308,19 @@ class LoraMixin(LoraBaseMixin):
         parts = {part.component: part for part in self.lora_parts}
         if len(parts) == 1 and not set(weight) & set(parts):
             weight = dict.fromkeys(parts, weight)
-        made, networks = dict[str, Any](), self._networks()
+        layers = [f"{c}.{layer}." for c, network in self._networks().items() for layer in lora_layers(network)]
+        made = dict[str, Any]()
         for component, value in weight.items():
             if component not in parts:
                 raise InputError(f"a LoRA cannot be weighed for {component!r}; parts are {', '.join(parts)}.")
-            layers = list(lora_layers(networks[component])) if component in networks else []
             blocks = parts[component].blocks
             whole = [component, *(f"{component}.{block}" for block in blocks.values())]
             for path, number in _by_path({component: value}, blocks):
                 if not isinstance(number, Real):
                     raise InputError(f"the weight of a LoRA in {path} is {number!r}; a number is needed.")
-                if path not in whole and not any(f"{component}.{layer}.".startswith(f"{path}.") for layer in layers):
-                    example = f"; it does change {layers[0]!r}, for example." if layers else "."
-                    raise InputError(f"no LoRA changes {path.removeprefix(f'{component}.')!r}{example}")
+                if path not in whole and not any(layer.startswith(f"{path}.") for layer in layers):
+                    example = f"; one changes {layers[0].rstrip('.')!r}, for example." if layers else "."
+                    raise InputError(f"no LoRA changes {path!r}{example}")
                 made[path] = number
         return made
 
@@ -412,22 +387,20 @@ class LoraMixin(LoraBaseMixin):
     def _check_swap(self, component: str, pairs: Mapping[str, Pair], what: str, name: str) -> None:
         """Refuse what peft would give up half-way, which loses the adapter that is there."""
         network = self._networks()[component]
-        layers = lora_layers(network)
+        layers, reason = lora_layers(network), ""
+        if not isinstance(network, PeftAdapterMixin):
+            reason = f"LoRAs of the {component} cannot be swapped"
         for layer, pair in pairs.items():
             there = layers[layer].lora_A if layer in layers else {}
-            if not isinstance(network, PeftAdapterMixin):
-                reason = f"LoRAs of the {component} cannot be swapped"
-            elif name not in there:
-                reason = f"that one does not change {layer}"
+            if name not in there:
+                reason = reason or f"that one does not change {layer}"
             elif pair.down.ndim > 2 and len(pair.down) < len(there[name].weight):
-                reason = f"its rank in {layer}, a convolution, is smaller"
-            else:
-                continue
-            raise CheckpointError(f"{what} cannot be put in the place of {name!r}: {reason}.")
+                reason = reason or f"its rank in {layer}, a convolution, is smaller"
         # peft empties every tensor whose name has the adapter's name anywhere in it.
-        for key in network.state_dict():
-            if ".lora_" in key and name in key and key.split(".")[-2] != name:
-                raise InputError(f"the LoRA {name!r} cannot be swapped: its name is also a part of {key}.")
+        if any(".lora_" in key and name in key and key.split(".")[-2] != name for key in network.state_dict()):
+            reason = reason or "its name is also a part of another's"
+        if reason:
+            raise CheckpointError(f"{what} cannot be put in the place of {name!r}: {reason}.")
 
 
 def _by_path(weights: Mapping[str, Any], blocks: Mapping[str, str], path: str = "") -> Iterator[tuple[str, Any]]:

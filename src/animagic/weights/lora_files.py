@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +66,13 @@ class LoraPart:
 
     def layer_of(self, name: str, layers: Mapping[str, str]) -> str:
         """A layer's name in the network, where it is one of `layers` (name in files -> name in the network)."""
-        while True:
-            renamed = name
-            for pattern, new in self.renames:
-                renamed = re.sub(pattern, new, renamed)
-            prefix = self.prefix_of(name)
-            if renamed in layers or prefix is None:
-                return layers.get(renamed, renamed)
-            name = name.removeprefix(prefix)
+        renamed = name
+        for pattern, new in self.renames:
+            renamed = re.sub(pattern, new, renamed)
+        prefix = self.prefix_of(name)
+        if renamed in layers or prefix is None:
+            return layers.get(renamed, renamed)
+        return self.layer_of(name.removeprefix(prefix), layers)
 
 
 @dataclass(frozen=True)
@@ -92,18 +90,12 @@ Pairs = dict[str, dict[str, Pair]]
 
 
 def read_lora(
-    source: Source,
-    parts: Sequence[LoraPart],
-    networks: Mapping[str, Any] | None,
-    allow_pickle: bool = False,
-    **where: Any,
+    source: Source, parts: Sequence[LoraPart], networks: Mapping[str, Any], allow_pickle: bool = False, **where: Any
 ) -> tuple[Pairs, str]:
-    """The changes that a LoRA makes to each component, and how to call it in a message.
+    """The changes that a LoRA makes to each component, which they fit, and how to call it in a message.
 
-    Args:
-        networks: those that it has to fit, by component; None: names and shapes are not compared with any.
-        where: see `find_lora_file`.
-    Raises: InputError for a file that is not there, CheckpointError for a tensor that is unknown or does not fit.
+    where: see `find_lora_file`. Raises: InputError for a file that is not there, CheckpointError for a tensor that is
+    unknown or does not fit.
     """
     if unknown := set(where) - {*_PLACE, *_WITHOUT_EFFECT}:
         raise InputError(f"a LoRA is not loaded with {min(unknown)!r}; choose {', '.join(_PLACE)}.")
@@ -116,6 +108,7 @@ def read_lora(
         tensors, settings = read_lora_file(path, allow_pickle)
     if not tensors:
         raise CheckpointError(f"{what} is empty.")
+    _check_settings(settings, what)
 
     def owned(fields: Mapping[str, Any], part: LoraPart) -> dict[str, Any]:
         return {k: v for k, v in fields.items() if part is next((p for p in parts if p.prefix_of(k)), parts[0])}
@@ -124,11 +117,6 @@ def read_lora(
     for part in parts:
         if not (own := owned(tensors, part)):
             continue
-        # diffusers writes the settings of all components together.
-        trained = {name.removeprefix(f"{part.component}."): value for name, value in owned(settings, part).items()}
-        if networks is None:
-            pairs[part.component] = _pairs_of(own, trained, what, partial(part.layer_of, layers={}))
-            continue
         if part.component not in networks:
             raise CheckpointError(f"{what} has a tensor {next(iter(own))}; this pipeline has no {part.component}.")
         network = networks[part.component]
@@ -136,10 +124,11 @@ def read_lora(
             own = part.convert(own, network.config) if part.convert else own
         except (IndexError, KeyError, ValueError) as error:
             raise CheckpointError(f"{what} has names that cannot be understood: {error}.") from error
+        # diffusers writes the settings of all components together.
+        trained = {name.removeprefix(f"{part.component}."): value for name, value in owned(settings, part).items()}
         layers = {name: name for name, module in network.named_modules() if _is_layer(name, module)}
         layers = {name.replace(".", "_"): name for name in layers} | layers  # kohya writes underscores for dots
-        found = _pairs_of(own, trained, what, partial(part.layer_of, layers=layers))
-        pairs[part.component] = _fitted(found, network, what)
+        pairs[part.component] = _fitted(_pairs_of(own, trained, what, part, layers), network, what)
     return pairs, what
 
 
@@ -220,15 +209,12 @@ def _pairs_of(
     tensors: Mapping[str, torch.Tensor],
     settings: Mapping[str, Any],
     what: str,
-    layer_of: Callable[[str], str],
+    part: LoraPart,
+    layers: Mapping[str, str],
 ) -> dict[str, Pair]:
-    """The tensors of a LoRA by layer.
+    """The tensors of a LoRA by layer. Raises CheckpointError, which names the tensor.
 
-    Args:
-        settings: of the training, as peft has them; empty: alpha is the rank where the tensors do not say it.
-        what: how to call the LoRA in a message.
-        layer_of: from a layer's name in the file to that in the network.
-    Raises: CheckpointError, which names the tensor.
+    settings: of the training, as peft has them; empty: alpha is the rank where the tensors do not say it.
     """
     found: dict[str, dict[str, tuple[str, torch.Tensor]]] = {}
     for name, tensor in tensors.items():
@@ -236,11 +222,10 @@ def _pairs_of(
         if match is None:
             raise CheckpointError(f"{what} has a tensor {name}, which is none of a LoRA.")
         side = "alpha" if match["alpha"] else _SIDES.get(match["side"], match["side"])
-        sides = found.setdefault(layer_of(match["layer"]), {})
+        sides = found.setdefault(part.layer_of(match["layer"], layers), {})
         if side in sides:
             raise CheckpointError(f"{what} has the tensors {sides[side][0]} and {name} for the same thing.")
         sides[side] = (name, tensor)
-    _check_settings(settings, what)
     pairs = {}
     for layer, sides in found.items():
         for side, other in (("down", "up"), ("up", "down"), ("alpha", "down")):
@@ -256,15 +241,16 @@ def _pairs_of(
 
 
 def _check_settings(settings: Mapping[str, Any], what: str) -> None:
-    start = settings.get("init_lora_weights")
-    if start not in _PLAIN_STARTS:
+    """Refuse what is no plain LoRA. settings: of one component, or of several behind their names."""
+    plain = {name.rpartition(".")[2]: value for name, value in settings.items()}
+    kind = "DoRA" if plain.get("use_dora") else plain.get("peft_type", "LORA")
+    if kind != "LORA":
+        raise CheckpointError(f"{what} is of the kind {kind}; only plain LoRA is supported.")
+    if (start := plain.get("init_lora_weights")) not in _PLAIN_STARTS:
         raise CheckpointError(
             f"{what} began as {start!r}, which changes the model itself; convert it to a plain LoRA first "
             "(peft: save_pretrained with path_initial_model_for_weight_conversion)."
         )
-    if settings.get("peft_type", "LORA") != "LORA" or settings.get("use_dora"):
-        kind = "DoRA" if settings.get("use_dora") else settings["peft_type"]
-        raise CheckpointError(f"{what} is of the kind {kind}; only plain LoRA is supported.")
 
 
 def _scale(
