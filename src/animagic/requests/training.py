@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .. import zoo
 from ..errors import InputError
-
-_SYSTEMS = ("magi1", "animatediff")
+from ..systems import SYSTEMS
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
@@ -53,8 +51,9 @@ def train(
         torch.set_num_threads(threads)
     named = "recipe" if isinstance(recipe, dict) else f"recipe {recipe}"
     settings = dict(recipe) if isinstance(recipe, dict) else read_recipe(recipe)
-    if settings.get("system") not in _SYSTEMS:
-        raise InputError(f"the {named} must name its system; known are {', '.join(_SYSTEMS)}.")
+    trained = {name: system for name, system in SYSTEMS.items() if "training" in system.rooms}
+    if settings.get("system") not in trained:
+        raise InputError(f"the {named} must name its system; known are {', '.join(trained)}.")
     if "teacher" in settings:
         settings["teacher"] = zoo.resolve(str(settings["teacher"]))
     if "base" in settings:  # the folder of a text-to-image model, or an embedded model of which that part is taken
@@ -63,8 +62,7 @@ def train(
     try:
         from ..training.stages import train as run
 
-        courses = importlib.import_module(f"animagic.systems.{settings['system']}.training").STAGES
-        return run(settings, courses, folder, parts, steps, on_log)
+        return run(settings, trained[settings["system"]].room("training").STAGES, folder, parts, steps, on_log)
     except TypeError as error:  # a value that no constructor takes
         raise InputError(f"the {named} does not fit: {error}.") from error
     except ImportError as error:  # the extra "train" is not installed; the message says so

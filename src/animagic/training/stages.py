@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
+from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import Dataset
@@ -166,6 +168,14 @@ def average_of(folder: Path, what: str = "this part") -> dict[str, torch.Tensor]
     if not path.exists():
         raise CheckpointError(f"{path} is missing: train {what} first.")
     return load_file(path)
+
+
+def save_model(pipe: DiffusionPipeline, root: Path, **arguments: Any) -> Path:
+    """Write the model folder of a run anew."""
+    target = root / "model"
+    shutil.rmtree(target, ignore_errors=True)
+    pipe.save_pretrained(target, **arguments)
+    return target
 
 
 def _with_new_names(recipe: Any) -> Any:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from peft import get_peft_model_state_dict
 from torch import nn
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, first_line
 from ..synthetic import caption, picture_caption
 from ..weights.lora import add_lora
 from .data import PLAIN, SceneBatches, draw_scene, to_unit
@@ -62,14 +62,11 @@ def load_text_to_image(source: str | Path) -> StableDiffusionPipeline:
             requires_safety_checker=False,
         )
     except Exception as error:  # on a damaged folder, diffusers, transformers and safetensors raise almost anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"the model {source} cannot be loaded: {reason}") from error
+        raise CheckpointError(f"the model {source} cannot be loaded: {first_line(error)}.") from error
     finally:
         logging.set_verbosity(level)
-    if (
-        pipe.unet.config.addition_embed_type is not None
-        or pipe.unet.config.in_channels != pipe.unet.config.out_channels
-    ):
+    config = pipe.unet.config
+    if config.addition_embed_type is not None or config.in_channels != config.out_channels:
         raise InputError(f"the model {source} is not a Stable Diffusion 1 or 2 for text alone; give one that is.")
     if pipe.scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
         raise InputError(f"the model {source} predicts the {pipe.scheduler.config.prediction_type}, not noise.")
@@ -128,13 +125,7 @@ class TextToImage(nn.Module):
         return self.unet(latents.squeeze(2), timesteps, text).sample.unsqueeze(2)
 
 
-@dataclass
-class ImageObjective(NoiseObjective):
-    """NoiseObjective on SCHEDULE, where a level's error counts SNR^-1/2, at most `max_snr_weight`."""
-
-    scheduler_config: dict[str, Any] = field(default_factory=lambda: dict(SCHEDULE))
-    noises: int = 2
-    max_snr_weight: float = 5.0
+ImageObjective = partial(NoiseObjective, scheduler_config=SCHEDULE, noises=2, max_snr_weight=5.0)
 
 
 def build_tokenizer(texts: Iterable[str], vocab_size: int, model_max_length: int) -> CLIPTokenizer:

@@ -158,9 +158,8 @@ class LoraMixin(LoraBaseMixin):
                 counts, and what is not named has 1. Where there is one component only, its name may be left out.
         Raises: InputError for a name or part that is not there, and for another number of weights than of names.
         """
-        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+        names = self._known(adapter_names)
         weights = list(adapter_weights) if isinstance(adapter_weights, Sequence) else [adapter_weights] * len(names)
-        self._check_names(names)
         if len(names) != len(weights):
             raise InputError(f"{len(names)} LoRAs need {len(names)} weights, not {len(weights)}.")
         self._refuse_if_fused()
@@ -180,7 +179,10 @@ class LoraMixin(LoraBaseMixin):
         take small changes.
         """
         layers = self._lora_layers(components)
-        for layer in sorted(layers, key=lambda layer: not isinstance(layer, _Fp8LoraLinear)):  # they refuse: at once
+        for layer in layers:
+            if isinstance(layer, _Fp8LoraLinear):  # before any other layer is changed
+                layer.merge()
+        for layer in layers:
             layer.unfused_scaling = getattr(layer, "unfused_scaling", layer.scaling)
             fused = set(adapter_names or layer.active_adapters) - set(layer.merged_adapters)
             layer.scaling = {n: s * lora_scale if n in fused else s for n, s in layer.scaling.items()}
@@ -197,8 +199,7 @@ class LoraMixin(LoraBaseMixin):
 
     def delete_adapters(self, adapter_names: str | Sequence[str]) -> None:
         """Remove LoRAs. Raises InputError for a name that is not there, and while one is fused."""
-        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
-        self._check_names(names)
+        names = self._known(adapter_names)
         self._refuse_if_fused()
         kept = [name for name in self._names() if name not in names]
         self._use([name for name in self.get_active_adapters() if name in kept] or kept[:1])
@@ -206,11 +207,9 @@ class LoraMixin(LoraBaseMixin):
 
     def using_loras(self, loras: Mapping[str, float], *, allow_pickle: bool = False) -> AbstractContextManager[None]:
         """`with pipe.using_loras({"watercolour.safetensors": 0.8}):` these LoRAs and no others are active inside;
-        afterwards the pipeline is as it was.
+        afterwards the pipeline is as it was. Raises: as `load_lora_weights`.
 
-        Args:
-            loras: file, folder or hub id -> weight.
-        Raises: as `load_lora_weights`.
+        loras: file, folder or hub id -> weight.
         """
         return self._for_a_while({self.add_lora: loras}, allow_pickle)
 
@@ -271,10 +270,12 @@ class LoraMixin(LoraBaseMixin):
     def _names(self) -> list[str]:
         return list(dict.fromkeys(name for names in self.get_list_adapters().values() for name in names))
 
-    def _check_names(self, names: Sequence[str | None]) -> None:
-        known = self._names()
+    def _known(self, names: str | Sequence[str]) -> list[str]:
+        """Names of LoRAs as a list. Raises InputError for one that is not there."""
+        names, known = [names] if isinstance(names, str) else list(names), self._names()
         if missing := [name for name in names if name not in known]:
             raise InputError(f"there is no LoRA {missing[0]!r}; loaded are: {', '.join(known) or 'none'}.")
+        return names
 
     def _new_name(self, name: str | None) -> str:
         names = self._names()
@@ -338,13 +339,12 @@ class LoraMixin(LoraBaseMixin):
     ) -> None:
         """Lay a LoRA over the networks.
 
-        Args:
-            beside: whether the active LoRAs stay active.
-            wanted: a pattern for COMPONENT.LAYER of everything that it may change, and why.
+        beside: whether the active LoRAs stay active; wanted: a pattern for COMPONENT.LAYER of everything that it may
+        change, and why.
         """
         self._refuse_if_fused()
         if hotswap:
-            self._check_names([name])
+            self._known(str(name))
         pairs, what = read_lora(source, self.lora_parts, self._networks(), allow_pickle, **where)
         for component, own in pairs.items():
             for layer, pair in own.items():

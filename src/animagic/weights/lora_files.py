@@ -180,9 +180,10 @@ def _fetch(source: str, weight_name: str | None, subfolder: str | None, hub: dic
 
 
 def read_lora_file(path: Path, allow_pickle: bool = False) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Tensors of a file, and the settings of the training, from inside it or from peft's file beside it.
+    """Tensors of a file, and the settings of the training, from inside it or from peft's file beside it. Raises
+    CheckpointError, which names the file.
 
-    allow_pickle: read pickles too (with `weights_only`). Raises: CheckpointError, which names the file.
+    allow_pickle: read pickles too (with `weights_only`).
     """
     if path.suffix != ".safetensors" and not allow_pickle:
         raise CheckpointError(
@@ -274,27 +275,25 @@ def _fitted(pairs: Mapping[str, Pair], network: nn.Module, what: str) -> dict[st
     """The pairs in the shapes of the network's layers: files may have matrices for convolutions of one pixel, and the
     other way round. Raises CheckpointError that names the first tensor for which the network has no place."""
     advice = "was it made for a model of another size?"
-    fitted = {}
+    fitted, modules = {}, dict[str, Any](network.named_modules())
     for layer, pair in pairs.items():
-        try:
-            module: Any = network.get_submodule(layer)
-        except AttributeError:
-            raise CheckpointError(
-                f"{what} has a tensor {pair.down_name}; this model has no {layer}: {advice}"
-            ) from None
-        module = getattr(module, "base_layer", module)  # it may carry adapters already
+        if layer not in modules:
+            raise CheckpointError(f"{what} has a tensor {pair.down_name}; this model has no {layer}: {advice}")
+        module = getattr(modules[layer], "base_layer", modules[layer])  # it may carry adapters already
         if not isinstance(module, _LAYERS):
             raise CheckpointError(f"{what} has a tensor {pair.down_name}, but {layer} is not a linear layer.")
         out, into, *kernel = module.weight.shape[isinstance(module, Fp8Linear) :]
         rank, ones = len(pair.down), [1] * len(kernel)
-        changes = [(pair.down_name, pair.down, [rank, into, *kernel]), (pair.up_name, pair.up, [out, rank, *ones])]
-        for i, (name, tensor, shape) in enumerate(changes):
+        made = {}
+        for side, shape in (("down", [rank, into, *kernel]), ("up", [out, rank, *ones])):
+            name, tensor = getattr(pair, f"{side}_name"), getattr(pair, side)
             if kernel == ones and tensor.shape[2:].numel() == 1:
-                changes[i] = (name, tensor := tensor.reshape(*tensor.shape[:2], *ones), shape)
+                tensor = tensor.reshape(*tensor.shape[:2], *ones)
             if list(tensor.shape) != shape:
                 given = list(tensor.shape)
                 raise CheckpointError(f"{what}: its tensor {name} has shape {given}; {shape} is needed: {advice}")
-        fitted[layer] = replace(pair, down=changes[0][1], up=changes[1][1])
+            made[side] = tensor
+        fitted[layer] = replace(pair, **made)
     return fitted
 
 

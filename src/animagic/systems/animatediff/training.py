@@ -3,7 +3,6 @@ frozen model, and MotionLoRAs; then the folder that a pipeline loads."""
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from ...errors import InputError
 from ...training import text_to_image
 from ...training.data import SceneBatches
 from ...training.objectives import NoiseObjective
-from ...training.stages import Course, Stage, average_of
+from ...training.stages import Course, Stage, average_of, save_model
 from ...training.text_to_image import load_text_to_image
 from ...weights.lora import add_lora
 from .denoiser import AnimateDiffSampling
@@ -131,7 +130,7 @@ def export(recipe: dict[str, Any], root: Path) -> Path:
     """Write what has been trained so far as a float16 pipeline folder, with its LoRAs; returns its path."""
     if "motion" not in recipe:
         return root / "base"
-    base, target = load_base(recipe, root), root / "model"
+    base = load_base(recipe, root)
     pipe = AnimateDiffPipeline(
         unet=trained_motion(recipe, base, root).half(),
         vae=base.vae.half(),
@@ -140,9 +139,7 @@ def export(recipe: dict[str, Any], root: Path) -> Path:
         scheduler=_schedule(base),
         config=recipe["sampling"],
     )
-    if target.exists():
-        shutil.rmtree(target)
-    pipe.save_pretrained(target, max_shard_size="8MB")  # no file of the project is larger than 16 MiB
+    target = save_model(pipe, root, max_shard_size="8MB")  # no file of the project is larger than 16 MiB
     loras = {"loras": Path(recipe.get("base") or root / "base") / "loras", "motion_loras": root / "motion_loras"}
     for name, folder in loras.items():
         for file in sorted(folder.glob("*.safetensors")):
