@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import wraps
 from numbers import Real
 from pathlib import Path
@@ -205,16 +205,20 @@ class LoraMixin(LoraBaseMixin):
         self._use([name for name in self.get_active_adapters() if name in kept] or kept[:1])
         self._delete_adapters(names)
 
-    def using_loras(self, loras: Mapping[str, float], *, allow_pickle: bool = False) -> AbstractContextManager[None]:
+    @contextmanager
+    def using_loras(self, loras: Mapping[str, float], *, allow_pickle: bool = False) -> Iterator[None]:
         """`with pipe.using_loras({"watercolour.safetensors": 0.8}):` these LoRAs and no others are active inside;
         afterwards the pipeline is as it was. Raises: as `load_lora_weights`.
 
         loras: file, folder or hub id -> weight.
         """
-        return self._for_a_while({self.add_lora: loras}, allow_pickle)
+        with self._for_a_while({self.add_lora: loras}, allow_pickle):
+            yield
 
     @contextmanager
-    def _for_a_while(self, loras: Mapping[Callable[..., None], Mapping[str, float]], allow_pickle: bool):
+    def _for_a_while(
+        self, loras: Mapping[Callable[..., None], Mapping[str, float]], allow_pickle: bool
+    ) -> Iterator[None]:
         """Inside, these LoRAs and no others are active, each loaded by its method."""
         if not any(loras.values()):
             yield

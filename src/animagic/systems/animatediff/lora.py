@@ -5,8 +5,8 @@ Source: arXiv 2106.09685 (LoRA), 2307.04725 section 4.3 (MotionLoRA) and 4.1 (do
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -71,12 +71,14 @@ class AnimateDiffLoraMixin(LoraMixin, StableDiffusionXLLoraLoaderMixin):
         """
         self._lay(file, adapter_name, scale, beside=True, wanted=_SPATIAL, allow_pickle=allow_pickle)
 
+    @contextmanager
     def using_loras(
         self,
         loras: Mapping[str, float],
         motion_loras: Mapping[str, float] | None = None,
         *,
         allow_pickle: bool = False,
-    ) -> AbstractContextManager[None]:
+    ) -> Iterator[None]:
         """As in every pipeline. motion_loras: likewise, MotionLoRAs only."""
-        return self._for_a_while({self.add_lora: loras, self.load_motion_lora: motion_loras or {}}, allow_pickle)
+        with self._for_a_while({self.add_lora: loras, self.load_motion_lora: motion_loras or {}}, allow_pickle):
+            yield
