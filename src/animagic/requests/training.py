@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import zoo
 from ..errors import InputError
+from ..pipelines.devices import use_threads
 from ..systems import SYSTEMS
 
 
@@ -43,12 +44,7 @@ def train(
 
     A run that is started again goes on where it stopped. Raises: InputError, CheckpointError.
     """
-    import torch
-
-    if threads is not None:
-        if threads < 1:
-            raise InputError(f"threads must be at least 1, not {threads}.")
-        torch.set_num_threads(threads)
+    use_threads(threads)
     named = "recipe" if isinstance(recipe, dict) else f"recipe {recipe}"
     settings = dict(recipe) if isinstance(recipe, dict) else read_recipe(recipe)
     trained = {name: system for name, system in SYSTEMS.items() if "training" in system.rooms}

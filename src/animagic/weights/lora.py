@@ -257,19 +257,14 @@ class LoraMixin(LoraBaseMixin):
 
     def _networks(self) -> dict[str, Any]:
         """The components that are there, without the wrapping of `torch.compile`."""
-        networks = {name: getattr(self, name, None) for name in self._lora_loadable_modules}
-        return {
-            name: getattr(network, "_orig_mod", network) for name, network in networks.items() if network is not None
-        }
+        found = {name: getattr(self, name, None) for name in self._lora_loadable_modules}
+        return {name: getattr(one, "_orig_mod", one) for name, one in found.items() if one is not None}
 
     def _lora_layers(self, components: Sequence[str] | None = None) -> list[Any]:
-        networks = self._networks()
         if unknown := set(components or ()) - set(self._lora_loadable_modules):
             raise InputError(f"no LoRA changes {min(unknown)!r}; choose {', '.join(self._lora_loadable_modules)}.")
-        return [
-            layer for name, network in networks.items() if not components or name in components
-            for layer in lora_layers(network).values()
-        ]  # fmt: skip
+        chosen = [network for name, network in self._networks().items() if not components or name in components]
+        return [layer for network in chosen for layer in lora_layers(network).values()]
 
     def _names(self) -> list[str]:
         return list(dict.fromkeys(name for names in self.get_list_adapters().values() for name in names))
@@ -313,20 +308,17 @@ class LoraMixin(LoraBaseMixin):
         parts = {part.component: part for part in self.lora_parts}
         if len(parts) == 1 and not set(weight) & set(parts):
             weight = dict.fromkeys(parts, weight)
-        layers = [f"{c}.{layer}." for c, network in self._networks().items() for layer in lora_layers(network)]
-        made = dict[str, Any]()
-        for component, value in weight.items():
-            if component not in parts:
-                raise InputError(f"a LoRA cannot be weighed for {component!r}; parts are {', '.join(parts)}.")
-            blocks = parts[component].blocks
-            whole = [component, *(f"{component}.{block}" for block in blocks.values())]
-            for path, number in _by_path({component: value}, blocks):
-                if not isinstance(number, Real):
-                    raise InputError(f"the weight of a LoRA in {path} is {number!r}; a number is needed.")
-                if path not in whole and not any(layer.startswith(f"{path}.") for layer in layers):
-                    example = f"; one changes {layers[0].rstrip('.')!r}, for example." if layers else "."
-                    raise InputError(f"no LoRA changes {path!r}{example}")
-                made[path] = number
+        if unknown := set(weight) - set(parts):
+            raise InputError(f"a LoRA cannot be weighed for {min(unknown)!r}; parts are {', '.join(parts)}.")
+        layers = [f"{name}.{layer}." for name, one in self._networks().items() for layer in lora_layers(one)]
+        whole = {*parts, *(f"{name}.{block}" for name, part in parts.items() for block in part.blocks.values())}
+        made = {k: v for name in weight for k, v in _by_path({name: weight[name]}, parts[name].blocks)}
+        for path, number in made.items():
+            if not isinstance(number, Real):
+                raise InputError(f"the weight of a LoRA in {path} is {number!r}; a number is needed.")
+            if path not in whole and not any(layer.startswith(f"{path}.") for layer in layers):
+                example = f"; one changes {layers[0].rstrip('.')!r}, for example." if layers else "."
+                raise InputError(f"no LoRA changes {path!r}{example}")
         return made
 
     def _lay(

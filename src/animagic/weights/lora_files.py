@@ -108,7 +108,6 @@ def read_lora(
         tensors, settings = read_lora_file(path, allow_pickle)
     if not tensors:
         raise CheckpointError(f"{what} is empty.")
-    _check_settings(settings, what)
 
     def owned(fields: Mapping[str, Any], part: LoraPart) -> dict[str, Any]:
         return {k: v for k, v in fields.items() if part is next((p for p in parts if p.prefix_of(k)), parts[0])}
@@ -126,6 +125,7 @@ def read_lora(
             raise CheckpointError(f"{what} has names that cannot be understood: {error}.") from error
         # diffusers writes the settings of all components together.
         trained = {name.removeprefix(f"{part.component}."): value for name, value in owned(settings, part).items()}
+        _check_settings(trained, what)
         layers = {name: name for name, module in network.named_modules() if _is_layer(name, module)}
         layers = {name.replace(".", "_"): name for name in layers} | layers  # kohya writes underscores for dots
         pairs[part.component] = _fitted(_pairs_of(own, trained, what, part, layers), network, what)
@@ -242,12 +242,11 @@ def _pairs_of(
 
 
 def _check_settings(settings: Mapping[str, Any], what: str) -> None:
-    """Refuse what is no plain LoRA. settings: of one component, or of several behind their names."""
-    plain = {name.rpartition(".")[2]: value for name, value in settings.items()}
-    kind = "DoRA" if plain.get("use_dora") else plain.get("peft_type", "LORA")
+    """Refuse what is no plain LoRA."""
+    kind = "DoRA" if settings.get("use_dora") else settings.get("peft_type", "LORA")
     if kind != "LORA":
         raise CheckpointError(f"{what} is of the kind {kind}; only plain LoRA is supported.")
-    if (start := plain.get("init_lora_weights")) not in _PLAIN_STARTS:
+    if (start := settings.get("init_lora_weights")) not in _PLAIN_STARTS:
         raise CheckpointError(
             f"{what} began as {start!r}, which changes the model itself; convert it to a plain LoRA first "
             "(peft: save_pretrained with path_initial_model_for_weight_conversion)."
