@@ -206,18 +206,6 @@ def test_a_recipe_is_trained_resumed_and_exported(recipe, tmp_path):
     assert {path: path.read_bytes() for path in base.rglob("*.safetensors")} == before
 
 
-def test_only_the_lora_of_a_look_is_trained(recipe, tokenizer):
-    model = images.start_model(recipe, tokenizer).requires_grad_(False)
-    images.add_lora(model.unet, images.LORA_TARGETS, 2)
-    assert {name.split(".")[-3] for name, p in model.named_parameters() if p.requires_grad} == {"lora_A", "lora_B"}
-
-
-def test_recipe_that_lacks_a_section(recipe, tmp_path):
-    del recipe["unet"]["data"]
-    with pytest.raises(InputError, match=r"the recipe lacks unet\.data"):
-        train(recipe, tmp_path)
-
-
 def test_words_of_a_tokenizer_that_is_not_there(recipe, tmp_path):
     recipe["tokenizer"]["words_of"] = str(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"tokenizer\.words_of is .*nowhere; give the folder"):

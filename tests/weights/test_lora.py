@@ -280,9 +280,9 @@ def test_weights_of_single_modules(toy, networks):
         toy.pipe.set_adapters("a", weights)
         assert_close(toy.run(), weighed(*expected))
     for weights, words in (
-        ({"blocks.7": 1.0}, r"no LoRA changes 'blocks\.7'; it does change 'blocks.0.up', for example"),
-        ({"block": 1.0}, "no LoRA changes 'block'"),  # a part of a word
-        ({"blocks": {"0": [1.0]}}, r"no LoRA changes 'blocks\.0\.attentions\.0'"),
+        ({"blocks.7": 1.0}, r"no LoRA changes 'transformer\.blocks\.7'; one changes 'transformer\.blocks\.0\.up'"),
+        ({"block": 1.0}, "no LoRA changes 'transformer.block'"),  # a part of a word
+        ({"blocks": {"0": [1.0]}}, r"no LoRA changes 'transformer\.blocks\.0\.attentions\.0'"),
         ({"blocks": "much"}, "the weight of a LoRA in transformer.blocks is 'much'; a number is needed"),
         ({"transformer": 1.0, "vae": 1.0}, "cannot be weighed for 'vae'; parts are transformer"),
     ):
@@ -360,7 +360,7 @@ def test_what_cannot_be_swapped(toy):
         toy.pipe.load_lora_weights(toy.make(2), "a", hotswap=True)  # more layers than before
     assert torch.equal(toy.run(), before)
     toy.pipe.load_lora_weights(toy.make(2), "ab")  # peft would empty it, taking it for a part of "a"
-    with pytest.raises(InputError, match="also a part of"):
+    with pytest.raises(CheckpointError, match="also a part of"):
         toy.pipe.load_lora_weights(toy.make(3, layers=[FIRST]), "a", hotswap=True)
 
 
@@ -404,7 +404,7 @@ def test_alpha_is_in_the_scale(toy):
 
 
 @pytest.mark.parametrize("rslora", [False, True])
-def test_saved_by_us_by_diffusers_and_by_peft_it_loads_the_same(toy, networks, tmp_path, rslora):
+def test_saved_by_us_by_diffusers_and_by_peft_it_loads_the_same(networks, tmp_path, rslora):
     trained = copy.deepcopy(networks["toy"])
     config = LoraConfig(
         r=4, lora_alpha=6, use_rslora=rslora, target_modules=["up", "down"],
@@ -423,16 +423,6 @@ def test_saved_by_us_by_diffusers_and_by_peft_it_loads_the_same(toy, networks, t
         with_one = make_case("toy", networks)
         with_one.pipe.load_lora_weights(tmp_path / folder)
         assert_close(with_one.run(), expected)
-    canonical, settings = ToyPipeline.lora_state_dict(tmp_path / "peft", return_lora_metadata=True)
-    assert set(canonical) == {f"transformer.{name}" for name in tensors}
-    assert {settings["transformer.r"], *settings["transformer.rank_pattern"].values()} == {2, 4}
-    ToyPipeline.save_lora_weights(
-        tmp_path / "again",
-        {k.removeprefix("transformer."): t for k, t in canonical.items()},
-        transformer_lora_adapter_metadata={k.removeprefix("transformer."): v for k, v in settings.items()},
-    )
-    toy.pipe.load_lora_weights(tmp_path / "again" / "pytorch_lora_weights.safetensors", adapter_name="again")
-    assert_close(toy.run(), expected)
 
 
 def test_what_is_trained_is_the_lora_alone():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Annotated
 
 import typer
@@ -93,7 +94,9 @@ def personalize(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Let a model learn a thing or a look from a few pictures; the result drops into the animated model."""
+    """Let a model learn a thing or a style from a few pictures; the result drops into the animated model."""
+    given = locals()  # all options by name, which are those of Personalization
+
     from ..pipelines.devices import be_quiet
 
     be_quiet()  # before the networks are imported, which warn of what is not needed here
@@ -103,27 +106,9 @@ def personalize(
     from ..training.personalization import personalize as run
 
     use_threads(threads)
-    settings = Personalization(
-        pictures=pictures,
-        method=method,
-        prompt=prompt,
-        prior_preservation=prior_preservation,
-        class_prompt=class_prompt,
-        prior_weight=prior_weight,
-        train_text_encoder=train_text_encoder or None,
-        rank=rank,
-        alpha=alpha,
-        token=token,
-        initial_word=initial_word,
-        vectors=vectors,
-        steps=steps,
-        learning_rate=learning_rate,
-        batch_size=batch_size,
-        max_snr_weight=max_snr_weight if most_weight is None else most_weight,
-        half=half,
-        seed=seed,
-        save_every=save_every,
-    )
+    given["train_text_encoder"] = train_text_encoder or None
+    given["max_snr_weight"] = max_snr_weight if most_weight is None else most_weight
+    settings = Personalization(**{field.name: given[field.name] for field in fields(Personalization)})
     began = time.monotonic()
     try:
         with bar(quiet) as on_progress:

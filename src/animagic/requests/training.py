@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import zoo
 from ..errors import InputError
+from ..pipelines.devices import use_threads
 from ..systems import SYSTEMS
 
 
@@ -43,17 +44,12 @@ def train(
 
     A run that is started again goes on where it stopped. Raises: InputError, CheckpointError.
     """
-    import torch
-
-    if threads is not None:
-        if threads < 1:
-            raise InputError(f"threads must be at least 1, not {threads}.")
-        torch.set_num_threads(threads)
+    use_threads(threads)
     named = "recipe" if isinstance(recipe, dict) else f"recipe {recipe}"
     settings = dict(recipe) if isinstance(recipe, dict) else read_recipe(recipe)
-    known = {name: system for name, system in SYSTEMS.items() if "training" in system.rooms}
-    if settings.get("system") not in known:
-        raise InputError(f"the {named} must name its system; known are {', '.join(known)}.")
+    trained = {name: system for name, system in SYSTEMS.items() if "training" in system.rooms}
+    if settings.get("system") not in trained:
+        raise InputError(f"the {named} must name its system; known are {', '.join(trained)}.")
     if "teacher" in settings:
         settings["teacher"] = zoo.resolve(str(settings["teacher"]))
     if "base" in settings:  # the folder of a text-to-image model, or an embedded model of which that part is taken
@@ -62,8 +58,7 @@ def train(
     try:
         from ..training.stages import train as run
 
-        courses = known[settings["system"]].room("training").STAGES
-        return run(settings, courses, folder, parts, steps, on_log)
+        return run(settings, trained[settings["system"]].room("training").STAGES, folder, parts, steps, on_log)
     except TypeError as error:  # a value that no constructor takes
         raise InputError(f"the {named} does not fit: {error}.") from error
     except ImportError as error:  # the extra "train" is not installed; the message says so

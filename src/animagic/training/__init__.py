@@ -1,7 +1,7 @@
 """Training: the one trainer, stages and objectives, and data that are drawn while they are needed."""
 
 from .data import SceneBatches
-from .stages import Course, Stage, Task, train
+from .stages import Course, Stage, train
 from .trainer import Objective, Trainer, TrainingConfig
 
-__all__ = ["Course", "Objective", "SceneBatches", "Stage", "Task", "Trainer", "TrainingConfig", "train"]
+__all__ = ["Course", "Objective", "SceneBatches", "Stage", "Trainer", "TrainingConfig", "train"]

@@ -59,7 +59,6 @@ class NoiseObjective:
 
     Args:
         autoencoder: frozen.
-        tokenizer: of the text encoder.
         scheduler_config: see DenoisingError, as max_snr_weight.
         text_encoder: frozen; None: it is `model.text_encoder`, and learns, too.
         drop_text: share of samples without a caption, for guidance.

@@ -27,6 +27,7 @@ from .concepts import ConceptObjective, Encoded, PictureBatches, new_words, save
 from .stages import RENAMED
 from .text_to_image import load_text_to_image
 from .trainer import Trainer, TrainingConfig, processes
+from .videos import read_caption
 
 # What a field is if nothing is said; a field that stands in none of the method's rows does not go with it.
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -34,13 +35,17 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "lora": {"steps": 800, "learning_rate": 1e-4, "prior_preservation": 0, "rank": 8, "alpha": None},
     "textual-inversion": {"steps": 3000, "learning_rate": 5e-3, "token": None, "initial_word": None, "vectors": 1},
 }
+_AT_LEAST = {
+    **dict.fromkeys(("steps", "batch_size", "save_every", "rank", "vectors", "max_snr_weight"), 1),
+    **dict.fromkeys(("prior_preservation", "seed"), 0),
+}
 METHODS = tuple(_DEFAULTS)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _COLUMNS = 4  # of the contact sheet
 _SAMPLING = {"num_inference_steps": 25, "guidance_scale": 7.5}
 
 OnProgress = Callable[[str, int, int, dict[str, float]], None]
-"""Called with what is being done, how much of it is done, of how much, and metrics such as the loss."""
+"""Called with the stage, how much of it is done, of how much, and metrics such as the loss."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +53,20 @@ class Personalization:
     """The settings of a personalization. None: the default of the method.
 
     Args:
-        pictures: a folder of pictures (3 to 20), PNG, JPEG or WebP.
+        pictures: a folder of 3 to 20 images, PNG, JPEG or WebP.
         method: "dreambooth" (the whole UNet), "lora" (its attention), "textual-inversion" (a new word).
-        prompt: what a picture shows, where no NAME.txt beside NAME.png says so. For textual inversion it has the token
-            in it, and is "a picture of TOKEN" if nothing is said.
-        prior_preservation: so many pictures of the class, made by the model itself, keep it from forgetting; 0: none.
-        class_prompt: the words for these: the prompt without what is new.
-        prior_weight: how much they count.
-        train_text_encoder: of DreamBooth: the text encoder learns, too.
+        prompt: of an image without a NAME.txt beside NAME.png. Of textual inversion it has the token in it; default:
+            "a picture of TOKEN".
+        prior_preservation: so many images of the class, made by the model itself, keep it from forgetting; 0: none.
+        class_prompt: of these: the prompt without what is new. prior_weight: how much they count.
+        train_text_encoder: DreamBooth changes the text encoder, too.
         rank, alpha: of the LoRA; its change counts alpha / rank times. alpha None: as large as the rank.
-        token: the new word, such as "<look>".
-        initial_word: a word of one token with which it begins; None: the mean of all words.
-        vectors: how many it stands for.
+        token: the new word, such as "<look>", made of `vectors` tokens, which begin as the `initial_word`, one token;
+            None: as the mean of all words.
         steps, learning_rate, batch_size: of the training (the rate is constant).
-        max_snr_weight: errors of noisy levels count more, SNR^-1/2 up to this; 1: all alike, as published. A look is
+        max_snr_weight: errors of noisy levels count more, SNR^-1/2 up to this; 1: all alike, as published. A style is
             decided where noise prevails, and a small model learns it sooner so.
         half: the result is stored in float16.
-        seed: of everything that is random.
         save_every: steps between checkpoints.
 
     Raises: InputError for values that cannot be used.
@@ -100,24 +102,19 @@ class Personalization:
         for name, value in _DEFAULTS[self.method].items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        for name in ("steps", "batch_size", "save_every", "rank", "vectors"):
+        for name, least in _AT_LEAST.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name.replace('_', ' ')} must be at least 1, not {value}.")
+            if value is not None and not least <= value < math.inf:
+                raise InputError(f"{name.replace('_', ' ')} must be at least {least}, not {value}.")
         for name in ("learning_rate", "alpha", "prior_weight"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise InputError(f"{name.replace('_', ' ')} must be greater than 0, not {value}.")
-        if not 1 <= self.max_snr_weight < math.inf:
-            raise InputError(f"max SNR weight must be at least 1, not {self.max_snr_weight}.")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"seed must lie between 0 and 2^32 - 1, not {self.seed}.")
+        if self.seed >= 2**32:
+            raise InputError(f"seed must be less than 2^32, not {self.seed}.")
         for name in ("prompt", "class_prompt", "token", "initial_word"):
-            value = getattr(self, name)
-            if value is not None and not value.strip():
+            if getattr(self, name) is not None and not getattr(self, name).strip():
                 raise InputError(f"the {name.replace('_', ' ')} is empty; give words, or leave it out.")
-        if (self.prior_preservation or 0) < 0:
-            raise InputError(f"prior preservation must be at least 0 pictures, not {self.prior_preservation}.")
         if bool(self.prior_preservation) != (self.class_prompt is not None):
             raise InputError("prior preservation and a class prompt go together; give both, or neither.")
         if self.method == "textual-inversion":
@@ -156,10 +153,7 @@ def read_pictures(settings: Personalization) -> list[Picture]:
     pictures = []
     for path in paths:
         beside = path.with_suffix(".txt")
-        try:
-            prompt = beside.read_text("utf-8").strip() if beside.is_file() else settings.prompt
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"the caption {beside} cannot be read: {error}.") from error
+        prompt = read_caption(beside) if beside.is_file() else settings.prompt
         if not prompt:
             raise InputError(f"{path} has no caption; give a prompt for all pictures, or write {beside.name}.")
         if settings.token is not None and settings.token not in prompt.split():
@@ -189,7 +183,6 @@ def personalize(
     """Let a model learn from pictures.
 
     Args:
-        settings: what, and how.
         source: the folder or hub id of the model, in diffusers layout; of an animated one, the 2-D part learns.
         output: what to write: for DreamBooth the folder of a whole `StableDiffusionPipeline`, else a .safetensors
             file that `load_lora_weights` or `load_textual_inversion` takes. `sheet_file(output)` shows what was learnt.

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
+from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import Dataset
@@ -47,10 +49,11 @@ class Stage:
         save: writes what is made of the trained model, beyond the files of the trainer.
         part: the name by which it is chosen, if not its own.
         folder: of the trainer within that of the run; {} is the name.
+        section, recipe, root: its part of a certain recipe, all of that, and the folder of the run; `train` adds them.
     """
 
     name: str
-    start: Callable[[Task], tuple[nn.Module, dict[str, Any]]]
+    start: Callable[[Stage], tuple[nn.Module, dict[str, Any]]]
     objective: Callable[..., Any]
     data: Callable[..., Dataset] = SceneBatches
     files: bool = False
@@ -60,9 +63,25 @@ class Stage:
     besides: Mapping[str, Callable[..., Any] | None] = field(default_factory=dict)
     optional: bool = False
     several: bool = False
-    save: Callable[[Task, nn.Module], object] | None = None
+    save: Callable[[Stage, nn.Module], object] | None = None
     part: str = ""
     folder: str = "{}"
+    section: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    root: Path = Path()
+
+    @property
+    def config(self) -> TrainingConfig:
+        """How it is trained."""
+        return TrainingConfig(**self.section["training"])
+
+    def batches(self) -> Dataset:
+        """The training data that the section describes. Raises InputError."""
+        data, config = dict(self.section["data"]), self.config
+        reader = _reader(self, data)
+        if reader is not VideoBatches:
+            data.pop("source", None)
+        return reader(seed=config.seed, steps=config.steps, **data)
 
 
 @dataclass(frozen=True)
@@ -70,7 +89,6 @@ class Course:
     """The stages of one kind of recipe, in order, and the model folder at the end.
 
     Args:
-        stages: see Stage.
         export: (recipe, folder of the run) -> the model folder, written anew from what has been trained.
         needs: fields that the recipe must have.
         only: the field that tells recipes of this kind; "": all others are.
@@ -82,43 +100,6 @@ class Course:
     needs: Sequence[str] = ()
     only: str = ""
     check: Callable[[dict[str, Any]], object] = lambda _: None
-
-
-@dataclass(frozen=True)
-class Task:
-    """A stage of a certain recipe: `section` is its part of it, `root` the folder of the run."""
-
-    stage: Stage
-    name: str
-    section: dict[str, Any]
-    recipe: dict[str, Any]
-    root: Path
-
-    @property
-    def path(self) -> str:
-        """Where the section stands in the recipe."""
-        return f"{self.stage.name}.{self.name}" if self.stage.several else self.name
-
-    @property
-    def folder(self) -> Path:
-        """Where it is trained."""
-        return self.root / self.stage.folder.format(self.name)
-
-    @property
-    def config(self) -> TrainingConfig:
-        return TrainingConfig(**self.section["training"])
-
-    @property
-    def part(self) -> str:
-        """The name by which it is chosen."""
-        return self.stage.part or self.stage.name
-
-    def batches(self) -> Dataset:
-        """The training data that the section describes. Raises InputError."""
-        data, config = self.section["data"], self.config
-        read = _reader(self.stage, data)
-        given = {name: value for name, value in data.items() if read is VideoBatches or name != "source"}
-        return read(seed=config.seed, steps=config.steps, **given)
 
 
 def train(
@@ -139,36 +120,35 @@ def train(
     """
     recipe, folder = _with_new_names(recipe), Path(folder)
     course = next(course for course in courses if not course.only or course.only in recipe)
-    tasks = list(_tasks(course, recipe, folder))
-    _check(course, recipe, tasks)
-    names = list(dict.fromkeys(task.part for task in tasks))
+    stages = _read(course, recipe, folder)
+    names = list(dict.fromkeys(stage.part for stage in stages))
     chosen = names if parts is None else list(parts)
     if unknown := sorted(set(chosen) - set(names)):
         raise InputError(f"the part {unknown[0]!r} is unknown; the recipe has {', '.join(names)}.")
-    tasks = [task for task in tasks if task.part in chosen]
-    for task in tasks if steps is not None else ():
-        task.section["training"]["steps"] = steps
-    for task, batches in [(task, task.batches()) for task in tasks]:  # all data first: what is wrong is refused now
-        _carry_out(task, batches, on_log)
+    stages = [stage for stage in stages if stage.part in chosen]
+    for stage in stages if steps is not None else ():
+        stage.section["training"]["steps"] = steps
+    for stage, batches in [(stage, stage.batches()) for stage in stages]:  # what is wrong with any is refused now
+        _carry_out(stage, batches, on_log)
     made = [course.export(recipe, folder) if processes().is_main_process else None]
     return broadcast_object_list(made)[0]
 
 
-def _carry_out(task: Task, batches: Dataset, on_log: Callable[[str, dict], None] | None) -> None:
+def _carry_out(stage: Stage, batches: Dataset, on_log: Callable[[str, dict], None] | None) -> None:
     state = processes()
     with state.main_process_first():  # it may leave files that the others read
-        model, frozen = task.stage.start(task)
+        model, frozen = stage.start(stage)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     before = fingerprint(model, trained)
-    section = task.recipe[task.stage.shares] if task.stage.shares else task.section
-    objective = task.stage.objective(**frozen, **section["objective"])
-    log = None if on_log is None else partial(on_log, task.folder.name)
-    average = Trainer(model, objective, batches, task.config, task.folder, log).run()
+    section = stage.recipe[stage.shares] if stage.shares else stage.section
+    objective = stage.objective(**frozen, **section["objective"])
+    log = None if on_log is None else partial(on_log, stage.folder)
+    average = Trainer(model, objective, batches, stage.config, stage.root / stage.folder, log).run()
     # Both: a parameter that is pulled to zero by weight decay changes without a gradient.
     if not before == fingerprint(model, trained) == fingerprint(average, trained):
         raise AssertionError("frozen weights have changed in training")
-    if task.stage.save is not None and state.is_main_process:
-        task.stage.save(task, average)
+    if stage.save is not None and state.is_main_process:
+        stage.save(stage, average)
     state.wait_for_everyone()
 
 
@@ -190,6 +170,14 @@ def average_of(folder: Path, what: str = "this part") -> dict[str, torch.Tensor]
     return load_file(path)
 
 
+def save_model(pipe: DiffusionPipeline, root: Path, **arguments: Any) -> Path:
+    """Write the model folder of a run anew."""
+    target = root / "model"
+    shutil.rmtree(target, ignore_errors=True)
+    pipe.save_pretrained(target, **arguments)
+    return target
+
+
 def _with_new_names(recipe: Any) -> Any:
     """A copy of a recipe in which no field has the name of an earlier version."""
     if isinstance(recipe, dict):
@@ -197,47 +185,50 @@ def _with_new_names(recipe: Any) -> Any:
     return recipe
 
 
-def _tasks(course: Course, recipe: dict[str, Any], root: Path) -> Iterator[Task]:
-    for stage in course.stages:
-        section = recipe.get(stage.name)
-        if section is None and (stage.optional or stage.several):
-            continue
-        if not stage.several:
-            yield Task(stage, stage.name, {} if section is None else section, recipe, root)
-            continue
-        if not isinstance(section, dict):
-            raise InputError(f"the recipe must have names under {stage.name}, not {section!r}.")
-        for name, one in section.items():
-            yield Task(stage, str(name), {} if one is None else one, recipe, root)
-
-
-def _reader(stage: Stage, data: Any) -> Callable[..., Dataset]:
-    files = stage.files and isinstance(data, dict) and data.get("source", "studio") != "studio"
-    return VideoBatches if files else stage.data
-
-
-def _check(course: Course, recipe: dict[str, Any], tasks: list[Task]) -> None:
-    """Raises InputError for what would otherwise be found out after hours: unknown fields and missing ones."""
-    missing: list[str] = []
-    for task in tasks:
-        stage, section = task.stage, task.section
+def _read(course: Course, recipe: dict[str, Any], root: Path) -> list[Stage]:
+    """The stages that a recipe has, each with its section. Raises InputError for unknown fields and missing ones."""
+    stages, missing = [], []
+    for stage, path, section in _sections(course, recipe):
         data = section.get("data") if isinstance(section, dict) else None
         readers: dict[str, Any] = {} if stage.model is None else {"model": stage.model}
         readers |= {} if stage.shares else {"objective": stage.objective}
         readers |= {"data": _reader(stage, data), "training": TrainingConfig}
         for name, reader in readers.items():
-            known = {"source"} if name == "data" and stage.files else set()
+            known = ["source"] if name == "data" and stage.files else []
             given = section.get(name, {}) if isinstance(section, dict) else section
-            _check_fields(f"{task.path}.{name}", given, reader, known)
-        missing += [f"{task.path}.{name}" for name in (*readers, *stage.needs) if name not in section]
-        for path, reader in stage.besides.items():
-            missing += [path] if (given := _at(recipe, path)) is None else []
+            _check_fields(f"{path}.{name}", given, reader, known)
+        missing += [f"{path}.{name}" for name in (*readers, *stage.needs) if name not in section]
+        for other, reader in stage.besides.items():
+            missing += [other] if (given := _at(recipe, other)) is None else []
             if reader is not None and given is not None:
-                _check_fields(path, given, reader)
+                _check_fields(other, given, reader)
+        name, part = path.removeprefix(f"{stage.name}."), stage.part or stage.name
+        added = {"section": section, "recipe": recipe, "root": root}
+        stages.append(replace(stage, name=name, part=part, folder=stage.folder.format(name), **added))
     missing += [name for name in course.needs if name not in recipe]
     if missing:
         raise InputError(f"the recipe lacks {missing[0]}.")
     course.check(recipe)
+    return stages
+
+
+def _sections(course: Course, recipe: dict[str, Any]) -> Iterator[tuple[Stage, str, Any]]:
+    """The stages that a recipe has, each with its section and where that stands."""
+    for stage in course.stages:
+        section = recipe.get(stage.name)
+        if section is None and (stage.optional or stage.several):
+            continue
+        if not stage.several:
+            yield stage, stage.name, {} if section is None else section
+        elif isinstance(section, dict):
+            yield from ((stage, f"{stage.name}.{name}", {} if one is None else one) for name, one in section.items())
+        else:
+            raise InputError(f"the recipe must have names under {stage.name}, not {section!r}.")
+
+
+def _reader(stage: Stage, data: Any) -> Callable[..., Dataset]:
+    files = stage.files and isinstance(data, dict) and data.get("source", "studio") != "studio"
+    return VideoBatches if files else stage.data
 
 
 def _check_fields(path: str, given: Any, reader: Callable[..., Any], more: Iterable[str] = ()) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ from peft import get_peft_model_state_dict
 from torch import nn
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, first_line
 from ..synthetic import caption, picture_caption
 from ..weights.lora import add_lora
 from .data import PLAIN, SceneBatches, draw_scene, to_unit
 from .objectives import NoiseObjective
-from .stages import Stage, Task, average_of
+from .stages import Stage, average_of
 
 SCHEDULE = {
     "num_train_timesteps": 1000,
@@ -62,14 +62,11 @@ def load_text_to_image(source: str | Path) -> StableDiffusionPipeline:
             requires_safety_checker=False,
         )
     except Exception as error:  # on a damaged folder, diffusers, transformers and safetensors raise almost anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"the model {source} cannot be loaded: {reason}") from error
+        raise CheckpointError(f"the model {source} cannot be loaded: {first_line(error)}.") from error
     finally:
         logging.set_verbosity(level)
-    if (
-        pipe.unet.config.addition_embed_type is not None
-        or pipe.unet.config.in_channels != pipe.unet.config.out_channels
-    ):
+    config = pipe.unet.config
+    if config.addition_embed_type is not None or config.in_channels != config.out_channels:
         raise InputError(f"the model {source} is not a Stable Diffusion 1 or 2 for text alone; give one that is.")
     if pipe.scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
         raise InputError(f"the model {source} predicts the {pipe.scheduler.config.prediction_type}, not noise.")
@@ -128,13 +125,7 @@ class TextToImage(nn.Module):
         return self.unet(latents.squeeze(2), timesteps, text).sample.unsqueeze(2)
 
 
-@dataclass
-class ImageObjective(NoiseObjective):
-    """NoiseObjective on SCHEDULE, where a level's error counts SNR^-1/2, at most `max_snr_weight`."""
-
-    scheduler_config: dict[str, Any] = field(default_factory=lambda: dict(SCHEDULE))
-    noises: int = 2
-    max_snr_weight: float = 5.0
+ImageObjective = partial(NoiseObjective, scheduler_config=SCHEDULE, noises=2, max_snr_weight=5.0)
 
 
 def build_tokenizer(texts: Iterable[str], vocab_size: int, model_max_length: int) -> CLIPTokenizer:
@@ -239,21 +230,21 @@ def _tokenizer(recipe: dict[str, Any], root: Path) -> Any:
     return start_tokenizer(recipe["tokenizer"], root / "base" / "tokenizer")
 
 
-def _start_autoencoder(task: Task) -> tuple[nn.Module, dict[str, Any]]:
-    _tokenizer(task.recipe, task.root)  # what it needs may be missing: known now, not after hours
-    return start_autoencoder(task.section), {}
+def _start_autoencoder(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
+    _tokenizer(stage.recipe, stage.root)  # what it needs may be missing: known now, not after hours
+    return start_autoencoder(stage.section), {}
 
 
-def _start_model(task: Task) -> tuple[nn.Module, dict[str, Any]]:
-    tokenizer = _tokenizer(task.recipe, task.root)
-    frozen = {"autoencoder": trained_autoencoder(task.recipe, task.root), "tokenizer": tokenizer}
-    return start_model(task.recipe, tokenizer), frozen
+def _start_model(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
+    tokenizer = _tokenizer(stage.recipe, stage.root)
+    frozen = {"autoencoder": trained_autoencoder(stage.recipe, stage.root), "tokenizer": tokenizer}
+    return start_model(stage.recipe, tokenizer), frozen
 
 
-def _start_look(task: Task) -> tuple[nn.Module, dict[str, Any]]:
-    _, frozen = _start_model(task)
-    model = trained_model(task.recipe, task.root)
-    add_lora(model.unet, LORA_TARGETS, task.section["rank"])
+def _start_look(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
+    _, frozen = _start_model(stage)
+    model = trained_model(stage.recipe, stage.root)
+    add_lora(model.unet, LORA_TARGETS, stage.section["rank"])
     return model, frozen
 
 
@@ -273,10 +264,10 @@ def export_model(recipe: dict[str, Any], root: Path) -> Path:
     return root / "base"
 
 
-def _save_look(task: Task, average: nn.Module) -> None:
+def _save_look(stage: Stage, average: nn.Module) -> None:
     layers = get_peft_model_state_dict(average.unet)
     StableDiffusionPipeline.save_lora_weights(
-        task.root / "base" / "loras", unet_lora_layers=layers, weight_name=f"{task.name}.safetensors"
+        stage.root / "base" / "loras", unet_lora_layers=layers, weight_name=f"{stage.name}.safetensors"
     )
 
 
@@ -287,7 +278,7 @@ STAGES = (
     Stage("vae", _start_autoencoder, AutoencoderObjective, **_SCENES, model=AutoencoderKL, optional=True,
           besides={"unet.model": None, "text_encoder.model": CLIPTextConfig, **_TOKENIZER}),
     Stage("unet", _start_model, ImageObjective, **_SCENES, model=UNet2DConditionModel, optional=True,
-          besides={"vae.model": None}, save=lambda task, _: export_model(task.recipe, task.root)),
+          besides={"vae.model": None}, save=lambda stage, _: export_model(stage.recipe, stage.root)),
     Stage("looks", _start_look, ImageObjective, **_SCENES, several=True, shares="unet", needs=["rank"],
           besides={"unet.model": None}, save=_save_look),
 )  # fmt: skip

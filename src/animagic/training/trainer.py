@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
@@ -55,12 +55,11 @@ class TrainingConfig:
     def __post_init__(self):
         if self.steps < 1 or self.log_every < 1 or self.save_every < 1:
             raise InputError("steps, log_every and save_every must be at least 1.")
-        if self.optimiser not in ("adamw", "muon"):
-            raise InputError(f"optimiser {self.optimiser!r} is unknown; choose adamw or muon.")
+        for name, known in (("optimiser", ("adamw", "muon")), ("precision", ("auto", "fp32", "bf16"))):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} {getattr(self, name)!r} is unknown; choose from {', '.join(known)}.")
         if self.optimiser == "muon" and not hasattr(torch.optim, "Muon"):
             raise InputError(f"PyTorch {torch.__version__} has no Muon; install 2.9 or newer, or choose adamw.")
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise InputError(f"precision {self.precision!r} is unknown; choose auto, fp32 or bf16.")
 
     def rate(self, step: int) -> float:
         """The learning rate as a share of its peak."""
@@ -91,14 +90,8 @@ def _optimisers(model: nn.Module, config: TrainingConfig) -> list[torch.optim.Op
         matrices = {id(p): p for block in repeated for p in block if p.ndim == 2 and p.requires_grad}
         parameters = [p for p in parameters if id(p) not in matrices]
         # Scaled so that the learning rate and weight decay of AdamW are right for it too.
-        optimisers.append(
-            torch.optim.Muon(
-                list(matrices.values()),
-                lr=config.learning_rate,
-                weight_decay=config.weight_decay,
-                adjust_lr_fn="match_rms_adamw",
-            )
-        )
+        scaled: Any = {"weight_decay": config.weight_decay, "adjust_lr_fn": "match_rms_adamw"}
+        optimisers.append(torch.optim.Muon(list(matrices.values()), lr=config.learning_rate, **scaled))
     # Vectors (norms, biases, bands) are not to be pulled to zero.
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
@@ -123,13 +116,9 @@ class Trainer:
     """Trains `model` in `folder`, which holds model and average (safetensors), optimiser state, log.jsonl, loss.png.
 
     Args:
-        model: its trainable parameters are trained.
-        objective: gives the loss.
         batches: item i is the i-th batch, a function of i alone. Of N processes (started by `accelerate launch` or
             torchrun), number r takes item step * N + r; together they make the step of one process with all N batches.
-        config: see TrainingConfig.
-        folder: where everything goes; if it holds a checkpoint, training goes on from there. Only the main process
-            writes.
+        folder: if it holds a checkpoint, training goes on from there. Only the main process writes.
         on_log: called with every log line, in the main process.
 
     Interrupted at any time, a run that is started again gives the same weights as one that was never interrupted,
@@ -167,11 +156,9 @@ class Trainer:
         config, device = self.config, self.accelerator.device
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         items = range(self.step * processes + rank, config.steps * processes, processes)
+        ahead = 2 if config.workers else None
         loader = DataLoader(
-            Subset(self.batches, items),
-            batch_size=None,
-            num_workers=config.workers,
-            prefetch_factor=2 if config.workers else None,
+            Subset(self.batches, items), batch_size=None, num_workers=config.workers, prefetch_factor=ahead
         )
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.model.train()
@@ -273,10 +260,8 @@ def _read_log(log: Path) -> list[dict]:
     """The lines of a log; a last one that was torn by a crash is left out."""
     lines = []
     for text in log.read_text().splitlines():
-        try:
+        with contextlib.suppress(json.JSONDecodeError):
             lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
     return lines
 
 

@@ -105,25 +105,23 @@ def _of_folder(folder: Path) -> list[CaptionedVideo]:
     for path in folder.rglob("*"):
         if path.suffix.lower() in SUFFIXES and path.is_file():
             beside = path.with_suffix(".txt")
-            caption = _text(beside) if beside.is_file() else re.sub(r"[_-]+", " ", path.stem)
-            found.append(CaptionedVideo(path.relative_to(folder).as_posix(), caption.strip(), path))
+            caption = read_caption(beside) if beside.is_file() else re.sub(r"[_-]+", " ", path.stem).strip()
+            found.append(CaptionedVideo(path.relative_to(folder).as_posix(), caption, path))
     return found
 
 
-def _text(path: Path) -> str:
+def read_caption(path: Path) -> str:
+    """The caption in a text file. Raises InputError."""
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the caption {path} cannot be read: {error}.") from error
 
 
 def _shards(pattern: str) -> list[Path]:
-    match = _RANGE.search(pattern)
-    if match is not None:
-        width = len(match[1])
+    if match := _RANGE.search(pattern):
         numbers = range(int(match[1]), int(match[2]) + 1)
-        parts = (f"{pattern[: match.start()]}{number:0{width}d}{pattern[match.end() :]}" for number in numbers)
-        return [path for part in parts for path in _shards(part)]
+        return [path for n in numbers for path in _shards(_RANGE.sub(f"{n:0{len(match[1])}d}", pattern, count=1))]
     paths = sorted(map(Path, glob.glob(pattern))) or [Path(pattern)]
     if not paths[0].is_file():
         raise InputError(f"there is no shard {pattern}.")
@@ -137,8 +135,9 @@ def _of_shard(path: Path) -> list[CaptionedVideo]:
         with tarfile.open(path) as shard:
             for member in shard:
                 # As webdataset has it: the key ends at the first dot of the file's own name.
-                key, _, kind = member.name.rpartition("/")[2].partition(".")
-                key = f"{member.name.rpartition('/')[0]}/{key}".lstrip("/")
+                folder, _, file_name = member.name.rpartition("/")
+                key, _, kind = file_name.partition(".")
+                key = f"{folder}/{key}".lstrip("/")
                 if not member.isfile():
                     continue
                 if f".{kind.lower()}" in SUFFIXES:
@@ -171,10 +170,8 @@ class VideoBatches(Dataset):
 
     Args:
         source, folder: see `find_videos`.
-        seed: of the whole stream.
-        steps: batches.
         clips_per_batch: videos of a batch, drawn at random.
-        num_frames: frames of a clip; 1 gives single pictures, for the image stage.
+        num_frames: frames of a clip; 1 gives single images, for the image stage.
         sample_stride: every how many-th frame of the video is taken, from a random start.
         height, width: pixels; the video is brought to size, and its middle is cut out.
 
@@ -213,12 +210,8 @@ class VideoBatches(Dataset):
 
     def __getitem__(self, step: int) -> dict:
         rng = np.random.default_rng((self.seed, step))
-        clips, captions = [], []
-        for _ in range(self.clips_per_batch):
-            first, start = int(rng.integers(len(self.videos))), float(rng.random())
-            frames, caption = self._clip(first, start)
-            clips.append(frames)
-            captions.append(caption)
+        drawn = [(int(rng.integers(len(self.videos))), float(rng.random())) for _ in range(self.clips_per_batch)]
+        clips, captions = zip(*(self._clip(first, start) for first, start in drawn), strict=True)
         if step == self.steps - 1 and (skipped := self.skipped):
             warnings.warn(
                 f"{len(skipped)} of {len(self.videos)} videos were passed over, too short or unreadable; "
@@ -226,7 +219,7 @@ class VideoBatches(Dataset):
                 stacklevel=2,
             )
         video = torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3).contiguous()
-        return {"video": video, "captions": captions, "index": step}
+        return {"video": video, "captions": list(captions), "index": step}
 
     def _clip(self, first: int, start: float) -> tuple[np.ndarray, str]:
         """A clip of the first usable video from number `first` on; start: 0..1, where on it."""

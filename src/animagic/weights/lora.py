@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import wraps
 from numbers import Real
 from pathlib import Path
@@ -104,27 +104,6 @@ class LoraMixin(LoraBaseMixin):
         super().__init_subclass__(**arguments)
         cls._lora_loadable_modules = [part.component for part in cls.lora_parts]
 
-    @classmethod
-    def lora_state_dict(
-        cls,
-        pretrained_model_name_or_path_or_dict: Source,
-        weight_name: str | None = None,
-        *,
-        return_lora_metadata: bool = False,
-        allow_pickle: bool = False,
-        **where: Any,
-    ) -> Any:
-        """The tensors of a LoRA under diffusers' names (COMPONENT.LAYER.lora_A.weight, .lora_B.weight), scaled so
-        that weight 1 is what it was trained for. Arguments and errors: those of `load_lora_weights`.
-
-        return_lora_metadata: a pair of them and of peft's settings under such names.
-        """
-        source, where = pretrained_model_name_or_path_or_dict, {"weight_name": weight_name, **where}
-        pairs, _ = read_lora(source, cls.lora_parts, None, allow_pickle, **where)
-        tensors = {name: tensor for part, own in pairs.items() for name, tensor in pack(own, f"{part}.").items()}
-        settings = {f"{part}.{key}": value for part, own in pairs.items() for key, value in peft_settings(own).items()}
-        return (tensors, settings) if return_lora_metadata else tensors
-
     def load_lora_weights(
         self,
         pretrained_model_name_or_path_or_dict: Source,
@@ -141,8 +120,7 @@ class LoraMixin(LoraBaseMixin):
             pretrained_model_name_or_path_or_dict: a file, a folder, a hub id, or the tensors, in the naming of
                 diffusers, of peft, of kohya, or of the published weights.
             adapter_name: what to call it in `set_adapters`; None: default_0, default_1, ...
-            hotswap: put it in the place of the adapter `adapter_name`, whose layers it may not exceed. A compiled
-                network is not compiled again, if `enable_lora_hotswap(target_rank=...)` came before the first.
+            hotswap: put it in the place of the adapter `adapter_name`, whose layers it may not exceed.
             allow_pickle: read pickled files too (with `weights_only`).
             where: `weight_name` and `subfolder`, where a folder or repository has several files; of the hub:
                 `revision`, `token`, `cache_dir`, `force_download`, `local_files_only`.
@@ -180,9 +158,8 @@ class LoraMixin(LoraBaseMixin):
                 counts, and what is not named has 1. Where there is one component only, its name may be left out.
         Raises: InputError for a name or part that is not there, and for another number of weights than of names.
         """
-        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+        names = self._known(adapter_names)
         weights = list(adapter_weights) if isinstance(adapter_weights, Sequence) else [adapter_weights] * len(names)
-        self._check_names(names)
         if len(names) != len(weights):
             raise InputError(f"{len(names)} LoRAs need {len(names)} weights, not {len(weights)}.")
         self._refuse_if_fused()
@@ -222,8 +199,7 @@ class LoraMixin(LoraBaseMixin):
 
     def delete_adapters(self, adapter_names: str | Sequence[str]) -> None:
         """Remove LoRAs. Raises InputError for a name that is not there, and while one is fused."""
-        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
-        self._check_names(names)
+        names = self._known(adapter_names)
         self._refuse_if_fused()
         kept = [name for name in self._names() if name not in names]
         self._use([name for name in self.get_active_adapters() if name in kept] or kept[:1])
@@ -232,29 +208,31 @@ class LoraMixin(LoraBaseMixin):
     @contextmanager
     def using_loras(self, loras: Mapping[str, float], *, allow_pickle: bool = False) -> Iterator[None]:
         """`with pipe.using_loras({"watercolour.safetensors": 0.8}):` these LoRAs and no others are active inside;
-        afterwards the pipeline is as it was.
+        afterwards the pipeline is as it was. Raises: as `load_lora_weights`.
 
-        Args:
-            loras: file, folder or hub id -> weight.
-        Raises: as `load_lora_weights`.
+        loras: file, folder or hub id -> weight.
         """
-        with self._loras_aside() if loras else nullcontext():
-            for source, weight in loras.items():
-                self.add_lora(source, weight=weight, allow_pickle=allow_pickle)
+        with self._for_a_while({self.add_lora: loras}, allow_pickle):
             yield
 
     @contextmanager
-    def _loras_aside(self) -> Iterator[None]:
-        """Inside, the LoRAs that are there are not active; afterwards all is as it was."""
+    def _for_a_while(
+        self, loras: Mapping[Callable[..., None], Mapping[str, float]], allow_pickle: bool
+    ) -> Iterator[None]:
+        """Inside, these LoRAs and no others are active, each loaded by its method."""
+        if not any(loras.values()):
+            yield
+            return
         self._refuse_if_fused()
         before, active = self._names(), self.get_active_adapters()
-        scales = {layer: layer.scaling for layer in self._lora_layers()}
+        scales = {layer: dict(layer.scaling) for layer in self._lora_layers()}
         disabled = any(layer.disable_adapters for layer in scales)
         try:
-            for layer in scales:
-                layer.scaling = dict(layer.scaling)
             self.enable_lora()
             self._use([])
+            for load, sources in loras.items():
+                for source, weight in sources.items():
+                    load(source, weight=weight, allow_pickle=allow_pickle)
             yield
         finally:
             if not before:
@@ -279,27 +257,24 @@ class LoraMixin(LoraBaseMixin):
 
     def _networks(self) -> dict[str, Any]:
         """The components that are there, without the wrapping of `torch.compile`."""
-        networks = {name: getattr(self, name, None) for name in self._lora_loadable_modules}
-        return {
-            name: getattr(network, "_orig_mod", network) for name, network in networks.items() if network is not None
-        }
+        found = {name: getattr(self, name, None) for name in self._lora_loadable_modules}
+        return {name: getattr(one, "_orig_mod", one) for name, one in found.items() if one is not None}
 
     def _lora_layers(self, components: Sequence[str] | None = None) -> list[Any]:
-        networks = self._networks()
         if unknown := set(components or ()) - set(self._lora_loadable_modules):
             raise InputError(f"no LoRA changes {min(unknown)!r}; choose {', '.join(self._lora_loadable_modules)}.")
-        return [
-            layer for name, network in networks.items() if not components or name in components
-            for layer in lora_layers(network).values()
-        ]  # fmt: skip
+        chosen = [network for name, network in self._networks().items() if not components or name in components]
+        return [layer for network in chosen for layer in lora_layers(network).values()]
 
     def _names(self) -> list[str]:
         return list(dict.fromkeys(name for names in self.get_list_adapters().values() for name in names))
 
-    def _check_names(self, names: Sequence[str | None]) -> None:
-        known = self._names()
+    def _known(self, names: str | Sequence[str]) -> list[str]:
+        """Names of LoRAs as a list. Raises InputError for one that is not there."""
+        names, known = [names] if isinstance(names, str) else list(names), self._names()
         if missing := [name for name in names if name not in known]:
             raise InputError(f"there is no LoRA {missing[0]!r}; loaded are: {', '.join(known) or 'none'}.")
+        return names
 
     def _new_name(self, name: str | None) -> str:
         names = self._names()
@@ -333,20 +308,17 @@ class LoraMixin(LoraBaseMixin):
         parts = {part.component: part for part in self.lora_parts}
         if len(parts) == 1 and not set(weight) & set(parts):
             weight = dict.fromkeys(parts, weight)
-        made, networks = dict[str, Any](), self._networks()
-        for component, value in weight.items():
-            if component not in parts:
-                raise InputError(f"a LoRA cannot be weighed for {component!r}; parts are {', '.join(parts)}.")
-            layers = list(lora_layers(networks[component])) if component in networks else []
-            blocks = parts[component].blocks
-            whole = [component, *(f"{component}.{block}" for block in blocks.values())]
-            for path, number in _by_path({component: value}, blocks):
-                if not isinstance(number, Real):
-                    raise InputError(f"the weight of a LoRA in {path} is {number!r}; a number is needed.")
-                if path not in whole and not any(f"{component}.{layer}.".startswith(f"{path}.") for layer in layers):
-                    example = f"; it does change {layers[0]!r}, for example." if layers else "."
-                    raise InputError(f"no LoRA changes {path.removeprefix(f'{component}.')!r}{example}")
-                made[path] = number
+        if unknown := set(weight) - set(parts):
+            raise InputError(f"a LoRA cannot be weighed for {min(unknown)!r}; parts are {', '.join(parts)}.")
+        layers = [f"{name}.{layer}." for name, one in self._networks().items() for layer in lora_layers(one)]
+        whole = {*parts, *(f"{name}.{block}" for name, part in parts.items() for block in part.blocks.values())}
+        made = {k: v for name in weight for k, v in _by_path({name: weight[name]}, parts[name].blocks)}
+        for path, number in made.items():
+            if not isinstance(number, Real):
+                raise InputError(f"the weight of a LoRA in {path} is {number!r}; a number is needed.")
+            if path not in whole and not any(layer.startswith(f"{path}.") for layer in layers):
+                example = f"; one changes {layers[0].rstrip('.')!r}, for example." if layers else "."
+                raise InputError(f"no LoRA changes {path!r}{example}")
         return made
 
     def _lay(
@@ -363,13 +335,12 @@ class LoraMixin(LoraBaseMixin):
     ) -> None:
         """Lay a LoRA over the networks.
 
-        Args:
-            beside: whether the active LoRAs stay active.
-            wanted: a pattern for COMPONENT.LAYER of everything that it may change, and why.
+        beside: whether the active LoRAs stay active; wanted: a pattern for COMPONENT.LAYER of everything that it may
+        change, and why.
         """
         self._refuse_if_fused()
         if hotswap:
-            self._check_names([name])
+            self._known(str(name))
         pairs, what = read_lora(source, self.lora_parts, self._networks(), allow_pickle, **where)
         for component, own in pairs.items():
             for layer, pair in own.items():
@@ -412,22 +383,20 @@ class LoraMixin(LoraBaseMixin):
     def _check_swap(self, component: str, pairs: Mapping[str, Pair], what: str, name: str) -> None:
         """Refuse what peft would give up half-way, which loses the adapter that is there."""
         network = self._networks()[component]
-        layers = lora_layers(network)
+        layers, reason = lora_layers(network), ""
+        if not isinstance(network, PeftAdapterMixin):
+            reason = f"LoRAs of the {component} cannot be swapped"
         for layer, pair in pairs.items():
             there = layers[layer].lora_A if layer in layers else {}
-            if not isinstance(network, PeftAdapterMixin):
-                reason = f"LoRAs of the {component} cannot be swapped"
-            elif name not in there:
-                reason = f"that one does not change {layer}"
+            if name not in there:
+                reason = reason or f"that one does not change {layer}"
             elif pair.down.ndim > 2 and len(pair.down) < len(there[name].weight):
-                reason = f"its rank in {layer}, a convolution, is smaller"
-            else:
-                continue
-            raise CheckpointError(f"{what} cannot be put in the place of {name!r}: {reason}.")
+                reason = reason or f"its rank in {layer}, a convolution, is smaller"
         # peft empties every tensor whose name has the adapter's name anywhere in it.
-        for key in network.state_dict():
-            if ".lora_" in key and name in key and key.split(".")[-2] != name:
-                raise InputError(f"the LoRA {name!r} cannot be swapped: its name is also a part of {key}.")
+        if any(".lora_" in key and name in key and key.split(".")[-2] != name for key in network.state_dict()):
+            reason = reason or "its name is also a part of another's"
+        if reason:
+            raise CheckpointError(f"{what} cannot be put in the place of {name!r}: {reason}.")
 
 
 def _by_path(weights: Mapping[str, Any], blocks: Mapping[str, str], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +66,13 @@ class LoraPart:
 
     def layer_of(self, name: str, layers: Mapping[str, str]) -> str:
         """A layer's name in the network, where it is one of `layers` (name in files -> name in the network)."""
-        while True:
-            renamed = name
-            for pattern, new in self.renames:
-                renamed = re.sub(pattern, new, renamed)
-            prefix = self.prefix_of(name)
-            if renamed in layers or prefix is None:
-                return layers.get(renamed, renamed)
-            name = name.removeprefix(prefix)
+        renamed = name
+        for pattern, new in self.renames:
+            renamed = re.sub(pattern, new, renamed)
+        prefix = self.prefix_of(name)
+        if renamed in layers or prefix is None:
+            return layers.get(renamed, renamed)
+        return self.layer_of(name.removeprefix(prefix), layers)
 
 
 @dataclass(frozen=True)
@@ -92,18 +90,12 @@ Pairs = dict[str, dict[str, Pair]]
 
 
 def read_lora(
-    source: Source,
-    parts: Sequence[LoraPart],
-    networks: Mapping[str, Any] | None,
-    allow_pickle: bool = False,
-    **where: Any,
+    source: Source, parts: Sequence[LoraPart], networks: Mapping[str, Any], allow_pickle: bool = False, **where: Any
 ) -> tuple[Pairs, str]:
-    """The changes that a LoRA makes to each component, and how to call it in a message.
+    """The changes that a LoRA makes to each component, which they fit, and how to call it in a message.
 
-    Args:
-        networks: those that it has to fit, by component; None: names and shapes are not compared with any.
-        where: see `find_lora_file`.
-    Raises: InputError for a file that is not there, CheckpointError for a tensor that is unknown or does not fit.
+    where: see `find_lora_file`. Raises: InputError for a file that is not there, CheckpointError for a tensor that is
+    unknown or does not fit.
     """
     if unknown := set(where) - {*_PLACE, *_WITHOUT_EFFECT}:
         raise InputError(f"a LoRA is not loaded with {min(unknown)!r}; choose {', '.join(_PLACE)}.")
@@ -124,11 +116,6 @@ def read_lora(
     for part in parts:
         if not (own := owned(tensors, part)):
             continue
-        # diffusers writes the settings of all components together.
-        trained = {name.removeprefix(f"{part.component}."): value for name, value in owned(settings, part).items()}
-        if networks is None:
-            pairs[part.component] = _pairs_of(own, trained, what, partial(part.layer_of, layers={}))
-            continue
         if part.component not in networks:
             raise CheckpointError(f"{what} has a tensor {next(iter(own))}; this pipeline has no {part.component}.")
         network = networks[part.component]
@@ -136,10 +123,12 @@ def read_lora(
             own = part.convert(own, network.config) if part.convert else own
         except (IndexError, KeyError, ValueError) as error:
             raise CheckpointError(f"{what} has names that cannot be understood: {error}.") from error
+        # diffusers writes the settings of all components together.
+        trained = {name.removeprefix(f"{part.component}."): value for name, value in owned(settings, part).items()}
+        _check_settings(trained, what)
         layers = {name: name for name, module in network.named_modules() if _is_layer(name, module)}
         layers = {name.replace(".", "_"): name for name in layers} | layers  # kohya writes underscores for dots
-        found = _pairs_of(own, trained, what, partial(part.layer_of, layers=layers))
-        pairs[part.component] = _fitted(found, network, what)
+        pairs[part.component] = _fitted(_pairs_of(own, trained, what, part, layers), network, what)
     return pairs, what
 
 
@@ -191,9 +180,10 @@ def _fetch(source: str, weight_name: str | None, subfolder: str | None, hub: dic
 
 
 def read_lora_file(path: Path, allow_pickle: bool = False) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Tensors of a file, and the settings of the training, from inside it or from peft's file beside it.
+    """Tensors of a file, and the settings of the training, from inside it or from peft's file beside it. Raises
+    CheckpointError, which names the file.
 
-    allow_pickle: read pickles too (with `weights_only`). Raises: CheckpointError, which names the file.
+    allow_pickle: read pickles too (with `weights_only`).
     """
     if path.suffix != ".safetensors" and not allow_pickle:
         raise CheckpointError(
@@ -220,15 +210,12 @@ def _pairs_of(
     tensors: Mapping[str, torch.Tensor],
     settings: Mapping[str, Any],
     what: str,
-    layer_of: Callable[[str], str],
+    part: LoraPart,
+    layers: Mapping[str, str],
 ) -> dict[str, Pair]:
-    """The tensors of a LoRA by layer.
+    """The tensors of a LoRA by layer. Raises CheckpointError, which names the tensor.
 
-    Args:
-        settings: of the training, as peft has them; empty: alpha is the rank where the tensors do not say it.
-        what: how to call the LoRA in a message.
-        layer_of: from a layer's name in the file to that in the network.
-    Raises: CheckpointError, which names the tensor.
+    settings: of the training, as peft has them; empty: alpha is the rank where the tensors do not say it.
     """
     found: dict[str, dict[str, tuple[str, torch.Tensor]]] = {}
     for name, tensor in tensors.items():
@@ -236,11 +223,10 @@ def _pairs_of(
         if match is None:
             raise CheckpointError(f"{what} has a tensor {name}, which is none of a LoRA.")
         side = "alpha" if match["alpha"] else _SIDES.get(match["side"], match["side"])
-        sides = found.setdefault(layer_of(match["layer"]), {})
+        sides = found.setdefault(part.layer_of(match["layer"], layers), {})
         if side in sides:
             raise CheckpointError(f"{what} has the tensors {sides[side][0]} and {name} for the same thing.")
         sides[side] = (name, tensor)
-    _check_settings(settings, what)
     pairs = {}
     for layer, sides in found.items():
         for side, other in (("down", "up"), ("up", "down"), ("alpha", "down")):
@@ -256,15 +242,15 @@ def _pairs_of(
 
 
 def _check_settings(settings: Mapping[str, Any], what: str) -> None:
-    start = settings.get("init_lora_weights")
-    if start not in _PLAIN_STARTS:
+    """Refuse what is no plain LoRA."""
+    kind = "DoRA" if settings.get("use_dora") else settings.get("peft_type", "LORA")
+    if kind != "LORA":
+        raise CheckpointError(f"{what} is of the kind {kind}; only plain LoRA is supported.")
+    if (start := settings.get("init_lora_weights")) not in _PLAIN_STARTS:
         raise CheckpointError(
             f"{what} began as {start!r}, which changes the model itself; convert it to a plain LoRA first "
             "(peft: save_pretrained with path_initial_model_for_weight_conversion)."
         )
-    if settings.get("peft_type", "LORA") != "LORA" or settings.get("use_dora"):
-        kind = "DoRA" if settings.get("use_dora") else settings["peft_type"]
-        raise CheckpointError(f"{what} is of the kind {kind}; only plain LoRA is supported.")
 
 
 def _scale(
@@ -288,27 +274,25 @@ def _fitted(pairs: Mapping[str, Pair], network: nn.Module, what: str) -> dict[st
     """The pairs in the shapes of the network's layers: files may have matrices for convolutions of one pixel, and the
     other way round. Raises CheckpointError that names the first tensor for which the network has no place."""
     advice = "was it made for a model of another size?"
-    fitted = {}
+    fitted, modules = {}, dict[str, Any](network.named_modules())
     for layer, pair in pairs.items():
-        try:
-            module: Any = network.get_submodule(layer)
-        except AttributeError:
-            raise CheckpointError(
-                f"{what} has a tensor {pair.down_name}; this model has no {layer}: {advice}"
-            ) from None
-        module = getattr(module, "base_layer", module)  # it may carry adapters already
+        if layer not in modules:
+            raise CheckpointError(f"{what} has a tensor {pair.down_name}; this model has no {layer}: {advice}")
+        module = getattr(modules[layer], "base_layer", modules[layer])  # it may carry adapters already
         if not isinstance(module, _LAYERS):
             raise CheckpointError(f"{what} has a tensor {pair.down_name}, but {layer} is not a linear layer.")
         out, into, *kernel = module.weight.shape[isinstance(module, Fp8Linear) :]
         rank, ones = len(pair.down), [1] * len(kernel)
-        changes = [(pair.down_name, pair.down, [rank, into, *kernel]), (pair.up_name, pair.up, [out, rank, *ones])]
-        for i, (name, tensor, shape) in enumerate(changes):
+        made = {}
+        for side, shape in (("down", [rank, into, *kernel]), ("up", [out, rank, *ones])):
+            name, tensor = getattr(pair, f"{side}_name"), getattr(pair, side)
             if kernel == ones and tensor.shape[2:].numel() == 1:
-                changes[i] = (name, tensor := tensor.reshape(*tensor.shape[:2], *ones), shape)
+                tensor = tensor.reshape(*tensor.shape[:2], *ones)
             if list(tensor.shape) != shape:
                 given = list(tensor.shape)
                 raise CheckpointError(f"{what}: its tensor {name} has shape {given}; {shape} is needed: {advice}")
-        fitted[layer] = replace(pair, down=changes[0][1], up=changes[1][1])
+            made[side] = tensor
+        fitted[layer] = replace(pair, **made)
     return fitted
 
 

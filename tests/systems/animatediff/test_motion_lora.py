@@ -270,7 +270,7 @@ def test_blocks_are_weighed_as_in_diffusers(pipe):
         pipe.set_adapters("look", {"unet": weights})
         scales = {layer: next((f for name, f in factor.items() if layer.startswith(name)), 1.0) for layer in layers}
         assert {n: layer.scaling["look"] for n, layer in lora_layers(pipe.unet).items()} == scales
-    with pytest.raises(InputError, match=r"no LoRA changes 'down_blocks\.7'; it does change 'down_blocks\.0"):
+    with pytest.raises(InputError, match=r"no LoRA changes 'unet\.down_blocks\.7'; one changes 'unet\.down_blocks\.0"):
         pipe.set_adapters("look", {"unet": {"down": {"block_7": 2.0}}})
 
 

@@ -6,7 +6,7 @@ Source: arXiv 2106.09685 (LoRA), 2307.04725 section 4.3 (MotionLoRA) and 4.1 (do
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -50,7 +50,6 @@ class AnimateDiffLoraMixin(LoraMixin, StableDiffusionXLLoraLoaderMixin):
 
     # MotionLoRAs have the published names of motion modules, or diffusers'.
     lora_parts = (replace(UNET, renames=(*UNET.renames, (".+", lambda name: motion_name(name[0])))), *CLIP)
-    lora_state_dict = StableDiffusionXLLoraLoaderMixin.lora_state_dict
     unet: Any
 
     def load_motion_lora(
@@ -81,9 +80,5 @@ class AnimateDiffLoraMixin(LoraMixin, StableDiffusionXLLoraLoaderMixin):
         allow_pickle: bool = False,
     ) -> Iterator[None]:
         """As in every pipeline. motion_loras: likewise, MotionLoRAs only."""
-        with self._loras_aside() if loras or motion_loras else nullcontext():
-            for source, weight in loras.items():
-                self.add_lora(source, weight=weight, allow_pickle=allow_pickle)
-            for source, weight in (motion_loras or {}).items():
-                self.load_motion_lora(source, weight=weight, allow_pickle=allow_pickle)
+        with self._for_a_while({self.add_lora: loras, self.load_motion_lora: motion_loras or {}}, allow_pickle):
             yield

@@ -3,7 +3,6 @@ frozen model, and MotionLoRAs; then the folder that a pipeline loads."""
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from ...errors import InputError
 from ...training import text_to_image
 from ...training.data import SceneBatches
 from ...training.objectives import NoiseObjective
-from ...training.stages import Course, Stage, Task, average_of
+from ...training.stages import Course, Stage, average_of, save_model
 from ...training.text_to_image import load_text_to_image
 from ...weights.lora import add_lora
 from .denoiser import AnimateDiffSampling
@@ -91,47 +90,47 @@ def trained_motion(recipe: dict[str, Any], base: StableDiffusionPipeline, root: 
     return unet.eval()
 
 
-def _start_adapter(task: Task) -> tuple[nn.Module, dict[str, Any]]:
-    base = load_base(task.recipe, task.root)
-    torch.manual_seed(task.config.seed)
+def _start_adapter(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
+    base = load_base(stage.recipe, stage.root)
+    torch.manual_seed(stage.config.seed)
     unet = AnimateDiffUNet.from_unet2d(base.unet, motion_resolutions=())
-    add_lora(unet, SPATIAL_TARGETS, task.section["rank"], "adapter")
+    add_lora(unet, SPATIAL_TARGETS, stage.section["rank"], "adapter")
     return unet, {**_frozen(base), "use_motion": False}
 
 
-def _start_motion(task: Task) -> tuple[nn.Module, dict[str, Any]]:
-    base = load_base(task.recipe, task.root)
-    return start_motion(task.section, base, task.root / "adapter"), _frozen(base)
+def _start_motion(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
+    base = load_base(stage.recipe, stage.root)
+    return start_motion(stage.section, base, stage.root / "adapter"), _frozen(base)
 
 
-def _start_motion_lora(task: Task) -> tuple[nn.Module, dict[str, Any]]:
-    base = load_base(task.recipe, task.root)
-    unet = trained_motion(task.recipe, base, task.root)
-    torch.manual_seed(task.config.seed)
-    add_lora(unet, MOTION_TARGETS, task.section["rank"], task.name)
+def _start_motion_lora(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
+    base = load_base(stage.recipe, stage.root)
+    unet = trained_motion(stage.recipe, base, stage.root)
+    torch.manual_seed(stage.config.seed)
+    add_lora(unet, MOTION_TARGETS, stage.section["rank"], stage.name)
     return unet, _frozen(base)
 
 
-def _save_adapter(task: Task, average: Any) -> None:
-    save_file(motion_lora_state_dict(average, "adapter"), task.root / "adapter.safetensors")
+def _save_adapter(stage: Stage, average: Any) -> None:
+    save_file(motion_lora_state_dict(average, "adapter"), stage.root / "adapter.safetensors")
 
 
-def _save_motion(task: Task, average: Any) -> None:
+def _save_motion(stage: Stage, average: Any) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in average.motion_state_dict().items()}
-    save_file(tensors, task.root / "motion_module.safetensors")
+    save_file(tensors, stage.root / "motion_module.safetensors")
 
 
-def _save_motion_lora(task: Task, average: Any) -> None:
-    tensors = {name: x.half().contiguous() for name, x in motion_lora_state_dict(average, task.name).items()}
-    (task.root / "motion_loras").mkdir(exist_ok=True)
-    save_file(tensors, task.root / "motion_loras" / f"{task.name}.safetensors")
+def _save_motion_lora(stage: Stage, average: Any) -> None:
+    tensors = {name: x.half().contiguous() for name, x in motion_lora_state_dict(average, stage.name).items()}
+    (stage.root / "motion_loras").mkdir(exist_ok=True)
+    save_file(tensors, stage.root / "motion_loras" / f"{stage.name}.safetensors")
 
 
 def export(recipe: dict[str, Any], root: Path) -> Path:
     """Write what has been trained so far as a float16 pipeline folder, with its LoRAs; returns its path."""
     if "motion" not in recipe:
         return root / "base"
-    base, target = load_base(recipe, root), root / "model"
+    base = load_base(recipe, root)
     pipe = AnimateDiffPipeline(
         unet=trained_motion(recipe, base, root).half(),
         vae=base.vae.half(),
@@ -140,9 +139,7 @@ def export(recipe: dict[str, Any], root: Path) -> Path:
         scheduler=_schedule(base),
         config=recipe["sampling"],
     )
-    if target.exists():
-        shutil.rmtree(target)
-    pipe.save_pretrained(target, max_shard_size="8MB")  # no file of the project is larger than 16 MiB
+    target = save_model(pipe, root, max_shard_size="8MB")  # no file of the project is larger than 16 MiB
     loras = {"loras": Path(recipe.get("base") or root / "base") / "loras", "motion_loras": root / "motion_loras"}
     for name, folder in loras.items():
         for file in sorted(folder.glob("*.safetensors")):

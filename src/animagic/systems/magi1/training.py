@@ -4,20 +4,19 @@ and one pass."""
 from __future__ import annotations
 
 import copy
-import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModel, AutoTokenizer
 
-from ...errors import CheckpointError, InputError
+from ...errors import InputError
 from ...training.data import SceneBatches, to_unit
-from ...training.stages import Course, Stage, Task, average_of
+from ...training.stages import Course, Stage, average_of, save_model
+from ...weights.files import read_tensors
 from .autoencoder import AutoencoderKLMagi1
 from .distillation import ShortcutObjective
 from .objectives import AutoencoderObjective, TransformerObjective, initialise
@@ -35,7 +34,7 @@ def start_autoencoder(section: dict[str, Any], folder: Path) -> AutoencoderKLMag
     vae = AutoencoderKLMagi1(**section["model"])
     start = folder / "start.safetensors"
     if section.get("start"):
-        vae.load_state_dict(read_weights(section["start"]))
+        vae.load_state_dict(read_tensors(Path(section["start"])))
     elif section["model"].get("linear_path"):
         if not start.exists():
             data = SceneChunks(seed=4321, steps=40, **section["data"])
@@ -49,10 +48,6 @@ def start_autoencoder(section: dict[str, Any], folder: Path) -> AutoencoderKLMag
     return vae
 
 
-def _start_autoencoder(task: Task) -> tuple[nn.Module, dict[str, Any]]:
-    return start_autoencoder(task.section, task.folder), {}
-
-
 def trained_autoencoder(recipe: dict[str, Any], root: Path) -> AutoencoderKLMagi1:
     """The autoencoder as trained so far, frozen. Its encoder must be final before the transformer starts: with
     `encoder_depth: 0` it is the PCA of the first step, so both can be trained at the same time."""
@@ -60,14 +55,6 @@ def trained_autoencoder(recipe: dict[str, Any], root: Path) -> AutoencoderKLMagi
     if (root / "vae" / "average.safetensors").exists():
         vae.load_state_dict(average_of(root / "vae"))
     return vae.eval().requires_grad_(False)
-
-
-def read_weights(path: str) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file, in float32. Raises CheckpointError."""
-    try:
-        return {name: tensor.float() for name, tensor in load_file(path).items()}
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}.") from error
 
 
 @torch.no_grad()
@@ -90,23 +77,23 @@ def _text_encoder(recipe: dict[str, Any]) -> dict[str, Any]:
     return {"text_encoder": model.eval().requires_grad_(False), "tokenizer": tokenizer}
 
 
-def _start_transformer(task: Task) -> tuple[nn.Module, dict[str, Any]]:
-    section, vae = task.section, trained_autoencoder(task.recipe, task.root)
-    text = _text_encoder(task.recipe)
+def _start_transformer(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
+    section, vae = stage.section, trained_autoencoder(stage.recipe, stage.root)
+    text = _text_encoder(stage.recipe)
     torch.manual_seed(section["training"].get("seed", 0))
-    std = measure_std(vae, task.recipe["vae"]["data"])
+    std = measure_std(vae, stage.recipe["vae"]["data"])
     transformer = Magi1Transformer3DModel(**section["model"], data_std=std)
     initialise(transformer)
     if section.get("start"):  # go on from weights that are there, with a new schedule
-        transformer.load_state_dict(read_weights(section["start"]))
+        transformer.load_state_dict(read_tensors(Path(section["start"])))
     return transformer, {"autoencoder": vae, **text}
 
 
-def _start_student(task: Task) -> tuple[nn.Module, dict[str, Any]]:
+def _start_student(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
     """The student begins as its teacher, with whose autoencoder and text encoder it learns."""
-    pipe = _teacher(task.recipe)
+    pipe = _teacher(stage.recipe)
     if pipe.sampling.distill:
-        raise InputError(f"{task.recipe['teacher']} is distilled already; give a base model as the teacher.")
+        raise InputError(f"{stage.recipe['teacher']} is distilled already; give a base model as the teacher.")
     for part in (pipe.transformer, pipe.vae, pipe.text_encoder):
         part.requires_grad_(False)
     frozen = {"autoencoder": pipe.vae, "text_encoder": pipe.text_encoder, "tokenizer": pipe.tokenizer}
@@ -127,7 +114,7 @@ def export(recipe: dict[str, Any], root: Path) -> Path:
     parts = {"transformer": transformer.half(), "vae": vae.half()}
     text = _text_encoder(recipe)
     text["text_encoder"].half()
-    return _save(Magi1Pipeline(**parts, **text, config=recipe["sampling"]), root)
+    return save_model(Magi1Pipeline(**parts, **text, config=recipe["sampling"]), root)
 
 
 def export_student(recipe: dict[str, Any], root: Path) -> Path:
@@ -139,15 +126,7 @@ def export_student(recipe: dict[str, Any], root: Path) -> Path:
         config[name] = {**config.get(name, {}), **values}
     for part in (pipe.transformer, pipe.vae, pipe.text_encoder):
         part.half()
-    return _save(Magi1Pipeline(**pipe.components, config=config), root)
-
-
-def _save(pipe: Magi1Pipeline, root: Path) -> Path:
-    target = root / "model"
-    if target.exists():
-        shutil.rmtree(target)
-    pipe.save_pretrained(target)
-    return target
+    return save_model(Magi1Pipeline(**pipe.components, config=config), root)
 
 
 def _check_text_encoder(recipe: dict[str, Any]) -> None:
@@ -157,9 +136,10 @@ def _check_text_encoder(recipe: dict[str, Any]) -> None:
 
 _STUDENT = [Stage("transformer", _start_student, ShortcutObjective, SceneChunks)]
 _STAGES = [
-    Stage("vae", _start_autoencoder, AutoencoderObjective, SceneChunks, model=AutoencoderKLMagi1),
+    Stage("vae", lambda stage: (start_autoencoder(stage.section, stage.root / stage.folder), {}), AutoencoderObjective,
+          SceneChunks, model=AutoencoderKLMagi1),
     Stage("transformer", _start_transformer, TransformerObjective, SceneChunks, model=Magi1Transformer3DModel),
-]
+]  # fmt: skip
 STAGES = [
     Course(_STUDENT, export_student, ["sampling"], only="teacher"),
     Course(_STAGES, export, ["text_encoder", "sampling"], check=_check_text_encoder),
