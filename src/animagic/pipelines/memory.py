@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
 import math
@@ -17,8 +18,9 @@ import torch
 from torch import nn
 
 from ..errors import CheckpointError, InputError, first_line
+from ..layers.fp8 import FP8
 from ..weights.files import SafetensorsFile
-from .meta import bytes_at_work, bytes_of, cast, is_fp8, peak_of
+from .meta import bytes_at_work, bytes_of, cast, peak_of
 
 _CUDA_CONTEXT = 600 * 2**20  # of the driver and cuBLAS: not PyTorch's, but gone all the same
 _FRAGMENTS = 0.05  # share of the memory that lies between the blocks of PyTorch's allocator
@@ -138,7 +140,7 @@ class Networks(ABC):
     @property
     def fp8(self) -> bool:
         """Whether layers are quantised."""
-        return any(map(is_fp8, self.parts.values()))
+        return any(p.dtype == FP8 for part in self.parts.values() for p in part.parameters())
 
 
 @dataclass(frozen=True)
@@ -241,16 +243,14 @@ class Predictor:
         if keeps and offload != "model":  # which has one part on the device at a time
             encode = weights = weights | encode
         denoise = weights | {"keys and values": cache, "activations": activations}
-        decode = weights | {"keys and values": cache, "activations": self._decoding(techniques.tiling)}
+        decode = denoise | {"activations": self._decoding(techniques.tiling)}
         if offload == "model":  # but nothing sends the autoencoder away
             del decode[networks.denoiser]
         base = {"driver": _CUDA_CONTEXT} if self.cuda else {"libraries": _process_bytes()}
         stages = {"encode": base | encode, "denoise": base | denoise, "decode": base | decode}
         for parts in stages.values():
-            if self.cuda:
-                parts["between blocks"] = round(_FRAGMENTS * (sum(parts.values()) - _CUDA_CONTEXT))
-            else:
-                parts["between blocks"] = round(_CPU_FRAGMENTS[self.tight] * parts.get("activations", 0))
+            on_cuda, on_cpu = sum(parts.values()) - _CUDA_CONTEXT, parts.get("activations", 0)
+            parts["between blocks"] = round(_FRAGMENTS * on_cuda if self.cuda else _CPU_FRAGMENTS[self.tight] * on_cpu)
         if offload is not None:
             waiting += sum(map(bytes_of, networks.parts.values())) + keeps * networks.text_encoder
             waiting -= 0 if offload == "model" else sum(weights.values())
@@ -279,15 +279,13 @@ def _process_bytes() -> int:
         return 500 * 2**20
 
 
-def give_back_freed_memory() -> bool:
-    """Have glibc hand memory back as soon as a tensor is freed: by itself it keeps freed blocks of up to 32 MB, which
-    can double what activations take. Returns whether there is a glibc; it costs a little time."""
+def give_back_freed_memory() -> None:
+    """Have glibc, where there is one, hand memory back as soon as a tensor is freed: by itself it keeps freed blocks of
+    up to 32 MB, which can double what activations take. It costs a little time."""
     import ctypes
 
-    try:
-        return bool(ctypes.CDLL(None).mallopt(-3, 2**20))  # M_MMAP_THRESHOLD: blocks of their own from 1 MiB on
-    except (AttributeError, OSError, TypeError):
-        return False
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).mallopt(-3, 2**20)  # M_MMAP_THRESHOLD: blocks of their own from 1 MiB on
 
 
 def load_fitting(fitted: Fit, load: Callable[..., Any], device: str, texts: Sequence[str]) -> Any:
@@ -300,9 +298,9 @@ def load_fitting(fitted: Fit, load: Callable[..., Any], device: str, texts: Sequ
     techniques, networks, target = fitted.techniques, fitted.networks, torch.device(device)
     if target.type == "cpu":
         give_back_freed_memory()
-    encoded: dict[str, Any] = {}
-    without: dict[str, Any] = {}
-    if techniques.text != "keep":
+    if techniques.text == "keep":
+        pipe = load()
+    else:
         reader = load(**{networks.denoiser: None, "vae": None})
         # Its configuration is read, its weights are not.
         reader.register_modules(**{networks.denoiser: getattr(networks.pipe, networks.denoiser)})
@@ -311,9 +309,7 @@ def load_fitting(fitted: Fit, load: Callable[..., Any], device: str, texts: Sequ
         reader.encode_ahead(*texts)
         encoded = reader.encoded_texts
         reader.drop_text_encoder()
-        without = {"text_encoder": None, "tokenizer": None}
-    pipe = load(**without)
-    if encoded:
+        pipe = load(text_encoder=None, tokenizer=None)
         pipe.encoded_texts.update(encoded)
     if techniques.tiling:
         pipe.enable_vae_tiling()

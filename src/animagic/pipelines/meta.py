@@ -85,11 +85,6 @@ def bytes_of(module: nn.Module) -> int:
     return sum(x.nbytes for x in itertools.chain(module.parameters(), module.buffers()))
 
 
-def is_fp8(module: nn.Module) -> bool:
-    """Whether it has quantised layers."""
-    return any(p.dtype == fp8.FP8 for p in module.parameters())
-
-
 def bytes_at_work(module: nn.Module, offload: str | None) -> int:
     """Bytes of its weights that lie on the device while it works, where diffusers' group offloading brings the rest."""
     if offload in (None, "model"):
@@ -99,7 +94,7 @@ def bytes_at_work(module: nn.Module, offload: str | None) -> int:
         return bytes_of(module) - sum(blocks[:-2])
     # The layer at work and the next one. Tables that are no layer (positions, the null caption) come with a parent.
     leaves = sorted(bytes_of(m) for m in module.modules() if not list(m.children()))
-    tables = [sum(p.nbytes for p in m.parameters(recurse=False)) for m in module.modules() if list(m.children())]
+    tables = (sum(p.nbytes for p in m.parameters(recurse=False)) for m in module.modules() if list(m.children()))
     return sum(leaves[-2:]) + max(tables, default=0)
 
 
