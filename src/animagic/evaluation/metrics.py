@@ -1,4 +1,4 @@
-"""Metrics of videos, and what many of them amount to: means, and rates with their 95 % intervals."""
+"""Metrics of videos, and their means over many: rates with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def wilson(successes: int, count: int, z: float = 1.96) -> tuple[float, float]:
 
 def rate(outcomes: Iterable[bool]) -> dict[str, Any]:
     """How many are true, in percent, with the 95 % interval."""
-    outcomes = [bool(outcome) for outcome in outcomes]
-    interval = [round(100 * bound, 1) for bound in wilson(sum(outcomes), len(outcomes))]
-    percent = round(100 * sum(outcomes) / max(1, len(outcomes)), 1)
-    return {"percent": percent, "interval": interval, "count": len(outcomes)}
+    outcomes = list(outcomes)
+    right, count = sum(map(bool, outcomes)), len(outcomes)
+    interval = [round(100 * bound, 1) for bound in wilson(right, count)]
+    return {"percent": round(100 * right / max(1, count), 1), "interval": interval, "count": count}
 
 
 def chance(rows: Sequence[Row], name: str) -> float:
