@@ -1,4 +1,4 @@
-"""What this machine can do, and what a video would take on it."""
+"""Findings about this machine, and the memory that a video would take on it."""
 
 from __future__ import annotations
 

@@ -326,5 +326,5 @@ def direction(frames: np.ndarray) -> tuple[float, float]:
 
 
 def thing_pixels(frames: np.ndarray) -> np.ndarray:
-    """Where the thing is, with a rim of 4 pixels: bool (F, 64, 64)."""
+    """The mask of the thing with a rim of 4 pixels: bool (F, 64, 64)."""
     return _around(_track(frames))

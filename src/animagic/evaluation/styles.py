@@ -18,7 +18,7 @@ SHEET_RED, SHEET_BLUE, INK_RED, INK_BLUE = 22.0, 132.0, 226.0, 255.0  # of a blu
 
 
 def style_features(frames: np.ndarray) -> np.ndarray:
-    """What tells styles apart: colours and unrest of the whole frame and of its margin, (F, 19)."""
+    """Features that tell styles apart: colours and unrest of the whole frame and of its margin, (F, 19)."""
     pixels = frames.astype(np.float32) / 255
     saturation = pixels.max(-1) - pixels.min(-1)
     right, down = np.abs(np.diff(pixels, axis=2)).mean((1, 2, 3)), np.abs(np.diff(pixels, axis=1)).mean((1, 2, 3))

@@ -114,7 +114,7 @@ class Take:
 
 @dataclass(frozen=True)
 class Suite:
-    """What a model is asked, and how it is judged.
+    """Held-out cases for a model, and how its videos are judged.
 
     needs: arguments that the pipeline must take. given: drawn frames that the model begins from.
     seconds: of the video. variants: from (the style LoRAs, the motion LoRAs, whether frames can be made one by one).

@@ -78,13 +78,13 @@ class Networks(ABC):
     denoiser: ClassVar[str]
     """The component of the pipeline that denoises."""
     texts: ClassVar[tuple[Text, ...]] = ("keep",)
-    """What can be done with the text encoder; more needs `encode_ahead` and `drop_text_encoder`."""
+    """Ways to treat the text encoder; more needs `encode_ahead` and `drop_text_encoder`."""
     offloads: ClassVar[tuple[tuple[Offload | None, bool], ...]] = ((None, False), ("model", False), ("leaf", False))
     """`offload` and `kv_offload` in the order in which they are tried; the latter needs `enable_kv_offload`."""
     published: ClassVar[dict[str, dict[str, str]]] = {}
     """Of published models: what a person calls them -> dtype -> name."""
     advice: ClassVar[str] = ""
-    """What else would need less memory, unless layers are quantised."""
+    """The end of a refusal, if no layer is quantised: what else would need less memory."""
 
     def __init__(self, pipe: Any, text_encoder: int):
         self.pipe, self.text_encoder = pipe, text_encoder
@@ -160,7 +160,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Fit:
-    """What is done so that a video fits, and what that comes to."""
+    """The techniques with which a video fits, and what that comes to."""
 
     networks: Networks
     budget: int
