@@ -27,6 +27,7 @@ def test_suites_are_listed_in_a_line_each(words, capsys, here):
     assert not list(here.iterdir())
 
 
+@pytest.mark.integration
 def test_a_model_is_measured(capsys, here):
     assert main([*TINY, "-o", "a.json", "--sheet", "a.png", "--json", "--resume"]) == 0
     line = json.loads(capsys.readouterr().out)

@@ -9,7 +9,7 @@ from scipy import ndimage
 from animagic.evaluation import SUITES, judge
 from animagic.evaluation.cameras import camera_motion
 from animagic.evaluation.metrics import (
-    Limit,
+    LIMITS,
     angle,
     chance,
     confusion,
@@ -88,16 +88,16 @@ def test_chance_and_confusion():
     assert confusion(rows, "motion") == {"a": {"a": 1, "b": 1}, "b": {"b": 2}, "c": {"c": 1}}
 
 
-def test_rates_means_and_limits():
+def test_rates_means_and_limits(monkeypatch):
+    monkeypatch.setitem(LIMITS, "x", ("2 to below 6", 2, 6))
     rows = [toy("a", "a", 1, style=[True, True]), toy("b", "a", 2, style=[True, False]), toy("b", "b", 6)]
-    summary = summarise(rows, [Limit("2 or more", "x", low=2), Limit("below 2", "x", high=2)])
+    summary = summarise(rows)
     assert summary["motion"] == {"percent": 66.7, "interval": [20.8, 93.9], "count": 3, "chance": 44.4}
     assert (summary["style"]["percent"], summary["style"]["count"]) == (75, 4)  # of all frames
     assert "chance" not in summary["style"]  # no prompt decides it
     assert (summary["all"]["percent"], summary["all"]["count"]) == (66.7, 3)
     assert summary["x"] == {"mean": 3, "median": 2}
-    assert summary["2 or more"]["percent"] == 66.7
-    assert summary["below 2"]["percent"] == 33.3
+    assert summary["2 to below 6"]["percent"] == 33.3
 
 
 def test_ratios_are_of_the_cases_that_both_have():

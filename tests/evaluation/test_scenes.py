@@ -62,6 +62,7 @@ def blur(frames: np.ndarray) -> np.ndarray:
     return np.rint(ndimage.gaussian_filter(frames.astype(np.float32), (0, 1, 1, 0))).astype(np.uint8)
 
 
+@pytest.mark.integration
 def test_the_judge_sees_what_was_drawn():
     assert min(accuracy(SCENES).values()) >= 0.97
 

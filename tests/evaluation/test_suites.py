@@ -193,8 +193,6 @@ def test_a_background_that_the_prompt_leaves_open_is_not_judged():
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("beauty", {}, "no suite 'beauty'; choose from text, image"),
-        ("text", {"count": 0}, "count must be at least 1"),
         ("text", {"seed": -1}, "seed must be at least 0"),
         ("text", {"frames": 4}, "frames must be at least 8"),
         ("text", {"motion_apart": True}, "reads no motion prompt"),

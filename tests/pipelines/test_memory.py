@@ -103,6 +103,7 @@ RUNS = [
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("model", "frames", "steps", "tiling"), RUNS)
 def test_a_run_takes_what_was_predicted(model, frames, steps, tiling):
     predictor = Predictor(networks_of(model, torch.float32), "cuda", frames=frames, steps=steps)
@@ -117,6 +118,7 @@ def test_a_run_takes_what_was_predicted(model, frames, steps, tiling):
         assert counter.peak <= tensors_of(prediction, stages) <= 1.25 * counter.peak, output_type
 
 
+@pytest.mark.integration
 def test_the_memory_of_the_process_is_met():
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("needs Linux")
@@ -242,7 +244,7 @@ def test_what_is_loaded_to_fit_makes_the_same_frames(system, tiny_model, animate
         return pipe(prompt, num_frames=8, generator=torch.Generator().manual_seed(1), output_type="pt").frames
 
     whole = frames(load())
-    for text, (offload, kv_offload) in zip((*networks.texts, *["keep"] * 8), networks.moves, strict=False):
+    for text, (offload, kv_offload) in zip((*networks.texts, *["keep"] * 8), networks.offloads, strict=False):
         fitted = Fit(networks, 0, Techniques(text, False, offload, kv_offload), Prediction({}, 0))
         # Weights at other addresses: sums may be made in another order.
         torch.testing.assert_close(frames(load_fitting(fitted, load, "cpu", [prompt])), whole, atol=1e-4, rtol=0)

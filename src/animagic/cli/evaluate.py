@@ -4,37 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ..errors import InputError
 from .app import Json, Model, app, print_json, say
 from .options import Device, Quiet, Threads
-
-
-@contextmanager
-def _bar(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Gives a function that shows on stderr how many cases are done, and the time left. Drawn on terminals only."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
-        task = progress.add_task("loading", total=None)
-        yield lambda variant, done, total: progress.update(task, description=variant, completed=done, total=total)
-
-
-def _check_installed() -> None:
-    """Raises InputError where a package is missing that judges need."""
-    from importlib.util import find_spec
-
-    if not (find_spec("skimage") and find_spec("skia")):
-        raise InputError("evaluation needs scikit-image and skia-python: pip install 'animagic[eval]'.")
+from .progress import bar
 
 
 @app.command("eval")
@@ -64,7 +43,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure how well a model does what it is asked, on scenes that it has never seen."""
-    _check_installed()
+    if not (find_spec("skimage") and find_spec("skia")):
+        raise InputError("evaluation needs scikit-image and skia-python: pip install 'animagic[eval]'.")
     from .. import evaluation, zoo
     from ..evaluation.suites import find_suite
     from ..media import atomic_path, write_image
@@ -73,48 +53,49 @@ def evaluate(
     from ..requests import load_pipeline
 
     if suite is None or list_suites:
-        if as_json:
-            print_json({one.name: one.summary for one in evaluation.SUITES.values()})
-        for one in () if as_json else evaluation.SUITES.values():
-            print(f"{one.name:>12}  {one.summary}")
+        suites = {one.name: one.summary for one in evaluation.SUITES.values()}
+        print_json(suites) if as_json else print("\n".join(f"{name:>12}  {text}" for name, text in suites.items()))
         return
-    chosen = find_suite(suite)
-    check_writable(Path(output))
-    if sheet is not None:
-        if not sheet.lower().endswith((".png", ".jpg", ".jpeg")):
-            raise InputError(f"{sheet} is no picture: end --sheet in .png or .jpg.")
-        check_writable(Path(sheet))
+    find_suite(suite)
+    if sheet is not None and not sheet.lower().endswith((".png", ".jpg", ".jpeg")):
+        raise InputError(f"{sheet} is no picture: end --sheet in .png or .jpg.")
+    for file in filter(None, (output, sheet)):
+        check_writable(Path(file))
     use_threads(threads)
-    folder = Path(f"{output}.cases") if resume else None
-    files: dict[str, Any] = {kind: zoo.loras(model, kind) for kind in ("loras", "motion_loras")}
-    asked: dict[str, Any] = {
-        "count": count,
-        "seed": seed,
-        "frames": frames,
-        "steps": steps,
-        "guidance": guidance,
-        "batch": batch,
-    }
+    folder = Path(f"{output}.cases")
+    loras, motion_loras = zoo.loras(model), zoo.loras(model, "motion_loras")
     try:
-        with _bar(quiet) as on_progress:
-            pipe = load_pipeline(model, device)
+        with bar(quiet) as show:
             result = evaluation.evaluate(
-                pipe, chosen, model=model, motion_apart=motion_apart, folder=folder, on_progress=on_progress,
-                **files, **asked,
-            )  # fmt: skip
+                load_pipeline(model, device),
+                suite,
+                model=model,
+                count=count,
+                seed=seed,
+                frames=frames,
+                steps=steps,
+                guidance=guidance,
+                batch=batch,
+                motion_apart=motion_apart,
+                loras=loras,
+                motion_loras=motion_loras,
+                folder=folder if resume else None,
+                on_progress=lambda variant, done, total: show(suite, done, total, variant),
+            )
     except KeyboardInterrupt:
-        if folder is not None and folder.exists():
+        if resume and folder.exists():
             say(f"{folder} holds the finished cases: the same command goes on from them.")
         raise
+    report = result.report
     with atomic_path(output) as temporary:
-        temporary.write_text(json.dumps(result.report, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
     if sheet is not None:
         write_image(sheet, evaluation.sheet(result))
-    if folder is not None:
+    if resume:
         shutil.rmtree(folder, ignore_errors=True)
     if as_json:
         names = ("suite", "model", "cases", "seconds", "summary")
-        print_json({"output": output, "sheet": sheet} | {name: result.report[name] for name in names})
-        return
-    say(f"done in {result.report['seconds']:.0f} s; the report is {output}{f', the sheet {sheet}' if sheet else ''}")
-    print(evaluation.table(result.report))
+        print_json({"output": output, "sheet": sheet} | {name: report[name] for name in names})
+    else:
+        say(f"done in {report['seconds']:.0f} s; the report is {output}{f', the sheet {sheet}' if sheet else ''}")
+        print(evaluation.table(report))

@@ -46,9 +46,9 @@ def doctor(
     from ..pipelines.flags import read_size
 
     if model is not None:
-        sides = read_size(size) if size is not None else {"height": None, "width": None}
-        budget = parse_memory(memory) if memory is not None else None
-        found = predict(model, sides["height"], sides["width"], frames, steps, budget, device, dtype)
+        sides = {} if size is None else read_size(size)
+        budget = None if memory is None else parse_memory(memory)
+        found = predict(model, **sides, frames=frames, steps=steps, memory=budget, device=device, dtype=dtype)
         print_json(found) if as_json else print("\n".join(in_words(found)))
         return
     if any(value is not None for value in (size, frames, steps, memory, device, dtype)):

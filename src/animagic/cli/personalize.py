@@ -13,40 +13,7 @@ import typer
 from ..pipelines.devices import use_threads
 from .app import Json, Model, app, print_json, say
 from .options import Quiet, Threads
-
-
-@contextmanager
-def bar(quiet: bool) -> Iterator[Callable[[str, int, int, dict[str, float]], None]]:
-    """Gives a function that shows on stderr what is being done, and the time left. Drawn on terminals only."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
-        tasks: dict[str, int] = {}
-
-        def on_progress(stage: str, done: int, total: int, figures: dict[str, float]) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(stage, total=total, completed=done, loss="")
-            loss = f"loss {figures['loss']:.4f}" if "loss" in figures else ""
-            progress.update(tasks[stage], completed=done, loss=loss)  # type: ignore[arg-type] # rich's own int
-
-        yield on_progress
+from .progress import bar
 
 
 @app.command()
@@ -111,7 +78,11 @@ def personalize(
     settings = Personalization(**{field.name: given[field.name] for field in fields(Personalization)})
     began = time.monotonic()
     try:
-        with bar(quiet) as on_progress:
+        with bar(quiet) as show:
+
+            def on_progress(stage: str, done: int, total: int, values: dict[str, float]) -> None:
+                show(stage, done, total, f"loss {values['loss']:.4f}" if "loss" in values else "")
+
             target = run(settings, zoo.resolve(model), output, resume=resume, on_progress=on_progress)
     except KeyboardInterrupt:
         if work_folder(output).exists():

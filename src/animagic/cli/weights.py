@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
 from ..errors import InputError
 from .app import Json, app, print_json, say
-
-
-@contextmanager
-def bytes_written() -> Iterator[Callable[[Any], None]]:
-    """Gives a function that shows a `Written` on stderr: the part, gigabytes, time left. Drawn on terminals only."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading", total=None)
-        yield lambda written: bar.update(task, description=written.part, completed=written.done, total=written.total)
+from .progress import bar
 
 
 @app.command()
@@ -81,7 +67,11 @@ def convert(
         if name not in room.OPTIONS:
             raise InputError(f"--{name.replace('_', '-')} has no meaning for {system.title}; leave it out.")
     be_quiet()
-    with bytes_written() as on_written:
+    with bar(in_bytes=True) as show:
+
+        def on_written(written: Any) -> None:
+            show("writing", written.done, written.total, written.part)
+
         result = room.convert(source, output, config=config, allow_pickle=allow_pickle, on_written=on_written, **given)
     if as_json:
         print_json(asdict(result))

@@ -1,4 +1,4 @@
-"""How well a model does what it is asked: judges that look at frames, metrics, suites of held-out cases, and reports.
+"""Evaluation of models: judges that look at frames, metrics, suites of held-out cases, and reports.
 
     result = evaluate(animagic.load("magi1-tiny"), "text", count=20)
     print(table(result.report))

@@ -53,5 +53,5 @@ def camera_move(frames: np.ndarray, slowest: float = 0.25) -> str:
         "pan-left": right, "pan-right": -right, "pan-up": down, "pan-down": -down, "zoom-in": reach * growth,
         "zoom-out": -reach * growth, "roll-clockwise": -reach * turn, "roll-anticlockwise": reach * turn,
     }  # fmt: skip
-    best = max(moves, key=lambda name: moves[name])
+    best = max(moves, key=moves.__getitem__)
     return best if moves[best] >= slowest else "still"

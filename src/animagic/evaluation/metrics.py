@@ -1,22 +1,21 @@
-"""Metrics of videos, and what many of them amount to: means, and rates with their 95 % intervals."""
+"""Metrics of videos, and their means over many: rates with 95 % intervals."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 SLOWEST = 0.1  # pixels a frame: what moves less goes nowhere
 
+LIMITS = {"psnr": ("psnr of 24 dB or more", 24, math.inf), "degrees": ("under 30 degrees", -math.inf, 30)}
+"""Metric -> (name of the rate of values that are good enough, the least of these, the first that is too much)."""
+
 Row = Mapping[str, Any]
 """A judged case. `asked`, `seen`: name -> text; `right`: name -> bool, or one a frame; `values`: metrics."""
-
-
-# ---- of one video ----------------------------------------------------------------------------------------
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -54,19 +53,6 @@ def seams(frames: np.ndarray, windows: Sequence[Sequence[Sequence[int]]]) -> tup
     return (float(np.mean(ratios)), float(np.max(ratios))) if ratios else (1.0, 1.0)
 
 
-# ---- of many ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Limit:
-    """A value that a metric should reach: from `low` to below `high`."""
-
-    name: str
-    metric: str
-    low: float = -math.inf
-    high: float = math.inf
-
-
 def wilson(successes: int, count: int, z: float = 1.96) -> tuple[float, float]:
     """The 95 % interval of a rate (Wilson's score interval), 0 to 1."""
     if not count:
@@ -79,10 +65,10 @@ def wilson(successes: int, count: int, z: float = 1.96) -> tuple[float, float]:
 
 def rate(outcomes: Iterable[bool]) -> dict[str, Any]:
     """How many are true, in percent, with the 95 % interval."""
-    outcomes = [bool(outcome) for outcome in outcomes]
-    interval = [round(100 * bound, 1) for bound in wilson(sum(outcomes), len(outcomes))]
-    percent = round(100 * sum(outcomes) / max(1, len(outcomes)), 1)
-    return {"percent": percent, "interval": interval, "count": len(outcomes)}
+    outcomes = list(outcomes)
+    right, count = sum(map(bool, outcomes)), len(outcomes)
+    interval = [round(100 * bound, 1) for bound in wilson(right, count)]
+    return {"percent": round(100 * right / max(1, count), 1), "interval": interval, "count": count}
 
 
 def chance(rows: Sequence[Row], name: str) -> float:
@@ -92,15 +78,14 @@ def chance(rows: Sequence[Row], name: str) -> float:
 
 
 def confusion(rows: Sequence[Row], name: str) -> dict[str, dict[str, int]]:
-    """What was asked for -> what was seen -> how often."""
-    pairs = Counter((row["asked"][name], row["seen"][name]) for row in rows)
-    table: dict[str, dict[str, int]] = {asked: {} for asked, _ in sorted(pairs)}
-    for (asked, seen), count in pairs.most_common():
-        table[asked][seen] = count
-    return table
+    """Asked for -> seen -> how often."""
+    seen: dict[str, Counter[str]] = {asked: Counter() for asked in sorted({row["asked"][name] for row in rows})}
+    for row in rows:
+        seen[row["asked"][name]][row["seen"][name]] += 1
+    return {asked: dict(counts.most_common()) for asked, counts in seen.items()}
 
 
-def summarise(rows: Sequence[Row], limits: Sequence[Limit] = ()) -> dict[str, dict[str, Any]]:
+def summarise(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """Rates of what can be right or wrong, beside chance where the prompt decides; mean and median of metrics."""
     summary: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(name for row in rows for name in row["right"]):
@@ -113,9 +98,9 @@ def summarise(rows: Sequence[Row], limits: Sequence[Limit] = ()) -> dict[str, di
     for name in rows[0]["values"]:
         values = [row["values"][name] for row in rows]
         summary[name] = {"mean": round(float(np.mean(values)), 3), "median": round(float(np.median(values)), 3)}
-        for limit in limits:
-            if limit.metric == name:
-                summary[limit.name] = rate(limit.low <= value < limit.high for value in values)
+        if name in LIMITS:
+            called, low, high = LIMITS[name]
+            summary[called] = rate(low <= value < high for value in values)
     return summary
 
 

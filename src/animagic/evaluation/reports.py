@@ -1,4 +1,4 @@
-"""What a person looks at: a table in Markdown, and a sheet of results with what is wrong about each."""
+"""Reports for people: a table in Markdown, and a sheet of results with what is wrong about each."""
 
 from __future__ import annotations
 
@@ -44,11 +44,12 @@ def table(report: Mapping[str, Any]) -> str:
 
 
 def _verdict(row: Mapping[str, Any]) -> tuple[str, str]:
-    """(What is wrong with a video, or that nothing is; its colour.)"""
-    wrong = []
-    for name, right in row["right"].items():
-        if not np.all(right):
-            wrong.append(f"{name} {row['seen'][name]}" if name in row["seen"] else f"{name} {np.mean(right):.0%}")
+    """A line about a video, what is wrong with it first of all, and its colour."""
+    wrong = [
+        f"{name} {row['seen'][name]}" if name in row["seen"] else f"{name} {np.mean(right):.0%}"
+        for name, right in row["right"].items()
+        if not np.all(right)
+    ]
     if wrong:
         return f"seen: {', '.join(wrong)}", "firebrick"
     values = ", ".join(f"{name} {value:.2f}" for name, value in row["values"].items())
@@ -60,11 +61,11 @@ def sheet(result: Result) -> np.ndarray:
 
     Several variants stand side by side, with the same cases. Returns uint8 (H, W, 3).
     """
-    rows, strips, names = result.report["rows"], result.strips, list(result.strips)
+    rows, strips = result.report["rows"], result.strips
     order = np.random.default_rng(0).permutation(min(map(len, strips.values())))
-    chosen = sorted(order[: max(1, ON_A_SHEET // len(names))])
-    cells = [(name, rows[name][i], strips[name][i]) for i in chosen for name in names]
-    columns, side, line = 3 if len(names) > 2 else 2, 96, 13
+    chosen = sorted(order[: max(1, ON_A_SHEET // len(strips))])
+    cells = [(name, rows[name][i], strips[name][i]) for i in chosen for name in strips]
+    columns, side, line = 3 if len(strips) > 2 else 2, 96, 13
     strip_width = round(cells[0][2].shape[1] * side / cells[0][2].shape[0])
     width, height = strip_width + 8, side + 3 * line + 8
     picture = Image.new("RGB", (columns * width, -(-len(cells) // columns) * height), "white")
@@ -75,7 +76,7 @@ def sheet(result: Result) -> np.ndarray:
         for number, words in enumerate(textwrap.wrap(text, width // 6)[:2]):
             draw.text((x + 2, y + number * line), words, "black")
         verdict, colour = _verdict(row)
-        draw.text((x + 2, y + 2 * line), f"{name}: {verdict}" if len(names) > 1 else verdict, colour)
+        draw.text((x + 2, y + 2 * line), f"{name}: {verdict}" if len(strips) > 1 else verdict, colour)
         shown = Image.fromarray(strip).resize((strip_width, side), Image.Resampling.LANCZOS)
         picture.paste(shown, (x, y + 3 * line + 2))
     return np.asarray(picture)

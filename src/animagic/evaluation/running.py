@@ -8,10 +8,11 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -30,8 +31,6 @@ SHOTS = 5  # frames of a video that a report shows
 
 Judged = list[tuple[dict[str, Any], np.ndarray]]
 """Of each case the row (`metrics.Row`), and SHOTS frames in a row, uint8 (H, W, 3)."""
-OnProgress = Callable[[str, int, int], None]
-"""(variant, finished cases, all cases) of the suite."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,7 @@ class Result:
     strips: dict[str, list[np.ndarray]]
 
 
-# ---- making ----------------------------------------------------------------------------------------------
-
-
-def _has(pipe: Any, argument: str) -> bool:
+def _takes(pipe: Any, argument: str) -> bool:
     return argument in inspect.signature(pipe.prepare).parameters
 
 
@@ -58,28 +54,18 @@ def reconstruct(pipe: Any, clip: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def _still_windows(pipe: Any) -> Iterator[None]:
-    """Inside, the windows of a long clip lie the same way at every step."""
-    own = pipe.sampling
-
-    class Still(type(own)):  # type: ignore[misc]  # whichever settings the pipeline has
-        def plan(self, *arguments: Any, **named: Any) -> Any:
-            plan = super().plan(*arguments, **named)
-            return replace(plan, moving=False) if isinstance(plan, OverlappingWindows) else plan
-
-    pipe.sampling = Still(**{one.name: getattr(own, one.name) for one in fields(own)})
-    try:
-        yield
-    finally:
-        pipe.sampling = own
-
-
-@contextmanager
 def _active(pipe: Any, variant: Variant) -> Iterator[None]:
-    loras, motion = ({str(file): 1.0 for file in files.values()} for files in (variant.loras, variant.motion_loras))
-    both = (loras, motion) if motion else (loras,)
-    using = pipe.using_loras(*both) if loras or motion else nullcontext()
-    with using, _still_windows(pipe) if variant.still_windows else nullcontext():
+    """Inside, the LoRAs of a variant are active, and windows lie as it says."""
+    settings = type(pipe.sampling)
+    plan = settings.plan
+
+    def still(*arguments: Any, **named: Any) -> Any:
+        own = plan(*arguments, **named)
+        return replace(own, moving=False) if isinstance(own, OverlappingWindows) else own
+
+    loras = [{str(file): 1.0} if file else {} for file in (variant.lora, variant.motion_lora)]
+    using = pipe.using_loras(*loras if loras[1] else loras[:1]) if any(loras) else nullcontext()
+    with using, patch.object(settings, "plan", still) if variant.still_windows else nullcontext():
         yield
 
 
@@ -89,11 +75,11 @@ def make_videos(
     """A video a case, uint8 (F, 64, 64, 3), from noise that only depends on its seed."""
     if variant.drawn:
         return [reconstruct(pipe, clip) for clip in clips]
-    more: dict[str, Any] = {}
+    given: dict[str, Any] = {**variant.settings, **settings}
     if getattr(pipe, "reads_motion", False):
-        more["motion_prompt"] = [case.motion_prompt for case in cases]
+        given["motion_prompt"] = [case.motion_prompt for case in cases]
     if clips[0] is not None:
-        more["prefix_latents"] = torch.cat([pipe.encode_frames(clip) for clip in clips])
+        given["prefix_latents"] = torch.cat([pipe.encode_frames(clip) for clip in clips])
     output = pipe(
         prompt=[case.prompt for case in cases],
         generator=[torch.Generator().manual_seed(case.seed) for case in cases],
@@ -101,18 +87,13 @@ def make_videos(
         height=SIDE,
         width=SIDE,
         output_type="np",
-        **more,
-        **variant.settings,
-        **settings,
+        **given,
     )
     return [to_bytes(video) for video in output.frames]
 
 
-# ---- a suite ---------------------------------------------------------------------------------------------
-
-
 def _kept(folder: Path | None, name: str, run: dict[str, Any], make: Callable[[], Judged]) -> Judged:
-    """What `make` gives, from a file in the folder where it is there already: a picture with the rows inside it.
+    """The result of `make`, from a file in the folder where it is there already: a picture with the rows inside it.
 
     Raises: InputError for a file of another run.
     """
@@ -137,13 +118,10 @@ def _make_and_judge(
     clips: list[Any] = [render(case.scene, shown, fps=pipe.sampling.fps) if shown else None for case in cases]
     if variant.drawn and variant.style in LOOKS:
         clips = [apply_look(variant.style, clip, case.seed) for clip, case in zip(clips, cases, strict=True)]
-
-    def windows() -> list[list[list[int]]]:
-        plan = pipe.plan(frames, settings.get("num_inference_steps"))
-        return [[list(window.frames) for window in step.windows] for step in plan.steps()]
-
-    judged: Judged = []
     videos = make_videos(pipe, variant, cases, clips, frames, settings)
+    plan = pipe.plan(frames, settings.get("num_inference_steps"))
+    windows = [[list(window.frames) for window in step.windows] for step in plan.steps()]
+    judged: Judged = []
     for case, video, clip in zip(cases, videos, clips, strict=True):
         take = Take(case, variant, video, clip, pipe.sampling.fps, windows)
         row: dict[str, Any] = {"seed": case.seed, "split": case.split, "prompt": case.prompt}
@@ -154,19 +132,6 @@ def _make_and_judge(
         spaced = np.pad(shots, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=255)
         judged.append((row, np.concatenate(spaced, axis=1)))
     return judged
-
-
-def _check_fits(pipe: Any, suite: Suite) -> None:
-    """Raises InputError where the pipeline lacks an argument that the suite needs."""
-
-    def lacking(one: Suite) -> list[str]:
-        return [argument for argument in one.needs if not _has(pipe, argument)]
-
-    if lacking(suite):
-        raise InputError(
-            f"the suite {suite.name} needs a model whose pipeline takes {', '.join(lacking(suite))}; this one fits "
-            f"{', '.join(one.name for one in SUITES.values() if not lacking(one))}."
-        )
 
 
 def evaluate(
@@ -184,7 +149,7 @@ def evaluate(
     loras: Files | None = None,
     motion_loras: Files | None = None,
     folder: Path | None = None,
-    on_progress: OnProgress = lambda variant, done, total: None,
+    on_progress: Callable[[str, int, int], None] = lambda variant, done, total: None,
 ) -> Result:
     """Ask a model for every case of a suite, and judge what it makes.
 
@@ -196,25 +161,31 @@ def evaluate(
         motion_apart: the motion prompt alone says how things move, for models that read one.
         loras, motion_loras: name -> file: the styles and camera moves that are judged.
         folder: finished cases are kept there; those that it holds already are not made again.
+        on_progress: gets the variant, and how many cases of how many are done.
 
     Raises: InputError.
     """
     suite = find_suite(suite) if isinstance(suite, str) else suite
-    _check_fits(pipe, suite)
+    if lacking := [argument for argument in suite.needs if not _takes(pipe, argument)]:
+        fitting = [name for name, one in SUITES.items() if all(_takes(pipe, argument) for argument in one.needs)]
+        raise InputError(
+            f"the suite {suite.name} needs a model whose pipeline takes {', '.join(lacking)}; this one fits "
+            f"{', '.join(fitting)}."
+        )
     if motion_apart and not getattr(pipe, "reads_motion", False):
         raise InputError("this model reads no motion prompt, so the prompt must say how things move, too.")
     count, batch = suite.count if count is None else count, suite.batch if batch is None else batch
-    seed, fps = suite.seed if seed is None else seed, pipe.sampling.fps
-    frames = round(suite.seconds * fps) if frames is None else frames
+    seed = suite.seed if seed is None else seed
+    frames = round(suite.seconds * pipe.sampling.fps) if frames is None else frames
     for name, value, least in (("count", count, 1), ("batch", batch, 1), ("seed", seed, 0), ("frames", frames, 8)):
         if value < least:
             raise InputError(f"{name} must be at least {least}, not {value}.")
 
     began = time.monotonic()
-    settings = {"num_inference_steps": steps, "guidance_scale": guidance}
-    settings = {name: value for name, value in settings.items() if value is not None}
+    given = {"num_inference_steps": steps, "guidance_scale": guidance}
+    settings = {name: value for name, value in given.items() if value is not None}
     cases = make_cases(count, seed, suite.splits, suite.fits, motion_apart)
-    variants = suite.variants(loras or {}, motion_loras or {}, _has(pipe, "use_motion"))
+    variants = suite.variants(loras or {}, motion_loras or {}, _takes(pipe, "use_motion"))
     parts = {one.name: cases[: -(-count // 5)] if one.of else cases for one in variants}
     run = {"suite": suite.name, "model": model, "seed": seed, "frames": frames, "steps": steps, "guidance": guidance}
     run |= {"batch": batch, "motion apart": motion_apart}
@@ -236,19 +207,14 @@ def evaluate(
 
 def _summaries(suite: Suite, variants: Sequence[Variant], rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """By variant: its summary, that of each split, what was taken for what, and the rows."""
-    summary = {name: summarise(part, suite.limits) for name, part in rows.items()}
+    summary = {name: summarise(part) for name, part in rows.items()}
     for variant in variants:
         if variant.of is not None:
             for name, values in ratios(rows[variant.of], rows[variant.name]).items():
                 summary[variant.name][name] |= {"of": variant.of, **values}
-    by_split, asked = {}, {name: list(part[0]["asked"]) for name, part in rows.items()}
-    for name, part in rows.items():
-        if len(suite.splits) > 1:
-            splits = {split: [row for row in part if row["split"] == split] for split in suite.splits}
-            by_split[name] = {split: summarise(some, suite.limits) for split, some in splits.items() if some}
-    return {
-        "summary": summary,
-        "by split": by_split,
-        "confusion": {name: {one: confusion(rows[name], one) for one in names} for name, names in asked.items()},
-        "rows": rows,
-    }
+    by_split: dict[str, Any] = {}
+    for name, part in rows.items() if len(suite.splits) > 1 else ():
+        splits = {split: [row for row in part if row["split"] == split] for split in suite.splits}
+        by_split[name] = {split: summarise(some) for split, some in splits.items() if some}
+    taken = {name: {one: confusion(part, one) for one in part[0]["asked"]} for name, part in rows.items()}
+    return {"summary": summary, "by split": by_split, "confusion": taken, "rows": rows}

@@ -28,11 +28,8 @@ NOT_A_THING = [MOON, SUN, OUTLINE, *PLAIN.values(), *FLOORS.values(), *WALLS.val
 
 @dataclass(frozen=True)
 class Verdict:
-    """The judgement of a video.
-
-    confidence: mean correlation with the shape's silhouette, 0 to 1;
-    share: part of the frames that show the thing as a whole.
-    """
+    """The judgement of a video. confidence: mean correlation with the shape's silhouette, 0 to 1; share: part of the
+    frames that show the thing as a whole."""
 
     colour: str
     shape: str
@@ -96,16 +93,16 @@ def _largest_pieces(member: np.ndarray) -> np.ndarray:
 
 
 def _track(frames: np.ndarray) -> Track:
-    """Find the palette colour of which most is seen in one piece, and follow that piece."""
+    """Find the palette colour of which most is seen in one piece, and follow that piece. Raises InputError."""
+    if frames.ndim != 4 or frames.shape[1:] != (64, 64, 3) or frames.dtype != np.uint8 or len(frames) < 8:
+        raise InputError(f"the judge takes uint8 (F, 64, 64, 3), F at least 8, not {frames.dtype} {frames.shape}.")
     members = dict(zip(COLOURS, _memberships(frames, _table()), strict=True))
-    sizes = {}
-    for name, member in members.items():
-        if member.sum() > 20 * len(frames):
-            sizes[name] = float(np.quantile(_largest_pieces(member).sum((1, 2)), 0.75))
+    much = {name: member for name, member in members.items() if member.sum() > 20 * len(frames)}
+    sizes = {name: float(np.quantile(_largest_pieces(x).sum((1, 2)), 0.75)) for name, x in much.items()}
     # White is also in clouds, windows and highlights: it counts only where nothing is coloured.
     coloured = {name: size for name, size in sizes.items() if name != "white" and size > 30}
     chosen = coloured or sizes or {"white": 0.0}
-    colour = max(chosen, key=lambda name: chosen[name])
+    colour = max(chosen, key=chosen.__getitem__)
     return _follow(colour, frames, members[colour])
 
 
@@ -133,16 +130,12 @@ def _follow(colour: str, frames: np.ndarray, member: np.ndarray) -> Track:
     return Track(colour, index[run], everywhere, masks[run], np.stack([x, y], -1)[run], spreads[run])
 
 
-# ---- shape -----------------------------------------------------------------------------------------------
-
-
-def _normalised(masks: np.ndarray, centres: np.ndarray, spreads: np.ndarray) -> np.ndarray:
-    """Masks (n, H, W) at a common place and spread, as vectors of mean 0 and length 1: (n, GRID * GRID)."""
-    steps = np.linspace(-2.0, 2.0, GRID)
-    grid_y, grid_x = np.meshgrid(steps, steps, indexing="ij")
-    vectors = np.empty((len(masks), GRID * GRID), np.float32)
-    for vector, mask, (x, y), spread in zip(vectors, masks, centres, spreads, strict=True):
-        where = (grid_y.ravel() * spread + y, grid_x.ravel() * spread + x)
+def _normalised(track: Track) -> np.ndarray:
+    """Masks at a common place and spread, as vectors of mean 0 and length 1: (n, GRID * GRID)."""
+    y, x = np.meshgrid(*[np.linspace(-2.0, 2.0, GRID)] * 2, indexing="ij")
+    vectors = np.empty((len(track.masks), GRID * GRID), np.float32)
+    for vector, mask, (right, down), spread in zip(vectors, track.masks, track.centres, track.spreads, strict=True):
+        where = (y.ravel() * spread + down, x.ravel() * spread + right)
         vector[:] = ndimage.map_coordinates(mask, where, order=1, mode="constant")
     vectors -= vectors.mean(-1, keepdims=True)
     return vectors / (np.linalg.norm(vectors, axis=-1, keepdims=True) + 1e-9)
@@ -155,35 +148,29 @@ def _silhouettes(colour: str) -> np.ndarray:
     The looks are three degrees of blur, of the shape and of its mirror image (a car that goes left).
     """
     bank = []
+    background = Background("plain", "dark" if colour == "white" else "grey")
     for shape in SHAPES:
         thing = Thing(shape, colour, 24, Motion("spins", 32, 32, rate=1 / len(ANGLES)))
-        background = Background("plain", "dark" if colour == "white" else "grey")
         frames = render(Scene(background, (thing,)), len(ANGLES)).astype(np.float32)
-        looks = []
         for blur in BLURS:
             blurred = ndimage.gaussian_filter(frames, (0, blur, blur, 0))
             for view in (blurred, blurred[:, :, ::-1]):
                 track = _follow(colour, view, _memberships(view, _table()[list(COLOURS).index(colour)]))
                 vectors = np.zeros((len(ANGLES), GRID * GRID), np.float32)  # white may blur away altogether
-                vectors[track.frames] = _normalised(track.masks, track.centres, track.spreads)
-                looks.append(vectors)
-        bank.append(looks)
-    return np.array(bank, dtype=np.float32)
+                vectors[track.frames] = _normalised(track)
+                bank.append(vectors)
+    return np.reshape(bank, (len(SHAPES), -1, len(ANGLES), GRID * GRID))
 
 
 def _shape(track: Track) -> tuple[str, float, np.ndarray]:
     """The shape, its mean correlation (0 to 1), and how well it fits each frame at each angle: (n, angles)."""
     if not len(track.masks):
         return SHAPES[0], 0.0, np.zeros((0, len(ANGLES)))
-    vectors = _normalised(track.masks, track.centres, track.spreads)
-    scores = np.einsum("fp,slap->slfa", vectors, _silhouettes(track.colour), optimize=True)
+    scores = np.einsum("fp,slap->slfa", _normalised(track), _silhouettes(track.colour), optimize=True)
     best = scores.max(-1).mean(-1)  # (shapes, looks)
     winner, look = np.unravel_index(np.argmax(best), best.shape)
     upright = scores[winner, ::2]  # not mirrored: only what is upright turns
     return SHAPES[winner], float(best[winner, look]), upright[best[winner, ::2].argmax()]
-
-
-# ---- motion ----------------------------------------------------------------------------------------------
 
 
 def _fit(columns: list[np.ndarray], values: np.ndarray) -> tuple[np.ndarray, float]:
@@ -195,8 +182,7 @@ def _fit(columns: list[np.ndarray], values: np.ndarray) -> tuple[np.ndarray, flo
 
 def _paths(time: np.ndarray, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """How badly each path explains the centres: bits of a description, lower is better."""
-    one = np.ones_like(time)
-    count = len(time)
+    one, count = np.ones_like(time), len(time)
 
     def cost(error: float, parameters: int) -> float:
         return count * np.log(max(error / count, 0.0) + 0.35) + parameters * np.log(count)
@@ -251,7 +237,7 @@ def _motion(track: Track, shape: str, scores: np.ndarray) -> str:
     if abs(growth) > 0.22 and abs(np.corrcoef(time, logs)[0, 1]) > 0.8:  # much, and steadily
         return "grows" if growth > 0 else "shrinks"
     costs = _paths(time, *track.centres.T)
-    path = min(costs, key=lambda name: costs[name])
+    path = min(costs, key=costs.__getitem__)
     if path == "still":
         turning = shape not in ("ball", "ring") and _turns(scores, time, np.arange(2.4, 4.3, 0.2)) > 0
         return "spins" if turning else "stays still"
@@ -260,9 +246,6 @@ def _motion(track: Track, shape: str, scores: np.ndarray) -> str:
         rolling = shape in ("ball", "ring") and _turns(scores, time, sign * np.arange(1.8, 5.6, 0.2)) > 0
         return f"{'rolls' if rolling else 'slides'} {path}"
     return path
-
-
-# ---- background and camera -------------------------------------------------------------------------------
 
 
 def _pan_rate(frames: np.ndarray, things: np.ndarray) -> float:
@@ -313,21 +296,9 @@ def _around(track: Track) -> np.ndarray:
     return ndimage.binary_dilation(track.everywhere > 0.2, np.ones((1, 3, 3)), iterations=4)
 
 
-# ---- the judge -------------------------------------------------------------------------------------------
-
-
-def _checked(frames: np.ndarray) -> np.ndarray:
-    frames = np.asarray(frames)
-    if frames.ndim != 4 or frames.shape[1:] != (64, 64, 3) or frames.dtype != np.uint8 or len(frames) < 8:
-        raise InputError(
-            f"The judge was given {frames.dtype} {frames.shape}; it takes uint8 (F, 64, 64, 3), F at least 8."
-        )
-    return frames
-
-
 def judge(frames: np.ndarray, fps: float = 24) -> Verdict:
     """Say what one drawn thing is and does, and where; frames uint8 (F, 64, 64, 3), at least 8 of them."""
-    track = _track(_checked(frames))
+    track = _track(frames)
     things = _around(track)
     background = _background(frames, things)
     pan = _pan_rate(frames, things) if background in PANNED else 0.0  # elsewhere no pan could be seen
@@ -347,7 +318,7 @@ def judge(frames: np.ndarray, fps: float = 24) -> Verdict:
 
 def direction(frames: np.ndarray) -> tuple[float, float]:
     """Mean motion of the thing, pixels a frame to the right and downward; (0, 0) where none is seen twice."""
-    track = _track(_checked(frames))
+    track = _track(frames)
     if len(track.frames) < 2:
         return 0.0, 0.0
     dx, dy = np.polyfit(track.frames, track.centres, 1)[0]
@@ -355,5 +326,5 @@ def direction(frames: np.ndarray) -> tuple[float, float]:
 
 
 def thing_pixels(frames: np.ndarray) -> np.ndarray:
-    """Where the thing is, with a rim of 4 pixels: bool (F, 64, 64)."""
-    return _around(_track(_checked(frames)))
+    """The mask of the thing with a rim of 4 pixels: bool (F, 64, 64)."""
+    return _around(_track(frames))

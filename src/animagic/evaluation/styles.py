@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -18,11 +17,8 @@ MARGIN = 5  # pixels of bare paper around a watercolour
 SHEET_RED, SHEET_BLUE, INK_RED, INK_BLUE = 22.0, 132.0, 226.0, 255.0  # of a blueprint
 
 
-# ---- style -----------------------------------------------------------------------------------------------
-
-
 def style_features(frames: np.ndarray) -> np.ndarray:
-    """What tells styles apart: colours and unrest of the whole frame and of its margin, (F, 19)."""
+    """Features that tell styles apart: colours and unrest of the whole frame and of its margin, (F, 19)."""
     pixels = frames.astype(np.float32) / 255
     saturation = pixels.max(-1) - pixels.min(-1)
     right, down = np.abs(np.diff(pixels, axis=2)).mean((1, 2, 3)), np.abs(np.diff(pixels, axis=1)).mean((1, 2, 3))
@@ -83,9 +79,6 @@ def style_of(frames: np.ndarray) -> list[str]:
     return [STYLES[i] for i in (features @ weights[:-1] + weights[-1]).argmax(-1)]
 
 
-# ---- motion ----------------------------------------------------------------------------------------------
-
-
 def _unpainted(frames: np.ndarray) -> np.ndarray:
     """A watercolour with its colours about as they were, and without the bare paper."""
     inner = frames[:, MARGIN:-MARGIN, MARGIN:-MARGIN].astype(np.float32)
@@ -108,11 +101,7 @@ def _coloured_in(frames: np.ndarray) -> np.ndarray:
     return np.where(thing[..., None], (222, 40, 48), (172, 176, 182)).astype(np.uint8)
 
 
-TO_PLAIN: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "plain": lambda frames: frames,
-    "watercolour": _unpainted,
-    "blueprint": _coloured_in,
-}
+TO_PLAIN = {"plain": lambda frames: frames, "watercolour": _unpainted, "blueprint": _coloured_in}
 """Style -> a function that makes a video in it one in which `judge` can follow things."""
 
 

@@ -14,19 +14,26 @@ from ..synthetic import Scene, caption, facts, motion_caption, picture_caption, 
 from ..synthetic.cameras import CAMERA_MOVES
 from ..synthetic.captions import VIEW_WORDS
 from .cameras import camera_move
-from .metrics import Limit, angle, psnr, seams
+from .metrics import angle, psnr, seams
 from .scenes import direction, judge
 from .styles import TO_PLAIN, flicker, kind_of, style_of
 
 Split = Literal["train", "test"]
 Files = Mapping[str, Any]
 """Name -> file of a LoRA."""
+Judgement = dict[str, dict[str, Any]]
+"""The part of a row (`metrics.Row`) that a judge gives: `asked`, `seen` and `right`."""
 
 STRAIGHT = ("slides left", "slides right", "rolls left", "rolls right", "rises", "falls")
 FOLLOWED = 0.35  # of the frames in a row, in which the thing is wholly in view and does not jump
 VISIBLE = {"plain": ("motion", "colour", "shape", "background"), "watercolour": ("motion", "colour", "shape"),
            "blueprint": ("motion",)}  # fmt: skip
-"""Style -> what can be seen in it."""
+"""Style -> facts that can be seen in it."""
+_BACKGROUND_WORDS = VIEW_WORDS | {
+    "plain": ("background", "wall", "backdrop"),
+    "floor": ("floor", "ground"),
+    "photo": ("photo", "picture"),
+}
 
 
 @dataclass(frozen=True)
@@ -42,13 +49,7 @@ class Case:
     @property
     def names_background(self) -> bool:
         """Whether the prompt speaks of the background; some captions do not, and then any will do."""
-        kind = self.scene.background.kind
-        words = {
-            "plain": ("background", "wall", "backdrop"),
-            "floor": ("floor", "ground"),
-            "photo": ("photo", "picture"),
-        }
-        return any(word in self.prompt for word in words.get(kind) or VIEW_WORDS[kind])
+        return any(word in self.prompt for word in _BACKGROUND_WORDS[self.scene.background.kind])
 
 
 def make_cases(
@@ -79,7 +80,7 @@ def make_cases(
 class Variant:
     """One way in which a model makes the cases of a suite; the report has a row for each.
 
-    style: in which the judge sees the videos. loras, motion_loras: files that are active. settings: of the call.
+    style: in which the judge sees the videos. lora, motion_lora: files that are active. settings: of the call.
     drawn: not made but drawn, and sent through the autoencoder: no model can be better.
     still_windows: windows lie the same way at every step. of: the variant that it is compared with, on a fifth of the
     cases.
@@ -87,8 +88,8 @@ class Variant:
 
     name: str
     style: str = "plain"
-    loras: Files = field(default_factory=dict)
-    motion_loras: Files = field(default_factory=dict)
+    lora: Any = None
+    motion_lora: Any = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     drawn: bool = False
     still_windows: bool = False
@@ -100,7 +101,7 @@ class Take:
     """A video of a case, uint8 (F, 64, 64, 3), and what it was made from.
 
     clip: pixels that it began from: a picture, a clip or, for the autoencoder alone, all frames; None: only a prompt.
-    windows: gives the frames of every window of every step of its plan.
+    windows: the frames of every window of every step of its plan.
     """
 
     case: Case
@@ -108,23 +109,21 @@ class Take:
     video: np.ndarray
     clip: Any
     fps: float
-    windows: Callable[[], list[list[list[int]]]]
+    windows: Sequence[Sequence[Sequence[int]]]
 
 
 @dataclass(frozen=True)
 class Suite:
-    """What a model is asked, and how it is judged.
+    """Held-out cases for a model, and how its videos are judged.
 
     needs: arguments that the pipeline must take. given: drawn frames that the model begins from.
     seconds: of the video. variants: from (the style LoRAs, the motion LoRAs, whether frames can be made one by one).
-    judge: gives `asked`, `seen` and `right` of a row (see `metrics.Row`).
     """
 
     name: str
     summary: str
-    judge: Callable[[Take], dict[str, dict[str, Any]]]
+    judge: Callable[[Take], Judgement]
     metrics: Mapping[str, Callable[[Take], float]] = field(default_factory=dict)
-    limits: tuple[Limit, ...] = ()
     variants: Callable[[Files, Files, bool], list[Variant]] = lambda loras, motion_loras, by_frame: [Variant("model")]
     splits: tuple[Split, ...] = ("test",)
     fits: Callable[[Scene], bool] = lambda scene: True
@@ -136,62 +135,55 @@ class Suite:
     batch: int = 20
 
 
-# ---- judges ----------------------------------------------------------------------------------------------
+def _compared(asked: dict[str, str], seen: dict[str, str]) -> Judgement:
+    return {"asked": asked, "seen": seen, "right": {name: asked[name] == seen[name] for name in seen}}
 
 
-def judge_prompt(take: Take) -> dict[str, dict[str, Any]]:
+def judge_prompt(take: Take) -> Judgement:
     """Whether colour, shape, motion and background are those of the prompt."""
-    names = ("colour", "shape", "motion", "background")
     truth, verdict = facts(take.case.scene), judge(take.video, take.fps)
-    asked, seen = {name: truth[name] for name in names}, {name: getattr(verdict, name) for name in names}
-    right = {name: asked[name] == seen[name] for name in names}
+    names = ("colour", "shape", "motion", "background")
+    judgement = _compared({name: truth[name] for name in names}, {name: getattr(verdict, name) for name in names})
     if take.clip is None and not take.case.names_background:
-        del right["background"]
-    return {"asked": asked, "seen": seen, "right": right}
+        del judgement["right"]["background"]
+    return judgement
 
 
-def judge_style(take: Take) -> dict[str, dict[str, Any]]:
+def judge_style(take: Take) -> Judgement:
     """Which frames are in the style, and whether what can be seen in it is that of the prompt."""
     style = take.variant.style
     truth, verdict = facts(take.case.scene), judge(TO_PLAIN[style](take.video), take.fps)
-    seen = {name: getattr(verdict, name) for name in VISIBLE[style]}
     # What appears here and there does not move, whatever path lies nearest.
-    seen["motion"] = kind_of(verdict.motion) if verdict.share >= FOLLOWED else "cannot be followed"
-    asked = {name: truth[name] for name in seen} | {"motion": kind_of(truth["motion"])}
-    right = {name: asked[name] == seen[name] for name in seen}
-    return {"asked": asked, "seen": seen, "right": right | {"style": [one == style for one in style_of(take.video)]}}
+    motion = kind_of(verdict.motion) if verdict.share >= FOLLOWED else "cannot be followed"
+    seen = {name: getattr(verdict, name) for name in VISIBLE[style]} | {"motion": motion}
+    judgement = _compared({name: truth[name] for name in seen} | {"motion": kind_of(truth["motion"])}, seen)
+    judgement["right"]["style"] = [one == style for one in style_of(take.video)]
+    return judgement
 
 
-def judge_camera(take: Take) -> dict[str, dict[str, Any]]:
+def judge_camera(take: Take) -> Judgement:
     """Whether the camera moves as its LoRA is named, or stands still without one."""
-    asked, seen = take.variant.name, camera_move(take.video)
-    return {"asked": {"camera": asked}, "seen": {"camera": seen}, "right": {"camera": asked == seen}}
-
-
-# ---- variants --------------------------------------------------------------------------------------------
+    return _compared({"camera": take.variant.name}, {"camera": camera_move(take.video)})
 
 
 def in_styles(loras: Files, motion_loras: Files, by_frame: bool) -> list[Variant]:
     """The base and every style LoRA that can be judged: as they are, frame by frame, and as good as it can get."""
     variants = []
-    for style in ("plain", *(name for name in loras if name in TO_PLAIN)):
-        name, used = ("base", {}) if style == "plain" else (style, {style: loras[style]})
-        variants.append(Variant(name, style, used))
+    for name, style in (("base", "plain"), *((name, name) for name in loras if name in TO_PLAIN)):
+        lora = loras.get(name)
+        variants.append(Variant(name, style, lora))
         if by_frame:
-            variants.append(Variant(f"{name}, frame by frame", style, used, settings={"use_motion": False}, of=name))
+            variants.append(Variant(f"{name}, frame by frame", style, lora, settings={"use_motion": False}, of=name))
         variants.append(Variant(f"{name}, drawn", style, drawn=True, of=name))
     return variants
 
 
-def in_windows(loras: Files, motion_loras: Files, by_frame: bool) -> list[Variant]:
-    return [Variant("moving windows"), Variant("still windows", still_windows=True)]
-
-
 def with_cameras(loras: Files, motion_loras: Files, by_frame: bool) -> list[Variant]:
-    moves = {name: file for name, file in motion_loras.items() if name in CAMERA_MOVES}
+    """Without a motion LoRA, and with each that is named after a camera move. Raises InputError if there is none."""
+    moves = [Variant(name, motion_lora=file) for name, file in motion_loras.items() if name in CAMERA_MOVES]
     if not moves:
         raise InputError(f"this model has no motion LoRA to judge; known camera moves are {', '.join(CAMERA_MOVES)}.")
-    return [Variant("still"), *(Variant(name, motion_loras={name: file}) for name, file in moves.items())]
+    return [Variant("still"), *moves]
 
 
 def stands_before_something(scene: Scene) -> bool:
@@ -199,82 +191,72 @@ def stands_before_something(scene: Scene) -> bool:
     return scene.things[0].motion.name == "stays still" and scene.background.kind != "plain"
 
 
-# ---- the table -------------------------------------------------------------------------------------------
-
 _BOTH: tuple[Split, ...] = ("train", "test")
-
-SUITES = {
-    suite.name: suite
-    for suite in (
-        Suite("text", "are colour, shape, motion and background those of the prompt?", judge_prompt, splits=_BOTH),
-        Suite(
-            "image",
-            "is a given picture kept, and what the prompt says of it?",
-            judge_prompt,
-            metrics={"psnr": lambda take: psnr(take.clip[0], take.video[0])},
-            limits=(Limit("psnr of 24 dB or more", "psnr", low=24),),
-            splits=_BOTH,
-            needs=("prefix_latents",),
-            given=1,
-        ),
-        Suite(
-            "video",
-            "does the motion of a given clip go on?",
-            judge_prompt,
-            metrics={"degrees": lambda take: angle(direction(take.clip), direction(take.video))},
-            limits=(Limit("under 30 degrees", "degrees", high=30),),
-            splits=_BOTH,
-            fits=lambda scene: scene.things[0].motion.name in STRAIGHT,
-            needs=("prefix_latents",),
-            given=32,
-            seconds=1,
-        ),
-        Suite(
-            "reconstruct",
-            "what does the autoencoder alone lose? It bounds all other suites.",
-            judge_prompt,
-            metrics={"psnr": lambda take: psnr(take.clip, take.video)},
-            limits=(Limit("psnr of 24 dB or more", "psnr", low=24),),
-            variants=lambda loras, motion_loras, by_frame: [Variant("autoencoder", drawn=True)],
-            splits=_BOTH,
-        ),
-        Suite(
-            "styles",
-            "is each style LoRA's style kept, does it move as prompted, how much flickers?",
-            judge_style,
-            metrics={"flicker": lambda take: flicker(take.video, take.variant.style)},
-            variants=in_styles,
-            count=60,
-            seed=200_000,
-            batch=10,
-        ),
-        Suite(
-            "windows",
-            "does a long video change more at its windows' borders than inside them?",
-            lambda take: {"asked": {}, "seen": {}, "right": {}},
-            metrics={
-                "change at borders": lambda take: seams(take.video, take.windows())[0],
-                "in the worst step": lambda take: seams(take.video, take.windows())[1],
-            },
-            variants=in_windows,
-            needs=("context_frames",),
-            seconds=20,
-            count=2,
-            seed=200_000,
-            batch=1,
-        ),
-        Suite(
-            "camera",
-            "does the camera move as each motion LoRA says?",
-            judge_camera,
-            variants=with_cameras,
-            fits=stands_before_something,
-            count=6,
-            seed=200_000,
-            batch=10,
-        ),
-    )
-}
+_LATER: dict[str, Any] = {"seed": 200_000, "batch": 10}
+_SUITES = (
+    Suite("text", "are colour, shape, motion and background those of the prompt?", judge_prompt, splits=_BOTH),
+    Suite(
+        "image",
+        "is a given picture kept, and what the prompt says of it?",
+        judge_prompt,
+        {"psnr": lambda take: psnr(take.clip[0], take.video[0])},
+        splits=_BOTH,
+        needs=("prefix_latents",),
+        given=1,
+    ),
+    Suite(
+        "video",
+        "does the motion of a given clip go on?",
+        judge_prompt,
+        {"degrees": lambda take: angle(direction(take.clip), direction(take.video))},
+        splits=_BOTH,
+        fits=lambda scene: scene.things[0].motion.name in STRAIGHT,
+        needs=("prefix_latents",),
+        given=32,
+        seconds=1,
+    ),
+    Suite(
+        "reconstruct",
+        "what does the autoencoder alone lose? It bounds all other suites.",
+        judge_prompt,
+        {"psnr": lambda take: psnr(take.clip, take.video)},
+        lambda loras, motion_loras, by_frame: [Variant("autoencoder", drawn=True)],
+        splits=_BOTH,
+    ),
+    Suite(
+        "styles",
+        "is each style LoRA's style kept, does it move as prompted, how much flickers?",
+        judge_style,
+        {"flicker": lambda take: flicker(take.video, take.variant.style)},
+        in_styles,
+        count=60,
+        **_LATER,
+    ),
+    Suite(
+        "windows",
+        "does a long video change more at its windows' borders than inside them?",
+        lambda take: _compared({}, {}),
+        {
+            "change at borders": lambda take: seams(take.video, take.windows)[0],
+            "in the worst step": lambda take: seams(take.video, take.windows)[1],
+        },
+        lambda *_: [Variant("moving windows"), Variant("still windows", still_windows=True)],
+        needs=("context_frames",),
+        seconds=20,
+        count=2,
+        **_LATER | {"batch": 1},
+    ),
+    Suite(
+        "camera",
+        "does the camera move as each motion LoRA says?",
+        judge_camera,
+        variants=with_cameras,
+        fits=stands_before_something,
+        count=6,
+        **_LATER,
+    ),
+)
+SUITES = {suite.name: suite for suite in _SUITES}
 
 
 def find_suite(name: str) -> Suite:

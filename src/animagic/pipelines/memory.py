@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
-import json
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -16,8 +17,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from ..errors import CheckpointError, InputError
-from .meta import bytes_at_work, bytes_of, cast, elements, is_fp8, peak_of
+from ..errors import CheckpointError, InputError, first_line
+from ..layers.fp8 import FP8
+from ..weights.files import SafetensorsFile
+from .meta import bytes_at_work, bytes_of, cast, peak_of
 
 _CUDA_CONTEXT = 600 * 2**20  # of the driver and cuBLAS: not PyTorch's, but gone all the same
 _FRAGMENTS = 0.05  # share of the memory that lies between the blocks of PyTorch's allocator
@@ -26,24 +29,26 @@ _FRAGMENTS = 0.05  # share of the memory that lies between the blocks of PyTorch
 _CPU_FRAGMENTS = {False: 0.7, True: 0.1}
 _KERNELS = 30 * 2**20  # of the libraries, read in when they first run
 
-
 Text = Literal["keep", "drop", "cpu"]
 Offload = Literal["model", "block", "leaf"]
 
 
 @dataclass(frozen=True)
 class Techniques:
-    """What is done to need less memory."""
+    """Ways to need less memory.
+
+    Args:
+        text: of the text encoder; "drop": the prompts are encoded before the other parts are loaded, then it goes;
+            "cpu": so, and it never comes to the device.
+        tiling: the autoencoder works tile by tile; the only one that changes pixels.
+        offload: weights wait in the CPU's memory: those of whole parts, blocks or layers come when they are needed.
+        kv_offload: so do the keys and values of clean chunks.
+    """
 
     text: Text = "keep"
-    """Of the text encoder; "drop": the prompts are encoded before the other parts are loaded, then it goes;
-    "cpu": so, and it never comes to the device."""
     tiling: bool = False
-    """The autoencoder works tile by tile; the only one that changes pixels."""
     offload: Offload | None = None
-    """Weights wait in the CPU's memory: those of whole parts, blocks or layers come when they are needed."""
     kv_offload: bool = False
-    """So do the keys and values of clean chunks."""
 
     def __str__(self) -> str:
         names = {
@@ -58,34 +63,8 @@ class Techniques:
         return ", ".join(name for name, used in names.items() if used) or "nothing to be saved"
 
 
-Move = tuple[Offload | None, bool]
-ALL_MOVES: tuple[Move, ...] = (
-    *((None, False), ("model", False), (None, True), ("model", True)),
-    *(("block", False), ("block", True), ("leaf", False), ("leaf", True)),
-)
-"""`offload` and `kv_offload` in the order in which they are tried."""
-
-
-@dataclass(frozen=True)
-class Video:
-    """What is to be made; `settings` are the system's own, for these steps."""
-
-    height: int
-    width: int
-    frames: int
-    steps: int
-    settings: Any
-
-
-@dataclass(frozen=True)
-class Call:
-    """A moment of denoising: `run` makes the state that there is then, and does what takes memory."""
-
-    run: Callable[[], Any]
-    inside: int = 0
-    """Bytes of keys and values that it makes itself."""
-    held: int = 0
-    """Bytes of those that there really are, in all layers."""
+Call = tuple[Callable[[], Any], int, int]
+"""A moment of denoising: what takes memory then, and bytes of keys and values that the device holds, and that wait."""
 
 
 class Networks(ABC):
@@ -97,28 +76,32 @@ class Networks(ABC):
     """
 
     denoiser: ClassVar[str]
-    """Which component of the pipeline denoises."""
+    """The component of the pipeline that denoises."""
     texts: ClassVar[tuple[Text, ...]] = ("keep",)
-    """What can be done with the text encoder; more needs `encode_ahead` and `drop_text_encoder`."""
-    moves: ClassVar[tuple[Move, ...]] = ((None, False), ("model", False), ("leaf", False))
-    """What can be offloaded; keys and values need `enable_kv_offload`."""
+    """Ways to treat the text encoder; more needs `encode_ahead` and `drop_text_encoder`."""
+    offloads: ClassVar[tuple[tuple[Offload | None, bool], ...]] = ((None, False), ("model", False), ("leaf", False))
+    """`offload` and `kv_offload` in the order in which they are tried; the latter needs `enable_kv_offload`."""
     published: ClassVar[dict[str, dict[str, str]]] = {}
     """Of published models: what a person calls them -> dtype -> name."""
+    advice: ClassVar[str] = ""
+    """The end of a refusal, if no layer is quantised: what else would need less memory."""
 
     def __init__(self, pipe: Any, text_encoder: int):
         self.pipe, self.text_encoder = pipe, text_encoder
 
     @classmethod
-    def of_folder(cls, folder: Path, dtype: torch.dtype, others: Path | None = None) -> Networks:
-        """Of a model folder; parts that it lacks lie elsewhere (`others`). Raises CheckpointError."""
+    def of_folder(cls, folder: Path, index: dict[str, Any], dtype: torch.dtype, others: Path | None = None) -> Networks:
+        """Of a model folder with that model_index.json; parts that it lacks lie in `others`. Raises CheckpointError."""
         try:
-            index = json.loads((folder / "model_index.json").read_text("utf-8"))
             parts: dict[str, Any] = {}
             text_encoder = 0
             for name, part in index.items():
                 place = (folder if others is None or (folder / name).is_dir() else others) / name
                 if isinstance(part, list) and name.startswith("text_encoder"):
-                    text_encoder += dtype.itemsize * sum(map(elements, place.glob("*.safetensors")))
+                    tensors = [
+                        x for file in place.glob("*.safetensors") for x in SafetensorsFile(file).entries.values()
+                    ]
+                    text_encoder += dtype.itemsize * sum(math.prod(x.shape) for x in tensors)
                 elif isinstance(part, list) and str(part[0]).split(".")[0] in ("animagic", "diffusers"):
                     kind = getattr(importlib.import_module(part[0]), part[1])
                     with torch.device("meta" if issubclass(kind, nn.Module) else "cpu"):
@@ -128,7 +111,7 @@ class Networks(ABC):
             pipeline = getattr(importlib.import_module("animagic"), index["_class_name"])
             return cls(pipeline(**parts, config=index.get("config")), text_encoder)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"the model {folder} cannot be read: {str(error).splitlines()[0]}") from error
+            raise CheckpointError(f"the model {folder} cannot be read: {first_line(error)}.") from error
 
     @classmethod
     def of_published(cls, model: str, dtype: torch.dtype) -> Networks | None:
@@ -137,26 +120,16 @@ class Networks(ABC):
         return None
 
     @abstractmethod
-    def video(self, height: int | None, width: int | None, frames: int | None, steps: int | None) -> Video:
-        """What is made where this is asked for; None: the model's own. Raises InputError for what it cannot make."""
+    def settings(self, height: int | None, width: int | None, frames: int | None, steps: int | None) -> Any:
+        """The settings of a video; None: the model's own. Raises InputError for what it cannot make."""
 
     @abstractmethod
-    def calls(self, video: Video, kv_offload: bool) -> list[Call]:
+    def calls(self, settings: Any, kv_offload: bool) -> list[Call]:
         """The moments of denoising among which is the one that takes the most memory."""
 
     @abstractmethod
-    def decode(self, video: Video, tiling: bool) -> Callable[[], torch.Tensor]:
-        """What gives the pixels (float32) that are decoded at once."""
-
-    @property
-    def cache_layers(self) -> int:
-        """Layers that have keys and values."""
-        return 1
-
-    @property
-    def advice(self) -> str:
-        """What else would need less memory."""
-        return ""
+    def decode(self, settings: Any, tiling: bool) -> Callable[[], torch.Tensor]:
+        """A function that decodes what is decoded at once, and returns its pixels (float32)."""
 
     @cached_property
     def parts(self) -> dict[str, nn.Module]:
@@ -167,7 +140,7 @@ class Networks(ABC):
     @property
     def fp8(self) -> bool:
         """Whether layers are quantised."""
-        return any(map(is_fp8, self.parts.values()))
+        return any(p.dtype == FP8 for part in self.parts.values() for p in part.parameters())
 
 
 @dataclass(frozen=True)
@@ -187,7 +160,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Fit:
-    """What is done so that a video fits, and what that comes to."""
+    """The techniques with which a video fits, and what that comes to."""
 
     networks: Networks
     budget: int
@@ -221,44 +194,37 @@ class Predictor:
         tight: bool = False,
     ):
         self.networks, self.cuda, self.tight = networks, device == "cuda", tight
-        self.video = networks.video(height, width, frames, steps)
+        self.settings = networks.settings(height, width, frames, steps)
         self._denoising, self._decoding = cache(self._measure_denoising), cache(self._measure_decoding)
-
-    @property
-    def _texts(self) -> tuple[Text, ...]:
-        return self.networks.texts if self.cuda else self.networks.texts[:2]
-
-    @property
-    def _moves(self) -> tuple[Move, ...]:
-        return self.networks.moves if self.cuda else ((None, False),)
+        self._texts = networks.texts if self.cuda else networks.texts[:2]
+        self._offloads = networks.offloads if self.cuda else ((None, False),)
 
     def combinations(self, drop_text: bool = True, tiling: bool = False) -> list[Techniques]:
         """All that make sense here, the cheapest first: each technique after all combinations of those before it.
         drop_text: whether the text encoder may go; tiling: whether the autoencoder works in tiles anyway."""
         texts, tilings = self._texts if drop_text else ("keep",), (True,) if tiling else (False, True)
-        every = itertools.product(self._moves, tilings, texts)
-        return [Techniques(text, tiles, *move) for move, tiles, text in every]
+        every = itertools.product(self._offloads, tilings, texts)
+        return [Techniques(text, tiles, *offload) for offload, tiles, text in every]
 
     def choices(self) -> list[Techniques]:
         """A few to look at: nothing saved, the text encoder gone, and besides tiles and each way to offload."""
         text = self._texts[-1]
-        return list(
-            dict.fromkeys([Techniques(), Techniques(text), *(Techniques(text, True, *move) for move in self._moves)])
-        )
+        tiled = [Techniques(text, True, *offload) for offload in self._offloads]
+        return list(dict.fromkeys([Techniques(), Techniques(text), *tiled]))
 
     def fit(self, budget: int, *, drop_text: bool = True, tiling: bool = False) -> Fit:
         """The first combination that takes at most `budget` bytes. Raises InputError, which says the least that would
         do."""
-        predictions = []
+        least = math.inf
         for techniques in self.combinations(drop_text, tiling):
             prediction = self.predict(techniques)
             if prediction.peak <= budget:
                 return Fit(self.networks, budget, techniques, prediction)
-            predictions.append(prediction)
-        least = min(prediction.peak for prediction in predictions)
+            least = min(least, prediction.peak)
         raise InputError(
-            f"{budget / 1e9:.2f} GB are too little for {self.video.width}x{self.video.height}: with all that saves "
-            f"memory {least / 1e9:.2f} GB are needed; allow that much, or choose a smaller size{self.networks.advice}."
+            f"{budget / 1e9:.2f} GB are too little for {self.settings.width}x{self.settings.height}: with all that "
+            f"saves memory {least / 1e9:.2f} GB are needed; allow that much, or choose a smaller size"
+            f"{'' if self.networks.fp8 else self.networks.advice}."
         )
 
     def predict(self, techniques: Techniques = Techniques()) -> Prediction:
@@ -277,16 +243,14 @@ class Predictor:
         if keeps and offload != "model":  # which has one part on the device at a time
             encode = weights = weights | encode
         denoise = weights | {"keys and values": cache, "activations": activations}
-        decode = weights | {"keys and values": cache, "activations": self._decoding(techniques.tiling)}
+        decode = denoise | {"activations": self._decoding(techniques.tiling)}
         if offload == "model":  # but nothing sends the autoencoder away
             del decode[networks.denoiser]
         base = {"driver": _CUDA_CONTEXT} if self.cuda else {"libraries": _process_bytes()}
         stages = {"encode": base | encode, "denoise": base | denoise, "decode": base | decode}
         for parts in stages.values():
-            if self.cuda:
-                parts["between blocks"] = round(_FRAGMENTS * (sum(parts.values()) - _CUDA_CONTEXT))
-            else:
-                parts["between blocks"] = round(_CPU_FRAGMENTS[self.tight] * parts.get("activations", 0))
+            on_cuda, on_cpu = sum(parts.values()) - _CUDA_CONTEXT, parts.get("activations", 0)
+            parts["between blocks"] = round(_FRAGMENTS * on_cuda if self.cuda else _CPU_FRAGMENTS[self.tight] * on_cpu)
         if offload is not None:
             waiting += sum(map(bytes_of, networks.parts.values())) + keeps * networks.text_encoder
             waiting -= 0 if offload == "model" else sum(weights.values())
@@ -294,16 +258,13 @@ class Predictor:
 
     def _measure_denoising(self, kv_offload: bool) -> tuple[int, int, int]:
         """Bytes of (activations, keys and values on the device, and offloaded)."""
-        on_device = 2 / self.networks.cache_layers if kv_offload else 1  # of keys and values: two layers, or all
-        calls = self.networks.calls(self.video, kv_offload)
-        activations = [
-            (peak_of(call.run, not self.cuda)[0] - call.inside, round(on_device * call.held)) for call in calls
-        ]
-        return *max(activations, key=sum), max(call.held for call in calls) if kv_offload else 0
+        calls = self.networks.calls(self.settings, kv_offload)
+        moments = [(peak_of(run, not self.cuda)[0], held) for run, held, _ in calls]
+        return *max(moments, key=sum), max(waiting for _, _, waiting in calls)
 
     def _measure_decoding(self, tiling: bool) -> int:
         """Bytes of activations."""
-        peak, pixels = peak_of(self.networks.decode(self.video, tiling), not self.cuda)
+        peak, pixels = peak_of(self.networks.decode(self.settings, tiling), not self.cuda)
         # The frames on their way to bytes: twice more in float32 (to_bytes), which a GPU does not see. Those that were
         # decoded before are still held.
         return (peak if self.cuda else max(peak, 3 * pixels.nbytes)) + pixels.nbytes
@@ -318,15 +279,13 @@ def _process_bytes() -> int:
         return 500 * 2**20
 
 
-def give_back_freed_memory() -> bool:
-    """Have glibc hand memory back as soon as a tensor is freed: by itself it keeps freed blocks of up to 32 MB, which
-    can double what activations take. Returns whether there is a glibc; it costs a little time."""
+def give_back_freed_memory() -> None:
+    """Have glibc, where there is one, hand memory back as soon as a tensor is freed: by itself it keeps freed blocks of
+    up to 32 MB, which can double what activations take. It costs a little time."""
     import ctypes
 
-    try:
-        return bool(ctypes.CDLL(None).mallopt(-3, 2**20))  # M_MMAP_THRESHOLD: blocks of their own from 1 MiB on
-    except (AttributeError, OSError, TypeError):
-        return False
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).mallopt(-3, 2**20)  # M_MMAP_THRESHOLD: blocks of their own from 1 MiB on
 
 
 def load_fitting(fitted: Fit, load: Callable[..., Any], device: str, texts: Sequence[str]) -> Any:
@@ -336,12 +295,12 @@ def load_fitting(fitted: Fit, load: Callable[..., Any], device: str, texts: Sequ
         load: loads it on the CPU, without the components that it is given as None.
         texts: every prompt that will be asked for.
     """
-    techniques, networks = fitted.techniques, fitted.networks
-    if torch.device(device).type == "cpu":
+    techniques, networks, target = fitted.techniques, fitted.networks, torch.device(device)
+    if target.type == "cpu":
         give_back_freed_memory()
-    encoded: dict[str, Any] = {}
-    without: dict[str, Any] = {}
-    if techniques.text != "keep":
+    if techniques.text == "keep":
+        pipe = load()
+    else:
         reader = load(**{networks.denoiser: None, "vae": None})
         # Its configuration is read, its weights are not.
         reader.register_modules(**{networks.denoiser: getattr(networks.pipe, networks.denoiser)})
@@ -350,9 +309,7 @@ def load_fitting(fitted: Fit, load: Callable[..., Any], device: str, texts: Sequ
         reader.encode_ahead(*texts)
         encoded = reader.encoded_texts
         reader.drop_text_encoder()
-        without = {"text_encoder": None, "tokenizer": None}
-    pipe = load(**without)
-    if encoded:
+        pipe = load(text_encoder=None, tokenizer=None)
         pipe.encoded_texts.update(encoded)
     if techniques.tiling:
         pipe.enable_vae_tiling()
@@ -365,16 +322,14 @@ def load_fitting(fitted: Fit, load: Callable[..., Any], device: str, texts: Sequ
         return pipe
     from diffusers.hooks import apply_group_offloading
 
-    target = torch.device(device)
-    by_layer = {"onload_device": target, "offload_type": "leaf_level", "use_stream": target.type == "cuda"}
-    by_block = by_layer | {"offload_type": "block_level", "num_blocks_per_group": 1}
-    apply_group_offloading(
-        getattr(pipe, networks.denoiser), **(by_block if techniques.offload == "block" else by_layer)
-    )
-    if techniques.offload == "leaf":  # it is called by parts, tile by tile
-        apply_group_offloading(pipe.vae, **by_layer | {"use_stream": False})
-    else:
+    by_layer: dict[str, Any] = {"onload_device": target, "offload_type": "leaf_level"}
+    by_block = {"onload_device": target, "offload_type": "block_level", "num_blocks_per_group": 1}
+    block = techniques.offload == "block"
+    denoiser = getattr(pipe, networks.denoiser)
+    apply_group_offloading(denoiser, **(by_block if block else by_layer), use_stream=target.type == "cuda")
+    if block:
         pipe.vae.to(device)
-    if pipe.text_encoder is not None:
-        apply_group_offloading(pipe.text_encoder, **by_layer | {"use_stream": False})
+    for part in (None if block else pipe.vae, pipe.text_encoder):
+        if part is not None:  # without streams: the autoencoder is called by parts, tile by tile
+            apply_group_offloading(part, **by_layer)
     return pipe

@@ -6,11 +6,8 @@ Their own code runs while every tensor that comes and goes is counted, so that i
 from __future__ import annotations
 
 import itertools
-import json
-import math
 import weakref
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import patch
 
@@ -51,16 +48,12 @@ class LiveBytes(TorchDispatchMode):
             if isinstance(x, torch.Tensor) and x.device.type == self.device:
                 storage = x.untyped_storage()
                 if storage._cdata not in given | self._known:
-                    self._follow(storage._cdata, storage.nbytes())
+                    self._known.add(storage._cdata)
+                    self.live += storage.nbytes()
                     weakref.finalize(storage, self._forget, storage._cdata, storage.nbytes())
-        if self.like_cpu and func is torch.ops.aten.convolution.default:
-            self.peak = max(self.peak, self.live + _convolution_workspace(*args))
+        beside = self.like_cpu and func is torch.ops.aten.convolution.default
+        self.peak = max(self.peak, self.live + (_convolution_workspace(*args) if beside else 0))
         return result
-
-    def _follow(self, key: int, size: int) -> None:
-        self._known.add(key)
-        self.live += size
-        self.peak = max(self.peak, self.live)
 
     def _forget(self, key: int, size: int) -> None:
         self._known.discard(key)
@@ -92,34 +85,26 @@ def bytes_of(module: nn.Module) -> int:
     return sum(x.nbytes for x in itertools.chain(module.parameters(), module.buffers()))
 
 
-def is_fp8(module: nn.Module) -> bool:
-    """Whether it has quantised layers."""
-    return any(p.dtype == fp8.FP8 for p in module.parameters())
-
-
 def bytes_at_work(module: nn.Module, offload: str | None) -> int:
     """Bytes of its weights that lie on the device while it works, where diffusers' group offloading brings the rest."""
     if offload in (None, "model"):
         return bytes_of(module)
     if offload == "block":  # the block at work and the next one, and all that lies in no block
-        blocks = [bytes_of(block) for block in _blocks(module)]
-        return bytes_of(module) - sum(blocks) + sum(sorted(blocks)[-2:])
+        blocks = sorted(map(bytes_of, _blocks(module)))
+        return bytes_of(module) - sum(blocks[:-2])
     # The layer at work and the next one. Tables that are no layer (positions, the null caption) come with a parent.
     leaves = sorted(bytes_of(m) for m in module.modules() if not list(m.children()))
-    tables = [sum(p.nbytes for p in m.parameters(recurse=False)) for m in module.modules() if list(m.children())]
+    tables = (sum(p.nbytes for p in m.parameters(recurse=False)) for m in module.modules() if list(m.children()))
     return sum(leaves[-2:]) + max(tables, default=0)
 
 
-def _blocks(module: nn.Module) -> list[nn.Module]:
-    """What moves as one where a network is offloaded block by block."""
-    inside = getattr(module, "_group_offload_block_modules", None) or ()
-    blocks: list[nn.Module] = []
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The parts that move as one where a network is offloaded block by block."""
     for name, child in module.named_children():
         if isinstance(child, (nn.ModuleList, nn.Sequential)):
-            blocks += child
-        elif name in inside:
-            blocks += _blocks(child)
-    return blocks
+            yield from child
+        elif name in (getattr(module, "_group_offload_block_modules", None) or ()):
+            yield from _blocks(child)
 
 
 def cast(network: Any, dtype: torch.dtype) -> Any:
@@ -129,10 +114,3 @@ def cast(network: Any, dtype: torch.dtype) -> Any:
         if name in (getattr(network, "_keep_in_fp32_modules", None) or ()):
             module.float()
     return network
-
-
-def elements(file: Path) -> int:
-    """Values in a safetensors file, from its header."""
-    with file.open("rb") as stream:
-        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")

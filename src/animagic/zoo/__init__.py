@@ -234,25 +234,29 @@ def load(model: str | Path = DEFAULT, task: str = "text", **arguments: Any) -> D
     return pipe
 
 
+def memory_networks() -> dict[str, type[Networks]]:
+    """Name of a system -> its class that predicts memory, of those that have one."""
+    return {name: row.room("memory").MemoryNetworks for name, row in SYSTEMS.items() if "memory" in row.rooms}
+
+
 def networks_of(model: str, dtype: torch.dtype) -> Networks:
     """The networks of a model in that dtype, without weights, to predict its memory: a published one ("magi1-4.5b",
     "24B_distill_quant", ...), an original configuration, a name that `animagic models` lists, or a folder.
 
     Raises: InputError, CheckpointError.
     """
-    rooms = {
-        system.name: system.room("memory").MemoryNetworks for system in SYSTEMS.values() if "memory" in system.rooms
-    }
+    kinds = memory_networks()
     if model in _MODELS or Path(model).is_dir():
         base = _MODELS[model].base if model in _MODELS else None
-        system = _system(model, index := _index(model))
-        if system.name not in rooms or _needed(model, index) is not None:
+        system = _system(model, index := _index(model)).name
+        if system not in kinds or _needed(model, index) is not None:
             raise InputError(f"the memory of the model {model} cannot be predicted: it is a {index['_class_name']}.")
-        return rooms[system.name].of_folder(Path(resolve(model)), dtype, None if base is None else Path(resolve(base)))
-    for room in rooms.values():
-        if (networks := room.of_published(model, dtype)) is not None:
+        others = None if base is None else Path(resolve(base))
+        return kinds[system].of_folder(Path(resolve(model)), index, dtype, others)
+    for kind in kinds.values():
+        if (networks := kind.of_published(model, dtype)) is not None:
             return networks
-    published = [name for room in rooms.values() for choices in room.published.values() for name in choices.values()]
+    published = [name for kind in kinds.values() for choices in kind.published.values() for name in choices.values()]
     raise InputError(
         f"there is no model {model!r} here; give a folder, {', '.join(_MODELS)}, "
         f"or a published model: {', '.join(published)}."

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ...pipelines.memory import Call, Networks, Video
+from ...pipelines.memory import Call, Networks
 from ...timeline import SchedulerSolver
 from .denoiser import AnimateDiffDenoiser
 from .pipeline import AnimateDiffPipeline
@@ -19,19 +19,18 @@ _TOKENS = 77  # that CLIP reads
 class MemoryNetworks(Networks):
     denoiser = "unet"
 
-    def video(self, height: int | None, width: int | None, frames: int | None, steps: int | None) -> Video:
+    def settings(self, height: int | None, width: int | None, frames: int | None, steps: int | None) -> Any:
         settings = self.pipe.configure(height=height, width=width, num_frames=frames, num_inference_steps=steps)
         self.pipe.check_size(settings.height, settings.width)
-        return Video(settings.height, settings.width, settings.num_frames, settings.num_inference_steps, settings)
+        return settings
 
-    def _latents(self, video: Video, frames: int) -> torch.Tensor:
+    def _latents(self, settings: Any, frames: int) -> torch.Tensor:
         ratio = self.pipe.pixels_per_latent
-        shape = (1, self.pipe.unet.config.in_channels, frames, video.height // ratio, video.width // ratio)
+        shape = (1, self.pipe.unet.config.in_channels, frames, settings.height // ratio, settings.width // ratio)
         return torch.empty(shape, device="meta")
 
-    def calls(self, video: Video, kv_offload: bool) -> list[Call]:
-        unet, settings = self.pipe.unet, video.settings
-        solver = SchedulerSolver(self.pipe.scheduler, video.steps)
+    def calls(self, settings: Any, kv_offload: bool) -> list[Call]:
+        unet, solver = self.pipe.unet, SchedulerSolver(self.pipe.scheduler, settings.num_inference_steps)
         window = next(settings.plan(solver.num_steps).steps()).windows[0]
 
         def run() -> Any:
@@ -42,13 +41,13 @@ class MemoryNetworks(Networks):
                 added = {"text_embeds": text.new_empty(1, pooled), "time_ids": text.new_empty(1, 6)}
             prompts = PromptEmbeds(text[:, None], text[:, None], text, text, added, added)
             # The whole clip: as it is, and what is summed up of its windows.
-            whole = [self._latents(video, video.frames) for _ in range(2)]
+            whole = [self._latents(settings, settings.num_frames) for _ in range(2)]
             denoiser = AnimateDiffDenoiser(unet, solver, prompts, settings.guidance_scale).guided()
-            return denoiser(self._latents(video, len(window.frames)), window), whole
+            return denoiser(self._latents(settings, len(window.frames)), window), whole
 
-        return [Call(run)]
+        return [(run, 0, 0)]
 
-    def decode(self, video: Video, tiling: bool) -> Callable[[], torch.Tensor]:
+    def decode(self, settings: Any, tiling: bool) -> Callable[[], torch.Tensor]:
         self.pipe.vae.enable_tiling() if tiling else self.pipe.vae.disable_tiling()
-        together = AnimateDiffPipeline.frames_decoded_together
-        return lambda: self.pipe.decode_frames(self._latents(video, min(video.frames, together)))
+        together = min(settings.num_frames, AnimateDiffPipeline.frames_decoded_together)
+        return lambda: self.pipe.decode_frames(self._latents(settings, together))
