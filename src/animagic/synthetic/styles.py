@@ -1,4 +1,4 @@
-"""Styles of the studio's drawings, for personalised models to learn. What is drawn by chance (paper, wash) is fixed over
+"""Styles of the studio's drawings, for personalised models to learn. What is drawn by chance (paper, wash) is fixed in
 a clip, so that nothing flickers."""
 
 from __future__ import annotations
