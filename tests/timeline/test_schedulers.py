@@ -255,7 +255,7 @@ class Gap(Plan):
         yield Step((Window(range(3), (0,) * 3), Window(range(4, 7), (0,) * 3)))
 
 
-@pytest.mark.parametrize("plan", [Stairs(), Halves(), TwoLevels(), Gap(), Staircase(2, 4, chunk_width=3)], ids=repr)
+@pytest.mark.parametrize("plan", [Stairs(), Halves(), TwoLevels(), Gap(), Staircase(2, 4, chunk_width=3)], ids=lambda plan: type(plan).__name__)
 def test_frames_at_different_levels_are_refused(plan):
     solver = SchedulerSolver(build_scheduler("euler"), 4)
     with pytest.raises(InputError, match=r"through its levels together.*OverlappingWindows"):
