@@ -7,20 +7,9 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .app import Json, app
-from .making import Enhance, EnhanceModel, enhanced, make
-from .options import (
-    AllowPickle,
-    ContactSheet,
-    Device,
-    Given,
-    Preview,
-    Quiet,
-    Resume,
-    Settings,
-    Threads,
-    takes_options,
-)
+from .app import app
+from .making import make
+from .options import Given, Run, Settings, takes_options
 
 TOKENS = (
     "quality",
@@ -44,17 +33,8 @@ def magi(
     image_path: Annotated[str | None, typer.Option("--image_path", help="The image, for i2v.")] = None,
     prefix_video_path: Annotated[str | None, typer.Option("--prefix_video_path", help="The clip, for v2v.")] = None,
     settings: Settings = None,
-    enhance: Enhance = None,
-    enhance_model: EnhanceModel = None,
     fit: Annotated[str, typer.Option(help="How image or clip are brought to size: crop, pad or stretch.")] = "stretch",
-    allow_pickle: AllowPickle = False,
-    preview: Preview = False,
-    contact_sheet: ContactSheet = None,
-    resume: Resume = False,
-    device: Device = None,
-    threads: Threads = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    run: Run = Run(),  # noqa: B008 - frozen
 ) -> None:
     """Make a video as the original MAGI-1 command does, from one of its configuration files."""
     from .. import requests
@@ -92,17 +72,4 @@ def magi(
         special_token_file=None if table is None else str(table),
         **{**usual, **tokens},
     )
-    request = enhanced(request, enhance, enhance_model, output_path if resume else None)
-    make(
-        request,
-        output_path,
-        note=note,
-        preview=preview,
-        contact_sheet=contact_sheet,
-        resume=resume,
-        allow_pickle=allow_pickle,
-        device=device,
-        threads=threads,
-        quiet=quiet,
-        as_json=as_json,
-    )
+    make(request, output_path, run, note)

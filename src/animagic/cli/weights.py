@@ -2,76 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..errors import InputError
+from ..systems import SYSTEMS
 from .app import Json, app, print_json, say
-
-
-@contextmanager
-def bytes_written() -> Iterator[Callable[[Any], None]]:
-    """Gives a function that shows a `Written` on stderr: the part, gigabytes, time left. Drawn on terminals only."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading", total=None)
-        yield lambda written: bar.update(task, description=written.part, completed=written.done, total=written.total)
+from .options import AllowPickle, Device
+from .progress import bar
 
 
 @app.command()
 def convert(
     source: Annotated[
         str,
-        typer.Argument(
-            help="MAGI-1: folder of a published transformer, or its configuration. AnimateDiff: motion module."
-        ),
+        typer.Argument(help="A published motion module, folder of a transformer, or its configuration."),
     ],
     output: Annotated[str, typer.Option("--output", "-o", help="The pipeline folder to write.")],
     config: Annotated[
         str | None,
-        typer.Option(
-            help="MAGI-1: the original configuration (JSON); AnimateDiff: folder of what a single file lacks."
-        ),
+        typer.Option(help="The original configuration (JSON); of a motion module: folder of what a single file lacks."),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="AnimateDiff: the base model, a folder of diffusers or a single file.")
+        str | None, typer.Option(help="Of a motion module: the base model, a folder of diffusers or a single file.")
     ] = None,
     dreambooth: Annotated[
-        str | None, typer.Option(help="AnimateDiff: a personalised base model in place of the base's parts.")
+        str | None, typer.Option(help="Of a motion module: a personalised base model in place of the base's parts.")
     ] = None,
     version: Annotated[
-        str | None, typer.Option(help="AnimateDiff: v1, v2, v3 or sdxl; default: recognised from the motion module.")
+        str | None, typer.Option(help="Of a motion module: v1, v2, v3 or sdxl; default: recognised.")
     ] = None,
     vae: Annotated[
-        str | None, typer.Option(help="MAGI-1: folder of the autoencoder, or none; default: looked for.")
+        str | None, typer.Option(help="Of a transformer: folder of the autoencoder, or none; default: looked for.")
     ] = None,
     t5: Annotated[
-        str | None, typer.Option(help="MAGI-1: folder of the text encoder, or none; default: looked for.")
+        str | None, typer.Option(help="Of a transformer: folder of the text encoder, or none; default: looked for.")
     ] = None,
     special_tokens: Annotated[
-        str | None, typer.Option(help="MAGI-1: special_tokens.npz, or none; default: looked for.")
+        str | None, typer.Option(help="Of a transformer: special_tokens.npz, or none; default: looked for.")
     ] = None,
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Read pickles (.ckpt, .bin), tensors only.")
-    ] = False,
+    allow_pickle: AllowPickle = False,
     as_json: Json = False,
 ) -> None:
     """Turn published files into a folder that every command can load."""
-    from dataclasses import asdict
-    from pathlib import Path
-
     from ..pipelines.devices import be_quiet
-    from ..systems import SYSTEMS
 
+    be_quiet()
     rows = [(row, row.room("conversion")) for row in SYSTEMS.values() if "conversion" in row.rooms]
-    system, room = next((pair for pair in rows if pair[1].recognises(Path(source))), rows[0])
+    system, room = next((pair for pair in rows if pair[1].takes(Path(source))), rows[0])
     options = {
         "base": base, "dreambooth": dreambooth, "version": version,
         "vae": vae, "t5": t5, "special_tokens": special_tokens,
@@ -80,9 +61,15 @@ def convert(
     for name in given:
         if name not in room.OPTIONS:
             raise InputError(f"--{name.replace('_', '-')} has no meaning for {system.title}; leave it out.")
-    be_quiet()
-    with bytes_written() as on_written:
-        result = room.convert(source, output, config=config, allow_pickle=allow_pickle, on_written=on_written, **given)
+    with bar("reading", "BarColumn", "DownloadColumn", "TimeRemainingColumn") as shown:
+        result = room.convert(
+            source,
+            output,
+            config=config,
+            allow_pickle=allow_pickle,
+            on_written=lambda written: shown(written.part, written.done, written.total),
+            **given,
+        )
     if as_json:
         print_json(asdict(result))
         return
@@ -96,36 +83,31 @@ def quantize(
     model: Annotated[str, typer.Argument(help="A name that `animagic models` lists, a folder, or a hub id.")],
     output: Annotated[str, typer.Option("--output", "-o", help="The model folder to write.")],
     prompt: Annotated[
-        list[str] | None, typer.Option(help="Words of a video to measure the model on; may be repeated.")
+        list[str] | None, typer.Option(help="Prompt of a video to measure the model on; may be repeated.")
     ] = None,
-    prompts: Annotated[
-        str | None, typer.Option(help="A text file with such words, those of a video in a line.")
-    ] = None,
+    prompts: Annotated[str | None, typer.Option(help="A text file with such prompts, one in a line.")] = None,
     frames: Annotated[int | None, typer.Option(help="Frames of these videos; default: the model's.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps of these videos; default: the model's.")] = None,
     seed: Annotated[int, typer.Option(help="Of the noise that these videos begin with.")] = 0,
     original: Annotated[
-        bool, typer.Option("--original", help="Also write the weights as MAGI-1 publishes them.")
+        bool, typer.Option("--original", help="Also write the weights in their published layout.")
     ] = False,
-    device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; default: the best there is.")] = None,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Make the FP8 form of a model: large layers take one byte a weight."""
-    from dataclasses import asdict
-    from pathlib import Path
-
     from .. import requests
     from ..media.files import check_writable
 
-    texts = read_prompts(prompt or [], prompts)
+    texts = _read_prompts(prompt or [], prompts)
     for text in texts or [""]:  # now, not after the model is loaded
         request = requests.build_request(text or "default", model, frames=frames, steps=steps, seed=seed)
     check_writable(Path(output), folder=True)
-    pipe = requests.pipeline_for(request, device)
-
-    from ..systems.magi1 import quantize as magi1
-
-    chosen = texts or magi1.PROMPTS
+    system = requests.system_of(model)
+    if "quantize" not in system.rooms:
+        raise InputError(f"{model} is a model of {system.title}, which has no FP8 form.")
+    pipe, room = requests.pipeline_for(request, device), system.room("quantize")
+    chosen = texts or room.PROMPTS
     announced: set[int] = set()
 
     def on_progress(index: int, _: Any) -> None:
@@ -133,16 +115,8 @@ def quantize(
             announced.add(index)
             say(f"measuring {index + 1} of {len(chosen)}: {chosen[index]}")
 
-    result = magi1.quantize(
-        pipe,
-        output,
-        chosen,
-        num_frames=frames,
-        num_steps=steps,
-        seed=seed,
-        original=original,
-        on_progress=on_progress,
-    )
+    options = {"num_frames": frames, "num_steps": steps, "seed": seed, "original": original}
+    result = room.quantize(pipe, output, chosen, on_progress=on_progress, **options)
     if as_json:
         print_json(asdict(result))
         return
@@ -150,10 +124,8 @@ def quantize(
     print(result.output)
 
 
-def read_prompts(given: list[str], file: str | None) -> list[str]:
+def _read_prompts(given: list[str], file: str | None) -> list[str]:
     """The prompts of the command line, or the lines of a file; raises InputError."""
-    from pathlib import Path
-
     if file is None:
         if not all(text.strip() for text in given):
             raise InputError("a --prompt is empty; say what its video should show.")

@@ -26,7 +26,7 @@ class System:
         original_job: as `job`, for original configuration files; its package then has the module "original", as
             `weights.original.Original` describes it.
         rooms: modules of its package that have what some commands need: "weights" (COMPONENTS, for
-            `checkpoints.from_original`), "conversion" (`convert`), "training" (STAGES), "memory".
+            `checkpoints.from_original`), "conversion" (`convert`), "quantize", "training" (STAGES), "memory".
         command: the command that makes its videos.
     """
 
@@ -104,7 +104,7 @@ register(
         },
         prefixes=("Magi1",),
         original_job="job:Magi1OriginalJob",
-        rooms=frozenset({"weights", "conversion", "training", "memory"}),
+        rooms=frozenset({"weights", "conversion", "quantize", "training", "memory"}),
     )
 )
 register(
