@@ -49,7 +49,7 @@ class _Source(NamedTuple):
     """An opened file, whatever its kind."""
 
     frames: Iterator[_Frame]
-    count: int | None  # None where only reading on would tell
+    total: int | None  # None where only reading on would tell
     fps: float | None  # None for a still picture
     codec: str
     audio: bool
@@ -110,7 +110,7 @@ def probe(path: StrPath) -> dict[str, Any]:
     codec (FFmpeg's or Pillow's name in lower case), audio (whether it has sound). Raises MediaError."""
     with _open(path) as source:
         height, width, _ = next(source.frames).pixels.shape
-        frames = source.count or _count_packets(path)
+        frames = source.total or _count_packets(path)
         return {
             "width": width,
             "height": height,
