@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from ..errors import AnimagicError
 from ..pipelines.flags import Fields
 from ..pipelines.options import default_of, flag_of, option_of
 from ..systems import SYSTEMS, System
@@ -84,12 +85,11 @@ class Grouped(TyperCommand):
 
 def _system_of(written: Sequence[str]) -> System | None:
     """The system of the --model among the words of a command line, if there is one that is known."""
-    from ..errors import AnimagicError
-    from ..requests import system_of
-
     for word, following in zip(written, [*written[1:], ""], strict=True):
         name = following if word == "--model" else word.removeprefix("--model=") if "--model=" in word else ""
         if name:
+            from ..requests import system_of  # imports PyTorch
+
             try:
                 return system_of(name)
             except AnimagicError:
