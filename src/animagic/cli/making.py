@@ -16,27 +16,7 @@ import typer
 from ..errors import InputError
 from ..zoo import DEFAULT
 from .app import Json, Model, app, print_json, say
-from .options import (
-    AllowPickle,
-    ContactSheet,
-    Device,
-    Given,
-    Grouped,
-    Preview,
-    Quiet,
-    Resume,
-    Threads,
-    takes_options,
-)
-
-KEY_VARIABLE = "ANIMAGIC_ENHANCE_KEY"
-Enhance = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL", help=f"Let a chat endpoint rewrite the prompt first; its key is read from ${KEY_VARIABLE}."
-    ),
-]
-EnhanceModel = Annotated[str | None, typer.Option(help="The language model that the endpoint is to use.")]
+from .options import KEY_VARIABLE, AllowPickle, Device, Given, Grouped, Quiet, Run, takes_options
 
 
 @app.command(cls=Grouped)
@@ -47,57 +27,34 @@ def generate(
         str | None, typer.Option("--output", "-o", help="MP4, WebM or GIF file, or a folder/ for pictures.")
     ] = None,
     model: Model = DEFAULT,
-    enhance: Enhance = None,
-    enhance_model: EnhanceModel = None,
-    preview: Preview = False,
-    contact_sheet: ContactSheet = None,
-    resume: Resume = False,
-    allow_pickle: AllowPickle = False,
-    device: Device = None,
-    threads: Threads = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    run: Run = Run(),  # noqa: B008 - frozen
 ) -> None:
     """Make a video from text, an image or a clip."""
     from .. import requests
 
-    if options.get("live") and enhance is not None:
+    if options.get("live") and run.enhance is not None:
         raise InputError("--enhance and --live exclude each other: what is typed is read as it is; leave one out.")
-    if resume and "seed" not in options:
+    if run.resume and "seed" not in options:
         if output is None:
             raise InputError("--resume needs --output, to know which run to go on with.")
         options["seed"] = requests.kept_seed(Path(output))
     request = requests.build_request(model=model, **options)
-    request = enhanced(request, enhance, enhance_model, output if resume else None)
-    make(
-        request,
-        str(requests.free_name(Path(), request.prompt_given or request.prompt)) if output is None else output,
-        preview=preview,
-        contact_sheet=contact_sheet,
-        resume=resume,
-        allow_pickle=allow_pickle,
-        device=device,
-        threads=threads,
-        quiet=quiet,
-        as_json=as_json,
-    )
+    make(request, str(requests.free_name(Path(), request.prompt)) if output is None else output, run)
 
 
-def enhanced(request: Any, url: str | None, model: str | None, output: str | None = None) -> Any:
-    """The request as the endpoint at `url` has rewritten it; as it is, where there is none.
-
-    output: whose unfinished run is to go on, with the prompt that it had.
-    """
-    if url is None and model is None:
+def _enhanced(request: Any, run: Run, output: str) -> Any:
+    """The request as the endpoint has rewritten it, if there is one; an unfinished run keeps the prompt that it had."""
+    if run.enhance is None and run.enhance_model is None:
         return request
-    if url is None:
+    if run.enhance is None:
         raise InputError("--enhance-model needs --enhance URL: the address of the endpoint.")
-    if model is None:
+    if run.enhance_model is None:
         raise InputError("--enhance needs --enhance-model NAME: a language model that the endpoint has.")
     from .. import requests
     from ..enhancement import openai_compatible
 
-    better = requests.enhance(request, openai_compatible(url, model, os.environ.get(KEY_VARIABLE)), output)
+    enhancer = openai_compatible(run.enhance, run.enhance_model, os.environ.get(KEY_VARIABLE))
+    better = requests.enhance(request, enhancer, output if run.resume else None)
     say(f"prompt: {better.prompt}")
     for chunk, text in better.prompts_at.items():
         say(f"prompt at {chunk}: {text}")
@@ -137,20 +94,7 @@ def _from_stdin(prompt: str) -> Any:
     return live
 
 
-def make(
-    request: Any,
-    output: str,
-    *,
-    note: str = "",
-    preview: bool = False,
-    contact_sheet: str | None = None,
-    resume: bool = False,
-    allow_pickle: bool = False,
-    device: str | None = None,
-    threads: int | None = None,
-    quiet: bool = False,
-    as_json: bool = False,
-) -> Any:
+def make(request: Any, output: str, run: Run, note: str = "") -> None:
     """Carry out a request as every command does; note: told when the work begins."""
     from dataclasses import asdict
 
@@ -159,36 +103,36 @@ def make(
     from ..pipelines.devices import use_threads
     from .progress import reporter
 
-    use_threads(threads)
+    request = _enhanced(request, run, output)
+    use_threads(run.threads)
     live, memory = getattr(request, "live", False), getattr(request, "memory", None)
-    picture = Path(output.rstrip("/") + ".preview.png") if preview else None
+    picture = Path(output.rstrip("/") + ".preview.png") if run.preview else None
     notes = [note, "" if picture is None else f"preview: {picture}"]
     with ExitStack() as stack:
-        on_report = stack.enter_context(reporter(quiet, "\n".join(filter(None, notes))))
+        on_report = stack.enter_context(reporter(run.quiet, "\n".join(filter(None, notes))))
         result = requests.generate(
             request,
             output,
-            device=device,
-            contact_sheet=contact_sheet,
+            device=run.device,
+            contact_sheet=run.contact_sheet,
             preview=picture,
-            resume=resume,
-            allow_pickle=allow_pickle,
+            resume=run.resume,
+            allow_pickle=run.allow_pickle,
             on_report=on_report,
             live=_from_stdin(request.prompt) if live else None,
             stop=stack.enter_context(_until_interrupted()) if request.endless and request.frames is None else None,
             memory=None if memory is None else parse_memory(memory),
-            on_note=None if quiet else say,
+            on_note=None if run.quiet else say,
         )
-    if note and quiet:
+    if note and run.quiet:
         say(note)  # else it was said when the work began
-    if as_json:
+    if run.as_json:
         print_json(asdict(result))
-    elif not quiet:
+    elif not run.quiet:
         say(f"{result.frames} frames, {result.width}x{result.height}, in {result.seconds:.1f} s, seed {result.seed}")
         print(result.output)
         if result.contact_sheet:
             print(result.contact_sheet)
-    return result
 
 
 @app.command()
@@ -210,7 +154,7 @@ def reproduce(
     path = Path(file)
     again = path.with_name(f"{path.stem}-again{path.suffix}")
     target = output or (f"{again}/" if path.is_dir() else str(again))
-    make(request, target, allow_pickle=allow_pickle, device=device, quiet=True)
+    make(request, target, Run(allow_pickle=allow_pickle, device=device, quiet=True))
     equal, total = requests.count_equal_frames(file, target)
     if as_json:
         print_json({"output": target, "equal_frames": equal, "frames": total})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .app import Json, app, print_json, say
+from .options import Threads
 
 
 @app.command()
@@ -14,23 +15,24 @@ def models(as_json: Json = False) -> None:
     """List the embedded models."""
     from .. import zoo
 
-    entries = [zoo.entry(name) for name in zoo.names()]
-    loras = {e.name: {kind: list(zoo.loras(e.name, kind)) for kind in ("loras", "motion_loras")} for e in entries}
+    facts: dict[str, dict[str, Any]] = {}
+    for name in zoo.names():
+        entry = zoo.entry(name)
+        loras = {kind: list(zoo.loras(name, kind)) for kind in ("loras", "motion_loras")}
+        facts[name] = {"system": entry.system, "summary": entry.summary, "bytes": entry.bytes, **loras}
+        if not as_json:
+            print(f"{name}  ({entry.system}, {entry.bytes / 2**20:.0f} MiB)  {entry.summary}")
+            for kind, names in loras.items():
+                if names:
+                    print(f"    --{kind.removesuffix('s').replace('_', '-')}: {', '.join(names)}")
     if as_json:
-        facts = {e.name: {"system": e.system, "summary": e.summary, "bytes": e.bytes} for e in entries}
-        print_json({name: {**values, **loras[name]} for name, values in facts.items()})
-        return
-    for e in entries:
-        print(f"{e.name}  ({e.system}, {e.bytes / 2**20:.0f} MiB)  {e.summary}")
-        for kind, names in loras[e.name].items():
-            if names:
-                print(f"    --{kind.removesuffix('s').replace('_', '-')}: {', '.join(names)}")
+        print_json(facts)
 
 
 @app.command()
 def doctor(
     model: Annotated[
-        str | None, typer.Option(help="Predict what a video takes: magi1-4.5b, an embedded model, a folder, ...")
+        str | None, typer.Option(help="Predict what a video takes: a published or an embedded model, a folder, ...")
     ] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels of that video.")] = None,
     frames: Annotated[int | None, typer.Option(help="Its frames.")] = None,
@@ -52,7 +54,7 @@ def doctor(
         print_json(found) if as_json else print("\n".join(in_words(found)))
         return
     if any(value is not None for value in (size, frames, steps, memory, device, dtype)):
-        raise InputError("a prediction needs --model: say which one, for example --model magi1-4.5b.")
+        raise InputError("a prediction needs --model: a published or an embedded model, or a folder.")
     report = examine()
     if as_json:
         print_json(report)
@@ -60,8 +62,7 @@ def doctor(
     for section, values in report.items():
         print(section)
         for name, value in values.items():
-            shown = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
-            print(f"  {name:<22} {shown}")
+            print(f"  {name:<22} {('no', 'yes')[value] if isinstance(value, bool) else value}")
 
 
 @app.command()
@@ -70,15 +71,15 @@ def train(
     folder: Annotated[str | None, typer.Option(help="Where the run lives; default: runs/NAME-OF-RECIPE.")] = None,
     part: Annotated[list[str] | None, typer.Option(help="Train only this part; may be repeated.")] = None,
     steps: Annotated[int | None, typer.Option(help="Another number of steps for the parts trained.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Processor threads to use.")] = None,
+    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Train a model by a recipe; a run that is started again goes on where it stopped."""
     from ..requests.training import train as run
 
     def on_log(name: str, line: dict) -> None:
-        figures = "  ".join(f"{k} {v:.4g}" for k, v in line.items() if k != "step")
-        say(f"{name}  step {line['step']}  {figures}")
+        values = "  ".join(f"{k} {v:.4g}" for k, v in line.items() if k != "step")
+        say(f"{name}  step {line['step']}  {values}")
 
     target = run(recipe, folder, part, steps, threads, on_log)
     print_json({"output": str(target)}) if as_json else print(target)

@@ -6,19 +6,20 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
+from ..errors import AnimagicError
 from ..pipelines.flags import Fields
 from ..pipelines.options import default_of, flag_of, option_of
 from ..systems import SYSTEMS, System
+from .app import Json
 
-# Of every command that makes a video
-Preview = Annotated[bool, typer.Option("--preview", help="Keep a picture of what is being made beside the output.")]
-ContactSheet = Annotated[str | None, typer.Option(help="Also write a PNG of evenly spaced frames.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Keep the run on disk, and go on from it if there is one.")]
+KEY_VARIABLE = "ANIMAGIC_ENHANCE_KEY"
+
 AllowPickle = Annotated[
     bool,
     typer.Option("--allow-pickle", help="Read weights that are pickle files, such as .ckpt; no code in them runs."),
@@ -26,10 +27,31 @@ AllowPickle = Annotated[
 Device = Annotated[str | None, typer.Option(help="cuda, mps or cpu; default: the best there is.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads to use.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+EnhanceHelp = f"Let a chat endpoint rewrite the prompt first; its key is read from ${KEY_VARIABLE}."
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="In place of the file's value; may be repeated."),
 ]
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a video is made, whatever it shows. A command that has a parameter of this type gets these flags."""
+
+    enhance: Annotated[str | None, typer.Option(metavar="URL", help=EnhanceHelp)] = None
+    enhance_model: Annotated[str | None, typer.Option(help="The language model that the endpoint is to use.")] = None
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Keep a picture of what is being made beside the output.")
+    ] = False
+    contact_sheet: Annotated[str | None, typer.Option(help="Also write a PNG of evenly spaced frames.")] = None
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the run on disk, and go on from it if there is one.")
+    ] = False
+    allow_pickle: AllowPickle = False
+    device: Device = None
+    threads: Threads = None
+    quiet: Quiet = False
+    as_json: Json = False
 
 
 class Given(dict[str, Any]):
@@ -64,7 +86,6 @@ class Grouped(TyperCommand):
 def _system_of(written: Sequence[str]) -> System | None:
     """The system of the --model among the words of a command line, if there is one that is known."""
     from .. import zoo
-    from ..errors import AnimagicError
 
     for word, following in zip(written, [*written[1:], ""], strict=True):
         name = following if word == "--model" else word.removeprefix("--model=") if "--model=" in word else ""
@@ -77,14 +98,13 @@ def _system_of(written: Sequence[str]) -> System | None:
 
 
 class _WithOptions:
-    """A command whose parameter of type `Given` is replaced by the flags of options classes, as they are when asked."""
+    """A command whose parameters of types `Given` and `Run` are replaced by flags, as they are when asked for."""
 
     def __init__(
         self, function: Callable[..., Any], systems: Callable[[], list[System]], place: str, only: Callable[..., bool]
     ):
         self._function, self._systems, self._place_of_class, self._only = function, systems, place, only
         self._hints = typing.get_type_hints(function, include_extras=True)
-        self._place = next(name for name, hint in self._hints.items() if hint is Given)
         self.__name__, self.__doc__ = function.__name__, function.__doc__
 
     def _fields(self, system: System) -> dict[str, Any]:
@@ -105,12 +125,16 @@ class _WithOptions:
         everyone, kind = self._systems(), inspect.Parameter.KEYWORD_ONLY
         parameters: list[inspect.Parameter] = []
         for own in inspect.signature(self._function).parameters.values():
-            if own.name != self._place:
-                parameters.append(own.replace(annotation=self._hints[own.name], kind=kind))
-                continue
-            for name, having in self._owners().items():
-                panel = None if len(having) == len(everyone) else _panel(having)
-                parameters.append(_parameter(name, self._fields(having[0])[name], panel))
+            hint = self._hints[own.name]
+            if hint is Run:
+                shared = inspect.signature(Run, eval_str=True).parameters.values()
+                parameters += [parameter.replace(kind=kind) for parameter in shared]
+            elif hint is Given:
+                for name, having in self._owners().items():
+                    panel = None if len(having) == len(everyone) else _panel(having)
+                    parameters.append(_parameter(name, self._fields(having[0])[name], panel))
+            else:
+                parameters.append(own.replace(annotation=hint, kind=kind))
         return inspect.Signature(parameters)
 
     @property
@@ -126,7 +150,12 @@ class _WithOptions:
             read = option_of(info).read  # type: ignore[union-attr]  # those without one are not among them
             value = written if read is None else read(written)
             given |= value if isinstance(value, Fields) else {name: value}
-        return self._function(**{self._place: given}, **values)
+        for name, hint in self._hints.items():
+            if hint is Given:
+                values[name] = given
+            elif hint is Run:
+                values[name] = Run(**{flag: values.pop(flag) for flag in inspect.signature(Run).parameters})
+        return self._function(**values)
 
 
 def takes_options(
@@ -136,7 +165,7 @@ def takes_options(
     place: str = "",
     only: Callable[..., bool] = lambda name, option: True,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorator: replaces a command's parameter of type `Given` by the flags of systems' options.
+    """Decorator: a command's parameters of types `Given` (the options of systems) and `Run` become flags.
 
     Args:
         systems: names of those whose options are meant; command: or all that make their videos with it.

@@ -12,19 +12,8 @@ import typer
 
 from ..errors import InputError
 from .app import Json, app, print_json, say
-from .making import Enhance, EnhanceModel, enhanced, make
-from .options import (
-    AllowPickle,
-    ContactSheet,
-    Device,
-    Given,
-    Preview,
-    Quiet,
-    Resume,
-    Settings,
-    Threads,
-    takes_options,
-)
+from .making import make
+from .options import AllowPickle, Device, Given, Quiet, Run, Settings, Threads, takes_options
 
 TOKENS = {"quality", "style", "first_frames", "duration_token", "borderness", "negative_tokens", "special_token_file"}
 
@@ -40,17 +29,8 @@ def magi(
     image_path: Annotated[str | None, typer.Option("--image_path", help="The image, for i2v.")] = None,
     prefix_video_path: Annotated[str | None, typer.Option("--prefix_video_path", help="The clip, for v2v.")] = None,
     settings: Settings = None,
-    enhance: Enhance = None,
-    enhance_model: EnhanceModel = None,
     fit: Annotated[str, typer.Option(help="How image or clip are brought to size: crop, pad or stretch.")] = "stretch",
-    allow_pickle: AllowPickle = False,
-    preview: Preview = False,
-    contact_sheet: ContactSheet = None,
-    resume: Resume = False,
-    device: Device = None,
-    threads: Threads = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    run: Run = Run(),  # noqa: B008 - frozen
 ) -> None:
     """Make a video as the original MAGI-1 command does, from one of its configuration files."""
     from .. import requests
@@ -88,20 +68,7 @@ def magi(
         special_token_file=None if table is None else str(table),
         **{**usual, **tokens},
     )
-    request = enhanced(request, enhance, enhance_model, output_path if resume else None)
-    make(
-        request,
-        output_path,
-        note=note,
-        preview=preview,
-        contact_sheet=contact_sheet,
-        resume=resume,
-        allow_pickle=allow_pickle,
-        device=device,
-        threads=threads,
-        quiet=quiet,
-        as_json=as_json,
-    )
+    make(request, output_path, run, note)
 
 
 @app.command()

@@ -12,41 +12,28 @@ if TYPE_CHECKING:
     from animagic.media.reading import Video, iter_video, probe, read_image, read_metadata, read_video
     from animagic.media.writing import FragmentedMp4, VideoWriter, write_image
 
-_ROOMS = {
-    "atomic_path": "files",
-    "contact_sheet": "frames",
-    "resize": "frames",
-    "Video": "reading",
-    "iter_video": "reading",
-    "probe": "reading",
-    "read_image": "reading",
-    "read_metadata": "reading",
-    "read_video": "reading",
-    "FragmentedMp4": "writing",
-    "VideoWriter": "writing",
-    "write_image": "writing",
-}
-
-__all__ = [  # noqa: RUF022 (in the order of the rooms)
+__all__ = [
+    "FragmentedMp4",
+    "Video",
+    "VideoWriter",
     "atomic_path",
     "contact_sheet",
-    "resize",
-    "Video",
     "iter_video",
     "probe",
     "read_image",
     "read_metadata",
     "read_video",
-    "FragmentedMp4",
-    "VideoWriter",
+    "resize",
     "write_image",
 ]
 
 
 def __getattr__(name: str) -> object:
-    if name not in _ROOMS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    if name in __all__:
+        for room in ("files", "frames", "reading", "writing"):  # the light ones first
+            if name in (values := vars(import_module(f"{__name__}.{room}"))):
+                return values[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -22,11 +22,11 @@ NUMBERED = re.compile(r"%0?\d*d")  # the place of the frame's number in clip-%04
 
 
 class Note(NamedTuple):
-    """What a file of ours says about itself."""
+    """The note inside a file of ours. metadata: the caller's; size: (height, width)."""
 
-    metadata: dict[str, Any]  # the caller's
+    metadata: dict[str, Any]
     fps: Fraction | None
-    size: tuple[int, int] | None  # height, width
+    size: tuple[int, int] | None
 
 
 @contextmanager
@@ -37,8 +37,7 @@ def atomic_path(path: StrPath, folder: bool = False) -> Iterator[Path]:
     suffix. What was at `path` before is replaced in one step; a folder may only replace an empty one. If the
     block raises, Ctrl-C included, the temporary is removed and `path` is as it was.
 
-    Raises:
-        MediaError: `path` cannot be written (found before the block runs), or writing in the block failed.
+    Raises: MediaError if `path` cannot be written (found before the block runs), or writing in the block failed.
     """
     target = Path(path)
     check_writable(target, folder)
@@ -108,7 +107,7 @@ def unwritable(path: StrPath, error: BaseException) -> MediaError:
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in a few words, without the name of a temporary file."""
+    """An error in a few words, without the name of a temporary file."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""What is done to frames that are already in memory."""
+"""Frames in memory: resized, and laid out on a sheet."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -26,16 +26,10 @@ def resize(frames: np.ndarray, height: int, width: int, mode: Literal["crop", "s
 
     Args:
         frames: uint8 (..., H, W, 3).
-        height: of the result, in pixels.
-        width: of the result, in pixels.
         mode: "crop" cuts the middle out to the new aspect first, "stretch" changes the aspect, "pad" fits the
             whole picture inside and leaves the rest black.
-
-    Returns:
-        uint8 (..., height, width, 3); `frames` itself where it has that size already.
-
-    Raises:
-        InputError: a wrong array, size or mode.
+    Returns: uint8 (..., height, width, 3); `frames` itself where it has that size already.
+    Raises: InputError for a wrong array, size or mode.
     """
     check_frames(frames, range(3, 33))
     if height < 1 or width < 1 or mode not in ("crop", "stretch", "pad"):
@@ -51,12 +45,7 @@ def resize(frames: np.ndarray, height: int, width: int, mode: Literal["crop", "s
         scale = max(height / old_height, width / old_width)
         left, top = (old_width - width / scale) / 2, (old_height - height / scale) / 2
         # max and min: rounding must not carry the box past the border
-        box = (
-            max(left, 0.0),
-            max(top, 0.0),
-            min(old_width - left, old_width),
-            min(old_height - top, old_height),
-        )
+        box = (max(left, 0.0), max(top, 0.0), min(old_width - left, old_width), min(old_height - top, old_height))
     elif mode == "pad":
         scale = min(height / old_height, width / old_width)
         inner_height, inner_width = max(1, round(old_height * scale)), max(1, round(old_width * scale))
@@ -74,15 +63,10 @@ def contact_sheet(frames: np.ndarray, columns: int = 6, rows: int | None = None,
 
     Args:
         frames: uint8 (F, H, W, 3), at least one; tiny ones are enlarged by a whole factor, without smoothing.
-        columns: of the grid, at most.
-        rows: of the grid, at most; None takes as many as the frames fill, up to 6.
+        columns, rows: of the grid, at most; None takes as many rows as the frames fill, up to 6.
         labels: write each frame's number into its corner.
-
-    Returns:
-        uint8 (height, width, 3).
-
-    Raises:
-        InputError: a wrong array, no frames, or a grid without cells.
+    Returns: uint8 (height, width, 3).
+    Raises: InputError for a wrong array, no frames, or a grid without cells.
     """
     check_frames(frames)
     if not len(frames) or columns < 1 or (rows is not None and rows < 1):

@@ -1,4 +1,4 @@
-"""What a pipeline hands out: a whole video, or a piece of one, in the form asked for."""
+"""Outputs of pipelines: a whole video, or a piece of one, in the form asked for."""
 
 from __future__ import annotations
 
@@ -16,9 +16,6 @@ from PIL import Image
 from ..errors import InputError
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
-
-Frames = Any
-"""Pixels of one video in any of the forms of `output_type`."""
 
 
 @dataclass
@@ -57,7 +54,7 @@ class Chunk:
         return len(self.frames[0])
 
 
-def to_bytes(frames: Frames) -> np.ndarray:
+def to_bytes(frames: Any) -> np.ndarray:
     """One video's frames (PIL images, np or pt in [0, 1]) as uint8 (frames, height, width, 3)."""
     if isinstance(frames, torch.Tensor):
         frames = frames.permute(0, 2, 3, 1).float().cpu().numpy()
@@ -80,14 +77,12 @@ def joined(chunks: Sequence[Chunk], output_type: str) -> Any:
     """The frames of all chunks as one VideoOutput has them; none: an empty list."""
     if not chunks:  # interrupted before any frame was final
         return []
-    if output_type == "latent":
-        return torch.cat([chunk.frames for chunk in chunks], dim=2)
-    if output_type == "pt":
-        return torch.cat([chunk.frames for chunk in chunks], dim=1)
+    pieces = [chunk.frames for chunk in chunks]
+    if output_type in ("latent", "pt"):
+        return torch.cat(pieces, dim=2 if output_type == "latent" else 1)
     if output_type == "np":
-        return np.concatenate([chunk.frames for chunk in chunks], axis=1)
-    one_by_one = zip(*(chunk.frames for chunk in chunks), strict=True)  # the pieces of each video
-    return [list(itertools.chain.from_iterable(pieces)) for pieces in one_by_one]
+        return np.concatenate(pieces, axis=1)
+    return [list(itertools.chain.from_iterable(video)) for video in zip(*pieces, strict=True)]
 
 
 def check_output_type(output_type: str) -> None:

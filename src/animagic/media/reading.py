@@ -45,12 +45,11 @@ class _Frame(NamedTuple):
     pixels: np.ndarray  # uint8 (H, W, 3)
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
+class _Source(NamedTuple):
     """An opened file, whatever its kind."""
 
     frames: Iterator[_Frame]
-    count: int | None  # None where only reading on would tell
+    total: int | None  # None where only reading on would tell
     fps: float | None  # None for a still picture
     codec: str
     audio: bool
@@ -58,13 +57,9 @@ class _Source:
 
 
 def read_image(path: StrPath) -> np.ndarray:
-    """Read a picture, or the first frame of a video.
+    """A picture, or the first frame of a video: uint8 (H, W, 3), upright as EXIF says, transparent parts over white.
 
-    Returns:
-        uint8 (H, W, 3), upright as EXIF says, transparent parts over white.
-
-    Raises:
-        MediaError: there is no readable picture at `path`, or it has more than 100 megapixels.
+    Raises: MediaError if there is no readable picture at `path`, or one of more than 100 megapixels.
     """
     if Path(path).is_dir():
         raise MediaError(f"{path} is a folder: give the name of one picture.")
@@ -72,39 +67,26 @@ def read_image(path: StrPath) -> np.ndarray:
 
 
 def iter_video(path: StrPath, fps: float | None = None) -> Iterator[np.ndarray]:
-    """Read a video frame by frame, in constant memory.
+    """The frames of a video as `read_image` gives them, one by one, in constant memory.
 
     Args:
         path: a film, an animated GIF, WebP or PNG, one picture, a folder of pictures, or a pattern such as
             clip-%04d.png. Numbered pictures come in the order of their numbers.
         fps: frames per second wanted: for each instant the frame nearest in time is given, so frames are
             repeated or left out. None gives every frame of the file once.
-
-    Yields:
-        uint8 (H, W, 3): upright, transparent parts over white.
-
-    Raises:
-        InputError: `fps` is not positive.
-        MediaError: there is no readable video at `path`, it is damaged or cut off (raised when the reading
-            gets there), or a frame has more than 100 megapixels.
+    Raises: InputError for a wrong `fps`; MediaError if there is no readable video at `path`, or, once the reading gets
+        there, if it is damaged or cut off.
     """
     with _open(path, fps) as source:
         yield from _resampled(source.frames, fps)
 
 
 def read_video(path: StrPath, fps: float | None = None, max_frames: int | None = None, last: bool = False) -> Video:
-    """Read a video into memory.
+    """Read a video into memory; path, fps and errors are those of `iter_video`. Pictures have 24 frames per second.
 
     Args:
-        path: as for `iter_video`.
-        fps: frames per second wanted, as for `iter_video`; None keeps those of the file (24 for pictures,
-            which have none).
         max_frames: read at most so many, and hold no more in memory; None reads all.
         last: take them from the end instead of the beginning (to continue a clip).
-
-    Raises:
-        InputError: `fps` or `max_frames` is not positive.
-        MediaError: as for `iter_video`.
     """
     if max_frames is not None and max_frames < 1:
         raise InputError(f"max_frames is {max_frames}: give at least 1, or None for all.")
@@ -118,28 +100,17 @@ def read_video(path: StrPath, fps: float | None = None, max_frames: int | None =
 
 
 def read_metadata(path: StrPath) -> dict[str, Any]:
-    """The metadata that `VideoWriter` or `write_image` stored in a file; {} where there is none of ours.
-
-    Raises:
-        MediaError: there is no readable picture or video at `path`.
-    """
+    """The metadata that `VideoWriter` or `write_image` stored in a file; {} if there are none. Raises MediaError."""
     with _open(path) as source:
         return source.note.metadata
 
 
 def probe(path: StrPath) -> dict[str, Any]:
-    """What a file holds.
-
-    Returns:
-        width and height in pixels (as read: upright), fps, frames, seconds, codec (FFmpeg's or Pillow's name,
-        in lower case), audio (whether it has sound). fps and seconds are None for a still picture.
-
-    Raises:
-        MediaError: there is no readable picture or video at `path`.
-    """
+    """The facts of a file: width and height in pixels (upright), fps and seconds (None for a still picture), frames,
+    codec (FFmpeg's or Pillow's name in lower case), audio (whether it has sound). Raises MediaError."""
     with _open(path) as source:
         height, width, _ = next(source.frames).pixels.shape
-        frames = source.count or _count_packets(path)
+        frames = source.total or _count_packets(path)
         return {
             "width": width,
             "height": height,
@@ -216,17 +187,15 @@ def _open_numbered(pictures: list[Path], fps: float | None) -> _Source:
 def _open_picture(path: Path) -> Image.Image | None:
     """The picture at `path`, its pixels still unread; None where the file is none that Pillow should read."""
     try:
-        if not path.stat().st_size:
-            raise MediaError(f"{path} is empty: give a picture or a video.")
         picture = Image.open(path, formats=_PICTURES)
-    except UnidentifiedImageError:
+    except UnidentifiedImageError as error:
+        if not path.stat().st_size:
+            raise MediaError(f"{path} is empty: give a picture or a video.") from error
         return None
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MediaError(f"{path} does not exist: check its name.") from error
     except Image.DecompressionBombError as error:
         raise _too_large(path) from error
-    except MediaError:
-        raise
     except OSError as error:
         raise _unreadable(path, error) from error
     if picture.width * picture.height > MOST_PIXELS:
@@ -237,16 +206,13 @@ def _open_picture(path: Path) -> Image.Image | None:
 
 def _open_animated(picture: Image.Image, path: Path) -> _Source:
     note = unpack(picture.info.get("comment"))
-    fps: float | None
+    fps = None if note.fps is None else float(note.fps)
     try:
         count = getattr(picture, "n_frames", 1) if picture.format in _ANIMATED else 1
-        if note.fps:
-            fps, seconds = float(note.fps), [float(1 / note.fps)] * count
-        elif count > 1:
+        seconds = [1 / (fps or DEFAULT_FPS)] * count
+        if fps is None and count > 1:
             shown = [_milliseconds(picture, i) for i in range(count)]
             fps, seconds = 1000 * count / sum(shown), [milliseconds / 1000 for milliseconds in shown]
-        else:
-            fps, seconds = None, [1 / DEFAULT_FPS]
     except Exception as error:  # Pillow's readers raise almost anything on damaged bytes
         raise _unreadable(path, error) from error
     return _Source(_drawn(picture, path, seconds), count, fps, str(picture.format).lower(), False, note)
@@ -297,8 +263,7 @@ def _open_film(container: av.container.InputContainer, path: Path) -> _Source:
         raise MediaError(f"{path} holds no picture: give a file with a video stream.")
     if stream.width * stream.height > MOST_PIXELS:
         raise _too_large(path)
-    comment = next((text for key, text in container.metadata.items() if key.lower() == "comment"), None)
-    note = unpack(comment)
+    note = unpack(next((text for key, text in container.metadata.items() if key.lower() == "comment"), None))
     fps = float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
     codec, audio = stream.codec_context.name, bool(container.streams.audio)
     frames = _filmed(container, stream, path, fps, note)

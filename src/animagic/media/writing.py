@@ -19,22 +19,14 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from animagic.errors import InputError, MediaError
-from animagic.media.files import (
-    NUMBERED,
-    StrPath,
-    atomic_path,
-    atomic_pattern,
-    check_writable,
-    pack,
-    unwritable,
-)
+from animagic.media.files import NUMBERED, StrPath, atomic_path, atomic_pattern, check_writable, pack, unwritable
 from animagic.media.frames import check_frames
 
 _Write = Callable[[np.ndarray], None]  # takes one frame, uint8 (H, W, 3)
 
 # The same frames must give the same bytes. The number of threads shows in what the encoders write, so it does
-# not follow the machine. And x264's macroblock tree differs from run to run on processors with AVX-512 (at most
-# widths); at this quality it hardly saves anything.
+# not follow the machine. And x264's macroblock tree differs from run to run on CPUs with AVX-512 (at most widths);
+# at this quality it hardly saves anything.
 _THREADS = 4
 _X264 = {"mbtree": "0"}
 _BT709 = 1
@@ -60,16 +52,11 @@ _LONGEST_JPEG_COMMENT = 65533
 
 
 def write_image(path: StrPath, array: np.ndarray, metadata: dict[str, Any] | None = None) -> None:
-    """Write one picture as PNG or JPEG, by its suffix: whole or not at all.
+    """Write one picture, uint8 (H, W, 3), as PNG or JPEG, by its suffix: whole or not at all.
 
     Args:
-        path: ends in .png, .jpg or .jpeg; an existing file is replaced.
-        array: uint8 (H, W, 3).
         metadata: what JSON can hold; `read_metadata` gives it back.
-
-    Raises:
-        InputError: a wrong array, or metadata that JSON cannot hold.
-        MediaError: `path` cannot be written, or has another suffix, or the metadata is too long for a JPEG.
+    Raises: InputError for a wrong array or metadata; MediaError if `path` cannot be written.
     """
     check_frames(array, (3,))
     note = pack(metadata, None, *array.shape[:2])
@@ -93,16 +80,12 @@ class VideoWriter:
     Args:
         path: an existing file is replaced; existing pictures are not.
         fps: frames per second.
-        height: of the frames in pixels, checked in `write`; None takes that of the first frame.
-        width: likewise.
-        metadata: what JSON can hold; `read_metadata` gives it back. Of an .mp4 or .webm, the attribute of that name
-            may be set anew while frames are written: what is known only at the end goes into the file too.
+        height, width: of the frames in pixels, checked in `write`; None takes those of the first frame.
+        metadata: what JSON can hold; `read_metadata` gives it back. The attribute of that name may be set anew while
+            frames are written: what is known only at the end goes into the file too.
         format: "mp4", "webm", "gif" or "png", where the suffix does not say it.
-
-    Raises:
-        InputError: `fps` or `metadata` cannot be used.
-        MediaError: `path` cannot be written (an unknown suffix, a missing folder, no permission): at once,
-            not after hours of work.
+    Raises: InputError for an fps or metadata that cannot be used; MediaError if `path` cannot be written (an unknown
+        suffix, a missing folder, no permission): at once, not after hours of work.
     """
 
     def __init__(
@@ -141,9 +124,7 @@ class VideoWriter:
     def write(self, frames: np.ndarray) -> None:
         """Append frames, uint8 (F, H, W, 3), all of one size.
 
-        Raises:
-            InputError: a wrong array or size.
-            MediaError: the file cannot be written, for example because the disk is full.
+        Raises: InputError for a wrong array or size; MediaError if the file cannot be written (the disk is full).
         """
         check_frames(frames)
         height, width = frames.shape[1:3]
@@ -215,16 +196,11 @@ class FragmentedMp4:
 
     Args:
         fps: frames per second.
-        height: of the frames in pixels.
-        width: of the frames in pixels.
+        height, width: of the frames in pixels.
         metadata: what JSON can hold; `read_metadata` gives it back.
-
     Attributes:
         mime_type: for the HTTP header and for MediaSource.addSourceBuffer.
-
-    Raises:
-        InputError: `fps` or `metadata` cannot be used.
-        MediaError: H.264 does not take the size.
+    Raises: InputError for an fps or metadata that cannot be used; MediaError for a size that H.264 does not take.
     """
 
     def __init__(self, fps: float, height: int, width: int, metadata: dict[str, Any] | None = None) -> None:
@@ -239,16 +215,11 @@ class FragmentedMp4:
         self.mime_type = f'video/mp4; codecs="avc1.{self._head[profile : profile + 3].hex()}"'
 
     def write(self, frames: np.ndarray) -> bytes:
-        """Encode one chunk, uint8 (F, H, W, 3) (24 frames are a good size), and return its bytes.
-
-        Raises:
-            InputError: a wrong array or size.
-        """
+        """The bytes of a chunk, uint8 (F, H, W, 3), of which 24 frames are a good size. Raises InputError."""
         check_frames(frames)
         if frames.shape[1:3] != self._size or not len(frames):
-            raise InputError(
-                f"frames are {frames.shape}, but must be (1 or more, {self._size[0]}, {self._size[1]}, 3)."
-            )
+            height, width = self._size
+            raise InputError(f"frames are {frames.shape}, but must be (1 or more, {height}, {width}, 3).")
         _, chunk = self._encode(frames)
         head = b"" if self._chunks else self._head
         self._chunks += 1
@@ -263,11 +234,8 @@ class FragmentedMp4:
         """The head (ftyp and moov) and the chunk (moof and mdat) of these frames."""
         # Each chunk is a file of its own, cut open: only so does FFmpeg let go of its last frame at once.
         file = io.BytesIO()
-        fragments = _FRAGMENTS["muxing"] | {
-            "fragment_index": str(self._chunks + 1),
-            "video_track_timescale": str(self._fps.numerator),
-        }
-        settings = _FRAGMENTS | {"muxing": fragments}
+        place = {"fragment_index": str(self._chunks + 1), "video_track_timescale": str(self._fps.numerator)}
+        settings = _FRAGMENTS | {"muxing": _FRAGMENTS["muxing"] | place}
         try:
             with _film(file, "mp4", self._fps, *self._size, self._note, **settings) as write:
                 for frame in frames:

@@ -1,8 +1,8 @@
-"""What is said of a scene: one plain sentence, or one of thousands of paraphrases."""
+"""Captions of scenes: one plain sentence, or one of thousands of paraphrases."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -71,12 +71,7 @@ MOTION_WORDS = {  # (what it does, what it is doing)
                  ("hit each other", "hitting each other")),
 }  # fmt: skip
 VIEW_WORDS = {
-    "hills": (
-        "in front of green hills",
-        "in a green landscape",
-        "under a blue sky",
-        "on a meadow with hills behind",
-    ),
+    "hills": ("in front of green hills", "in a green landscape", "under a blue sky", "on a meadow with hills behind"),
     "night": ("at night", "under the moon and stars", "under the night sky", "in the dark night"),
     "sunset": ("at sunset", "in the evening", "before the setting sun", "under a sunset sky"),
     "sea": ("by the sea", "on the sea", "at the ocean", "on the water"),
@@ -86,101 +81,87 @@ PHOTO_WORDS = {
     "coffee": "a cup of coffee", "chelsea": "a cat", "astronaut": "an astronaut", "rocket": "a rocket launch",
     "hubble_deep_field": "galaxies", "brick": "a brick wall", "grass": "grass", "gravel": "gravel",
 }  # fmt: skip
+PLACE_WORDS = {
+    "plain": ("on a {} background", "in front of a {} wall", "against a {} backdrop"),
+    "floor": ("on a {} floor", "on the {} floor", "on {} ground", "over a {} floor"),
+    "photo": ("on a photo of {}", "before a photo of {}", "over a picture of {}"),
+}
 PLAIN_RATE, BACKGROUND_LEFT_OUT = 0.4, 0.15
 
-
-Choose = Callable[[Sequence[T]], T]  # takes one of several wordings
-
-
-def _where(background: Background, choose: Choose[str]) -> str:
-    colour = background.colour
-    if background.kind == "plain":
-        return choose((f"on a {colour} background", f"in front of a {colour} wall", f"against a {colour} backdrop"))
-    if background.kind == "floor":
-        return choose(
-            (
-                f"on a {colour} floor",
-                f"on the {colour} floor",
-                f"on {colour} ground",
-                f"over a {colour} floor",
-            )
-        )
-    if background.kind == "photo":
-        subject = PHOTO_WORDS[colour]
-        return choose((f"on a photo of {subject}", f"before a photo of {subject}", f"over a picture of {subject}"))
-    return choose(VIEW_WORDS[background.kind])
+Chance = np.random.Generator | None
+"""Chooses among wordings; None takes the plain one."""
 
 
-def _name(thing: Thing, choose: Choose[str]) -> str:
-    words = f"{choose(COLOUR_WORDS[thing.colour])} {choose(SHAPE_WORDS[thing.shape])}"
+def _choose(chance: Chance, wordings: Sequence[T]) -> T:
+    return wordings[0 if chance is None else int(chance.integers(len(wordings)))]
+
+
+def _coin(chance: Chance, rate: float) -> bool:
+    """Whether to leave the plain order of words."""
+    return chance is not None and chance.random() < rate
+
+
+def _where(background: Background, chance: Chance) -> str:
+    words = _choose(chance, PLACE_WORDS.get(background.kind) or VIEW_WORDS[background.kind])
+    return words.format(PHOTO_WORDS[background.colour] if background.kind == "photo" else background.colour)
+
+
+def _name(thing: Thing, chance: Chance) -> str:
+    words = f"{_choose(chance, COLOUR_WORDS[thing.colour])} {_choose(chance, SHAPE_WORDS[thing.shape])}"
     return ("an " if words[0] in "aeiou" else "a ") + words
 
 
-def _sentence(scene: Scene, choose: Choose, coin: Callable[[float], bool], leave_out: bool) -> str:
-    """`coin(p)` says whether to leave the plain order of words; `leave_out`: say nothing of the background."""
-    names = [_name(thing, choose) for thing in scene.things]
-    phrases = [choose(MOTION_WORDS[thing.motion.name]) for thing in scene.things]
-    progressive = coin(0.4)
+def _sentence(scene: Scene, chance: Chance, leave_out: bool) -> str:
+    """leave_out: say nothing of the background."""
+    names = [_name(thing, chance) for thing in scene.things]
+    phrases = [_choose(chance, MOTION_WORDS[thing.motion.name]) for thing in scene.things]
+    progressive = _coin(chance, 0.4)
     if scene.things[0].motion.name == "collides":
         does, doing = phrases[0]
         core = f"{' and '.join(names)} {'are ' + doing if progressive else does}"
-    elif len(names) == 1 and coin(0.15):
-        core = choose(("a video of {} {}", "there is {} {}", "{} {}")).format(names[0], phrases[0][1])
+    elif len(names) == 1 and _coin(chance, 0.15):
+        core = _choose(chance, ("a video of {} {}", "there is {} {}", "{} {}")).format(names[0], phrases[0][1])
     else:
         parts = [f"{name} {'is ' + doing if progressive else does}"
                  for name, (does, doing) in zip(names, phrases, strict=True)]  # fmt: skip
-        core = choose((" and ", " while ")).join(parts)
+        core = _choose(chance, (" and ", " while ")).join(parts)
     if not leave_out:
-        where = _where(scene.background, choose)
-        core = f"{where}, {core}" if coin(0.3) else f"{core} {where}"
+        where = _where(scene.background, chance)
+        core = f"{where}, {core}" if _coin(chance, 0.3) else f"{core} {where}"
     if scene.camera == "still":
         return core
-    side = scene.camera.split()[1]
-    view = choose((f"the camera pans {side}", f"the camera moves {side}", f"the view pans to the {side}"))
-    return f"{view}: {core}" if coin(0.3) else f"{core}, {view}"
+    view = _choose(chance, ("the camera pans {}", "the camera moves {}", "the view pans to the {}"))
+    view = view.format(scene.camera.removeprefix("pan "))
+    return f"{view}: {core}" if _coin(chance, 0.3) else f"{core}, {view}"
 
 
 def canonical_caption(scene: Scene) -> str:
     """The plain sentence for a scene, for example "a red ball bounces on a green floor"."""
-    return _sentence(scene, lambda wordings: wordings[0], lambda rate: False, leave_out=False)
+    return _sentence(scene, None, leave_out=False)
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
     """The plain sentence (two times in five) or a paraphrase; 15 % of all say nothing of the background."""
-    leave_out = rng.random() < BACKGROUND_LEFT_OUT
-    if rng.random() < PLAIN_RATE:
-        return _sentence(scene, lambda wordings: wordings[0], lambda rate: False, leave_out)
-    return _sentence(
-        scene,
-        lambda wordings: wordings[int(rng.integers(len(wordings)))],
-        lambda rate: rng.random() < rate,
-        leave_out,
-    )
+    leave_out, plain = rng.random() < BACKGROUND_LEFT_OUT, rng.random() < PLAIN_RATE
+    return _sentence(scene, None if plain else rng, leave_out)
 
 
 def picture_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """What is said of one frame, without a word of motion, for example "a red ball on a green floor"."""
+    """The caption of one frame, without a word of motion, for example "a red ball on a green floor"."""
     leave_out, plain = rng.random() < BACKGROUND_LEFT_OUT, rng.random() < PLAIN_RATE
-
-    def choose(wordings: Sequence[str]) -> str:
-        return wordings[0 if plain else int(rng.integers(len(wordings)))]
-
-    core = choose(("{}", "a picture of {}", "there is {}", "{}")).format(
-        " and ".join(_name(thing, choose) for thing in scene.things)
-    )
+    chance = None if plain else rng
+    core = _choose(chance, ("{}", "a picture of {}", "there is {}", "{}"))
+    core = core.format(" and ".join(_name(thing, chance) for thing in scene.things))
     if leave_out:
         return core
-    where = _where(scene.background, choose)
-    return f"{where}, {core}" if not plain and rng.random() < 0.3 else f"{core} {where}"
+    where = _where(scene.background, chance)
+    return f"{where}, {core}" if _coin(chance, 0.3) else f"{core} {where}"
 
 
 def motion_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """What is said of the motion alone, for example "sliding to the left"."""
+    """The caption of the motion alone, for example "sliding to the left"."""
     plain, progressive = rng.random() < PLAIN_RATE, rng.random() < 0.5
-
-    def choose(wordings: Sequence[T]) -> T:
-        return wordings[0 if plain else int(rng.integers(len(wordings)))]
-
+    chance = None if plain else rng
     names = dict.fromkeys(thing.motion.name for thing in scene.things)
-    words = " and ".join(choose(MOTION_WORDS[name])[progressive] for name in names)
-    return words if scene.camera == "still" else f"{words}, the camera pans {scene.camera.split()[1]}"
+    words = " and ".join(_choose(chance, MOTION_WORDS[name])[progressive] for name in names)
+    return words if scene.camera == "still" else f"{words}, the camera {scene.camera.replace('pan', 'pans')}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
 
@@ -11,9 +12,8 @@ import skia
 
 from ..errors import InputError
 from .photos import photo_background
-from .scenes import COLOURS, FLOORS, GROUNDED, PLAIN, VIEWS, WALLS, Background, Scene, Thing
+from .scenes import COLOURS, FLOORS, GROUNDED, PLAIN, RGB, VIEWS, WALLS, Background, Scene, Thing
 
-RGB = tuple[int, int, int]
 WHITE, BLACK, MOON, SUN = (255, 255, 255), (0, 0, 0), (226, 222, 190), (255, 226, 160)
 HORIZON = 44.0  # where floors and waters begin, units
 PIVOT_LENGTH = 38.0  # of the thread a swinging thing hangs on, units
@@ -35,14 +35,12 @@ def mix(a: RGB, b: RGB, share: float) -> RGB:
 
 
 def _paint(rgb: RGB, alpha: float = 1.0, stroke: float = 0.0, shader: skia.Shader | None = None) -> skia.Paint:
-    paint = skia.Paint(AntiAlias=True, Color=skia.Color(*rgb, round(255 * alpha)))
+    paint = skia.Paint(AntiAlias=True, Color=skia.Color(*rgb, round(255 * alpha)), Shader=shader)
     if stroke:
         paint.setStyle(skia.Paint.kStroke_Style)
         paint.setStrokeWidth(stroke)
         paint.setStrokeJoin(skia.Paint.kRound_Join)
         paint.setStrokeCap(skia.Paint.kRound_Cap)
-    if shader is not None:
-        paint.setShader(shader)
     return paint
 
 
@@ -50,72 +48,22 @@ def _paint(rgb: RGB, alpha: float = 1.0, stroke: float = 0.0, shader: skia.Shade
 # Every shape is drawn within a circle of about radius 1 around the origin.
 
 
-def _polygon(points: list[tuple[float, float]]) -> skia.Path:
+# M, L, Q and C: move, line, quadratic and cubic curve to; Z: close.
+_OUTLINES = {
+    "triangle": "M 0 -1.05; L 1 .68; L -1 .68; Z",
+    "heart": "M 0 .95; C -.55 .5 -1.05 .1 -1 -.38; C -.95 -.92 -.25 -1 0 -.45; C .25 -1 .95 -.92 1 -.38; "
+    "C 1.05 .1 .55 .5 0 .95; Z",
+    "boat": "M -1.05 .25; L 1.05 .25; L .65 .85; L -.65 .85; Z; M .02 -1; L .85 .12; L .02 .12; Z; "
+    "M -.1 -.8; L -.1 .12; L -.75 .12; Z",
+    "rocket": "M 0 -1.1; C .5 -.7 .5 -.1 .42 .35; L .85 .75; L .85 1; L .36 .8; L -.36 .8; L -.85 1; L -.85 .75; "
+    "L -.42 .35; C -.5 -.1 -.5 -.7 0 -1.1; Z",
+    "car": "M -1.1 .4; L -1.1 -.02; Q -1.1 -.12 -.95 -.14; L -.68 -.18; L -.42 -.68; L .35 -.68; L .68 -.14; "
+    "Q 1.12 -.1 1.12 .12; L 1.12 .4; Z",
+}
+
+
+def _polygon(points: Iterable[tuple[float, float]]) -> skia.Path:
     return skia.Path.Polygon([skia.Point(x, y) for x, y in points], True)
-
-
-def _star() -> skia.Path:
-    radii = [1.06, 0.52] * 5
-    return _polygon([(r * math.sin(i * math.pi / 5), -r * math.cos(i * math.pi / 5)) for i, r in enumerate(radii)])
-
-
-def _heart() -> skia.Path:
-    path = skia.Path()
-    path.moveTo(0, 0.95)
-    path.cubicTo(-0.55, 0.5, -1.05, 0.1, -1.0, -0.38)
-    path.cubicTo(-0.95, -0.92, -0.25, -1.0, 0, -0.45)
-    path.cubicTo(0.25, -1.0, 0.95, -0.92, 1.0, -0.38)
-    path.cubicTo(1.05, 0.1, 0.55, 0.5, 0, 0.95)
-    path.close()
-    return path
-
-
-def _ring() -> skia.Path:
-    path = skia.Path.Circle(0, 0, 1)
-    path.addCircle(0, 0, 0.5)
-    path.setFillType(skia.PathFillType.kEvenOdd)
-    return path
-
-
-def _boat() -> skia.Path:
-    path = _polygon([(-1.05, 0.25), (1.05, 0.25), (0.65, 0.85), (-0.65, 0.85)])
-    path.addPath(_polygon([(0.02, -1.0), (0.85, 0.12), (0.02, 0.12)]))
-    path.addPath(_polygon([(-0.1, -0.8), (-0.1, 0.12), (-0.75, 0.12)]))
-    return path
-
-
-def _rocket() -> skia.Path:
-    path = skia.Path()
-    path.moveTo(0, -1.1)
-    path.cubicTo(0.5, -0.7, 0.5, -0.1, 0.42, 0.35)
-    for x, y in (
-        (0.85, 0.75),
-        (0.85, 1.0),
-        (0.36, 0.8),
-        (-0.36, 0.8),
-        (-0.85, 1.0),
-        (-0.85, 0.75),
-        (-0.42, 0.35),
-    ):
-        path.lineTo(x, y)
-    path.cubicTo(-0.5, -0.1, -0.5, -0.7, 0, -1.1)
-    path.close()
-    return path
-
-
-def _car() -> skia.Path:
-    path = skia.Path()
-    path.moveTo(-1.1, 0.4)
-    path.lineTo(-1.1, -0.02)
-    path.quadTo(-1.1, -0.12, -0.95, -0.14)
-    path.lineTo(-0.68, -0.18)
-    path.lineTo(-0.42, -0.68)
-    path.lineTo(0.35, -0.68)
-    path.lineTo(0.68, -0.14)
-    path.quadTo(1.12, -0.1, 1.12, 0.12)
-    path.lineTo(1.12, 0.4)
-    path.close()
-    return path
 
 
 @cache
@@ -124,12 +72,19 @@ def _outline(shape: str) -> skia.Path:
         return skia.Path.Circle(0, 0, 1)
     if shape == "square":
         return skia.Path.RRect(skia.Rect(-0.85, -0.85, 0.85, 0.85), 0.1, 0.1)
-    if shape == "triangle":
-        return _polygon([(0, -1.05), (1.0, 0.68), (-1.0, 0.68)])
-    return {"star": _star, "heart": _heart, "ring": _ring, "boat": _boat, "rocket": _rocket, "car": _car}[shape]()
-
-
-WHEELS = ((-0.58, 0.42), (0.6, 0.42))
+    if shape == "star":
+        radii = [1.06, 0.52] * 5
+        return _polygon((r * math.sin(i * math.pi / 5), -r * math.cos(i * math.pi / 5)) for i, r in enumerate(radii))
+    if shape == "ring":
+        path = skia.Path.Circle(0, 0, 1)
+        path.addCircle(0, 0, 0.5)
+        path.setFillType(skia.PathFillType.kEvenOdd)
+        return path
+    path = skia.Path()
+    draw = {"M": path.moveTo, "L": path.lineTo, "Q": path.quadTo, "C": path.cubicTo, "Z": path.close}
+    for command, *numbers in map(str.split, _OUTLINES[shape].split(";")):
+        draw[command](*map(float, numbers))
+    return path
 
 
 @cache
@@ -148,22 +103,20 @@ def _body(shape: str, colour: str) -> skia.Picture:
     canvas = recorder.beginRecording(skia.Rect(-1.5, -1.5, 1.5, 1.5))
     canvas.drawPath(path, _paint(rgb))
     if shape == "ball":  # a curved stripe shows that it turns
-        canvas.save()
-        canvas.clipPath(path, True)
-        canvas.drawCircle(-0.95, 0, 1.1, _paint(pale, stroke=0.26))
-        canvas.restore()
+        with skia.AutoCanvasRestore(canvas):
+            canvas.clipPath(path, True)
+            canvas.drawCircle(-0.95, 0, 1.1, _paint(pale, stroke=0.26))
     elif shape == "ring":
         for start in (0, 180):
             canvas.drawArc(skia.Rect(-0.75, -0.75, 0.75, 0.75), start, 40, False, _paint(pale, stroke=0.3))
     elif shape == "rocket":
         canvas.drawCircle(0, -0.25, 0.2, _paint(pale))
     elif shape == "car":
-        for points in ([(-0.34, -0.52), (-0.06, -0.52), (-0.06, -0.18), (-0.52, -0.18)],
-                       [(0.08, -0.52), (0.3, -0.52), (0.5, -0.18), (0.08, -0.18)]):  # fmt: skip
-            canvas.drawPath(_polygon(points), _paint(pale))
+        canvas.drawPath(_polygon([(-0.34, -0.52), (-0.06, -0.52), (-0.06, -0.18), (-0.52, -0.18)]), _paint(pale))
+        canvas.drawPath(_polygon([(0.08, -0.52), (0.3, -0.52), (0.5, -0.18), (0.08, -0.18)]), _paint(pale))
     canvas.drawPath(path, _paint(dark, stroke=0.1))
     if shape == "car":
-        for x, y in WHEELS:
+        for x, y in ((-0.58, 0.42), (0.6, 0.42)):
             canvas.drawCircle(x, y, 0.28, _paint((38, 40, 50)))
             canvas.drawCircle(x, y, 0.11, _paint((190, 194, 202)))
     return recorder.finishRecordingAsPicture()
@@ -171,13 +124,8 @@ def _body(shape: str, colour: str) -> skia.Picture:
 
 @cache
 def _shadow_paint() -> skia.Paint:
-    shader = skia.GradientShader.MakeRadial(
-        skia.Point(0, 0),
-        1,
-        [skia.Color(10, 12, 30, 110), skia.Color(10, 12, 30, 80), skia.Color(10, 12, 30, 0)],
-        [0, 0.5, 1],
-    )
-    return _paint((0, 0, 0), shader=shader)
+    colours = [skia.Color(10, 12, 30, alpha) for alpha in (110, 80, 0)]
+    return _paint(BLACK, shader=skia.GradientShader.MakeRadial(skia.Point(0, 0), 1, colours, [0, 0.5, 1]))
 
 
 def pose(thing: Thing, time: float, width: float = 64.0, height: float = 64.0, camera_x: float = 0.0) -> Pose:
@@ -238,18 +186,16 @@ def _draw_thing(canvas: skia.Canvas, thing: Thing, at: Pose) -> None:
     if name in GROUNDED:  # the higher, the narrower the shadow
         above = thing.motion.y - at.y - _bottom(thing.shape) * tall * radius
         spread = radius * wide * (1.12 - 0.018 * above)
-        canvas.save()
-        canvas.translate(at.x, thing.motion.y - 0.3)
-        canvas.scale(spread, spread * 0.24)
-        canvas.drawCircle(0, 0, 1, _shadow_paint())
-        canvas.restore()
+        with skia.AutoCanvasRestore(canvas):
+            canvas.translate(at.x, thing.motion.y - 0.3)
+            canvas.scale(spread, spread * 0.24)
+            canvas.drawCircle(0, 0, 1, _shadow_paint())
     mirrored = name == "slides left" or (name == "collides" and thing.motion.reach > 0)
-    canvas.save()
-    canvas.translate(at.x, at.y)
-    canvas.scale(-radius * wide if mirrored else radius * wide, radius * tall)
-    canvas.rotate(math.degrees(at.angle))
-    canvas.drawPicture(_body(thing.shape, thing.colour))
-    canvas.restore()
+    with skia.AutoCanvasRestore(canvas):
+        canvas.translate(at.x, at.y)
+        canvas.scale(-radius * wide if mirrored else radius * wide, radius * tall)
+        canvas.rotate(math.degrees(at.angle))
+        canvas.drawPicture(_body(thing.shape, thing.colour))
     if thing.shape == "ball":  # light stays where it is while the ball turns
         light = skia.Rect.MakeXYWH(at.x - 0.55 * radius, at.y - 0.68 * radius * tall, 0.42 * radius, 0.3 * radius)
         canvas.drawOval(light, _paint(WHITE, 0.75))
@@ -261,8 +207,7 @@ def _draw_thing(canvas: skia.Canvas, thing: Thing, at: Pose) -> None:
 def _gradient(y0: float, y1: float, *colours: RGB) -> skia.Paint:
     """From the first colour at y0 down to the last at y1."""
     ends = [skia.Point(0, y0), skia.Point(0, y1)]
-    shader = skia.GradientShader.MakeLinear(ends, [skia.Color(*rgb) for rgb in colours])
-    return _paint((0, 0, 0), shader=shader)
+    return _paint(BLACK, shader=skia.GradientShader.MakeLinear(ends, [skia.Color(*rgb) for rgb in colours]))
 
 
 def _waves(y: float, swell: float, cycles: int, phase: float, area: skia.Rect) -> skia.Path:
@@ -386,11 +331,10 @@ def render(
         else:
             left = 32 - wide / 2
             for shift in (0.0, period):
-                canvas.save()
-                canvas.translate(shift - (pan * time) % period, 0)
-                canvas.clipRect(skia.Rect(left, 32 - high, left + period, 32 + high), doAntiAlias=False)
-                canvas.drawPicture(picture)
-                canvas.restore()
+                with skia.AutoCanvasRestore(canvas):
+                    canvas.translate(shift - (pan * time) % period, 0)
+                    canvas.clipRect(skia.Rect(left, 32 - high, left + period, 32 + high), doAntiAlias=False)
+                    canvas.drawPicture(picture)
         for thing in scene.things:
             _draw_thing(canvas, thing, pose(thing, time, wide, high, pan * time))
         frames[index] = pixels[..., :3]

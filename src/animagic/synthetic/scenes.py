@@ -1,4 +1,4 @@
-"""What a drawn scene is: frozen data, sampled at random, with no drawing in it.
+"""Scenes as frozen data, sampled at random, with no drawing in it.
 
 Lengths are in units of 1/64 of the picture's shorter side, times in frames at 24 frames a second, so that
 one scene can be drawn at any size and frame rate. The 64 x 64 square in which scenes are composed lies in the
@@ -17,7 +17,9 @@ import numpy as np
 
 from ..errors import InputError
 
-COLOURS: dict[str, tuple[int, int, int]] = {
+RGB = tuple[int, int, int]
+
+COLOURS: dict[str, RGB] = {
     "red": (222, 40, 48),
     "orange": (250, 132, 20),
     "yellow": (252, 214, 40),
@@ -37,7 +39,7 @@ GROUNDED = ("slides left", "slides right", "bounces", "rolls left", "rolls right
 CAMERAS = ("still", "pan left", "pan right")
 
 # Muted on purpose: whatever is saturated is a thing.
-PLAIN: dict[str, tuple[int, int, int]] = {
+PLAIN: dict[str, RGB] = {
     "grey": (172, 176, 182),
     "beige": (226, 210, 184),
     "light blue": (178, 206, 228),
@@ -45,14 +47,14 @@ PLAIN: dict[str, tuple[int, int, int]] = {
     "lavender": (204, 196, 226),
     "dark": (52, 56, 68),
 }
-FLOORS: dict[str, tuple[int, int, int]] = {
+FLOORS: dict[str, RGB] = {
     "green": (124, 160, 118),
     "brown": (142, 112, 90),
     "grey": (136, 140, 146),
     "blue": (112, 140, 172),
     "sandy": (208, 186, 142),
 }
-WALLS: dict[str, tuple[int, int, int]] = {  # one wall a floor: the caption then tells the whole picture
+WALLS: dict[str, RGB] = {  # one wall a floor: the caption then tells the whole picture
     "green": (232, 228, 212),
     "brown": (178, 194, 202),
     "grey": (190, 178, 164),
@@ -60,7 +62,7 @@ WALLS: dict[str, tuple[int, int, int]] = {  # one wall a floor: the caption then
     "sandy": (160, 192, 208),
 }
 # The colours that fill each painted view; things near to any of them are not put there.
-VIEWS: dict[str, tuple[tuple[int, int, int], ...]] = {
+VIEWS: dict[str, tuple[RGB, ...]] = {
     "hills": ((150, 200, 232), (208, 230, 240), (128, 174, 108), (104, 152, 96)),
     "night": ((24, 30, 62), (48, 58, 100), (44, 56, 66)),
     "sunset": ((118, 88, 130), (226, 140, 112), (246, 190, 130), (84, 66, 92)),
@@ -128,14 +130,14 @@ def held_out(shape: str, colour: str, motion: str) -> bool:
     return int.from_bytes(digest[:4], "big") % 100 < 8
 
 
-def colour_distance(a: tuple[int, int, int], b: tuple[int, int, int]) -> float:
+def colour_distance(a: RGB, b: RGB) -> float:
     """Perceived distance of two RGB colours, 0 to about 765 (the "redmean" approximation)."""
     mean_red = (a[0] + b[0]) / 2
     weights = (2 + mean_red / 256, 4, 3 - mean_red / 256)
     return sum(w * (p - q) ** 2 for w, p, q in zip(weights, a, b, strict=True)) ** 0.5
 
 
-def background_colours(background: Background) -> tuple[tuple[int, int, int], ...]:
+def background_colours(background: Background) -> tuple[RGB, ...]:
     """The main colours (RGB) of a background; none for a photo, which is drawn muted."""
     if background.kind == "plain":
         return (PLAIN[background.colour],)
@@ -152,7 +154,7 @@ def contrasting_colours(background: Background) -> tuple[str, ...]:
 
 
 @cache
-def _looks(motion: str, split: Split) -> tuple[tuple[str, str], ...]:
+def _kinds(motion: str, split: Split) -> tuple[tuple[str, str], ...]:
     """Every (shape, colour) that does this motion in this split; only round things roll, only others spin."""
     fits = {"rolls left": (True,), "rolls right": (True,), "spins": (False,)}.get(motion, (True, False))
     return tuple(
@@ -222,10 +224,10 @@ def sample_scene(rng: np.random.Generator, split: Split = "train") -> Scene:
     layout = str(rng.choice(("one", "two", "collide", "pan"), p=(0.75, 0.15, 0.05, 0.05)))
     while True:
         names = _names(rng, layout)
-        looks = [_pick(rng, _looks(name, split)) for name in names]
-        colours = {colour for _, colour in looks}
+        kinds = [_pick(rng, _kinds(name, split)) for name in names]
+        colours = {colour for _, colour in kinds}
         # Two things never share a colour, so that words and pixels cannot be matched the wrong way round.
-        if len(colours) == len(looks):
+        if len(colours) == len(kinds):
             break
     background = _background(rng, layout == "pan")
     while not colours.issubset(contrasting_colours(background)):
@@ -235,7 +237,7 @@ def sample_scene(rng: np.random.Generator, split: Split = "train") -> Scene:
     if layout == "collide":  # both keep one clock, and touch in the middle
         rate, phase = 1 / rng.uniform(40, 52), rng.uniform(0.45, 0.7)
     things = []
-    for side, name, look in zip((-1, 1), names, looks, strict=False):
+    for side, name, (shape, colour) in zip((-1, 1), names, kinds, strict=False):
         small = layout in ("two", "collide")
         low, high = (17, 21) if small else (19, 24) if name in ("orbits", "swings") else (20, 28)
         size = float(rng.uniform(low, high))
@@ -245,7 +247,7 @@ def sample_scene(rng: np.random.Generator, split: Split = "train") -> Scene:
             motion = _motion(rng, name, size, ground)
         if layout == "two":
             motion = replace(motion, x=32 + side * float(rng.uniform(14, 18)))
-        things.append(Thing(look[0], look[1], size, motion))
+        things.append(Thing(shape, colour, size, motion))
     if layout == "pan":  # against the camera's way, a thing has the room to stay in view
         camera, x = _pick(rng, CAMERAS[1:]), float(rng.uniform(14, 24))
         motion = replace(things[0].motion, x=x if camera == "pan left" else 64 - x)
@@ -254,14 +256,15 @@ def sample_scene(rng: np.random.Generator, split: Split = "train") -> Scene:
 
 
 def facts(scene: Scene) -> dict[str, str]:
-    """The canonical words for what is seen: the main thing's colour, shape and motion; background; camera."""
+    """The canonical words of a scene: the main thing's colour, shape and motion; background; camera."""
     main, background = scene.things[0], scene.background
-    where = {"plain": f"{background.colour} background", "floor": f"{background.colour} floor",
-             "photo": f"photo of {background.colour}"}  # fmt: skip
+    where = {"plain": "{} background", "floor": "{} floor", "photo": "photo of {}"}.get(
+        background.kind, background.kind
+    )
     return {
         "colour": main.colour,
         "shape": main.shape,
         "motion": main.motion.name,
-        "background": where.get(background.kind, background.kind),
+        "background": where.format(background.colour),
         "camera": scene.camera,
     }

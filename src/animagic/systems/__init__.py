@@ -26,7 +26,7 @@ class System:
         original_job: as `job`, for original configuration files.
         recognises: function of what a file holds -> whether it most likely is such a configuration, right or wrong.
         rooms: modules of its package that have what some commands need: "weights" (COMPONENTS, for
-            `checkpoints.from_original`), "conversion" (`convert`), "training" (STAGES), "memory".
+            `checkpoints.from_original`), "conversion" (`convert`), "quantize", "training" (STAGES), "memory".
         command: the command that makes its videos.
     """
 
@@ -106,7 +106,7 @@ register(
         prefixes=("Magi1",),
         original_job="job:Magi1OriginalJob",
         recognises="original:recognises",
-        rooms=frozenset({"weights", "conversion", "training", "memory"}),
+        rooms=frozenset({"weights", "conversion", "quantize", "training", "memory"}),
     )
 )
 register(

@@ -13,7 +13,7 @@ OPTIONS = ("base", "dreambooth", "version")
 """What `animagic convert` passes on besides `config` and `allow_pickle`."""
 
 
-def recognises(source: Path) -> bool:
+def takes(source: Path) -> bool:
     """Whether it may be a motion module."""
     return source.suffix in SUFFIXES and not source.is_dir()
 

@@ -12,7 +12,7 @@ OPTIONS = ("vae", "t5", "special_tokens")
 """What `animagic convert` passes on besides `config` and `allow_pickle`."""
 
 
-def recognises(source: Path) -> bool:
+def takes(source: Path) -> bool:
     """Whether it may be a published transformer or its configuration."""
     return source.is_dir() or source.suffix == ".json"
 
