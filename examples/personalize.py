@@ -8,7 +8,7 @@ import numpy as np
 import animagic
 from animagic.media import write_image
 from animagic.synthetic import picture_caption, render, sample_scene
-from animagic.synthetic.looks import apply_look
+from animagic.synthetic.styles import apply_style
 from animagic.training.personalization import Personalization, personalize
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -16,7 +16,7 @@ parser.add_argument("--steps", type=int, default=400, help="training steps")
 steps, pictures, rng = parser.parse_args().steps, Path("out/blueprints"), np.random.default_rng(0)
 pictures.mkdir(parents=True)
 for i, scene in enumerate(sample_scene(rng) for _ in range(10)):
-    write_image(pictures / f"{i}.png", apply_look("blueprint", render(scene, 1, 64, 64))[0])
+    write_image(pictures / f"{i}.png", apply_style("blueprint", render(scene, 1, 64, 64))[0])
     (pictures / f"{i}.txt").write_text(f"a blueprint of {picture_caption(scene, rng)}")
 settings = Personalization(pictures, steps=steps, batch_size=4, learning_rate=2e-3, max_snr_weight=5)
 pipe = animagic.load("animatediff-tiny")

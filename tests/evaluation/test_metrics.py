@@ -24,7 +24,7 @@ from animagic.evaluation.scenes import direction
 from animagic.evaluation.styles import flicker
 from animagic.evaluation.suites import make_cases
 from animagic.synthetic import render
-from animagic.synthetic.looks import apply_look
+from animagic.synthetic.styles import apply_style
 from animagic.timeline import OverlappingWindows
 
 MOVING = {  # seed -> what the judge measured: confidence, PSNR of the blurred clip, direction
@@ -58,7 +58,7 @@ def test_moving_scenes_measure_as_before():
 def test_styled_scenes_measure_as_before():
     for case in make_cases(2, 200_000, apart=True):
         clip = render(case.scene, 16, fps=8)
-        styled = {"plain": clip} | {name: apply_look(name, clip, case.seed) for name in ("watercolour", "blueprint")}
+        styled = {"plain": clip} | {name: apply_style(name, clip, case.seed) for name in ("watercolour", "blueprint")}
         flickers, borders, motion = STYLED[case.seed]
         assert [flicker(blur(one), name) for name, one in styled.items()] == pytest.approx(flickers, abs=2e-6)
         plan = OverlappingWindows(16, 4, size=6, overlap=2)

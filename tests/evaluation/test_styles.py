@@ -12,7 +12,7 @@ from animagic.evaluation.metrics import changes, seams
 from animagic.evaluation.styles import STYLES, TO_PLAIN, drawn_frames, flicker, kind_of, style_of
 from animagic.synthetic import Scene, facts, render, sample_scene
 from animagic.synthetic.cameras import CAMERA_MOVES, move_camera
-from animagic.synthetic.looks import LOOKS, apply_look
+from animagic.synthetic.styles import STYLES, apply_style
 from animagic.timeline import OverlappingWindows
 
 
@@ -36,7 +36,7 @@ def blur(frames: np.ndarray, pixels: float = 0.7) -> np.ndarray:
 def drawn(scene: Scene, style: str, seed: int = 0) -> np.ndarray:
     """What the model is to make of a scene: 16 frames, 8 a second, a little blurred."""
     frames = render(scene, 16, fps=8)
-    return blur(apply_look(style, frames, seed) if style in LOOKS else frames)
+    return blur(apply_style(style, frames, seed) if style in LOOKS else frames)
 
 
 def motion_in(frames: np.ndarray, style: str) -> str:

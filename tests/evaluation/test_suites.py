@@ -16,7 +16,7 @@ from animagic.evaluation import SUITES, evaluate, sheet, table
 from animagic.evaluation.suites import make_cases
 from animagic.synthetic import held_out, render
 from animagic.synthetic.cameras import move_camera
-from animagic.synthetic.looks import apply_look
+from animagic.synthetic.styles import apply_style
 from animagic.systems.animatediff.denoiser import AnimateDiffSampling
 
 FACTS = ("colour", "shape", "motion", "background")
@@ -61,7 +61,7 @@ class Drawing:
         else:
             clip = render(self.scenes[seed], frames, fps=fps, start=start)
         if self.style:
-            clip = apply_look(self.style, clip, seed)
+            clip = apply_style(self.style, clip, seed)
         if not use_motion:
             noise = np.random.default_rng(seed).integers(-20, 21, clip.shape)
             clip = np.clip(clip + noise, 0, 255).astype(np.uint8)

@@ -21,7 +21,8 @@ from ..errors import InputError
 from ..media import read_image, read_metadata, write_image
 from ..media.outputs import to_bytes
 from ..synthetic import render
-from ..synthetic.looks import LOOKS, apply_look
+from ..synthetic.styles import STYLES as DRAWN_STYLES
+from ..synthetic.styles import apply_style
 from ..timeline import OverlappingWindows
 from .metrics import confusion, ratios, summarise
 from .suites import SUITES, Case, Files, Suite, Take, Variant, find_suite, make_cases
@@ -116,8 +117,8 @@ def _make_and_judge(
 ) -> Judged:
     shown = frames if variant.drawn else suite.given
     clips: list[Any] = [render(case.scene, shown, fps=pipe.sampling.fps) if shown else None for case in cases]
-    if variant.drawn and variant.style in LOOKS:
-        clips = [apply_look(variant.style, clip, case.seed) for clip, case in zip(clips, cases, strict=True)]
+    if variant.drawn and variant.style in DRAWN_STYLES:
+        clips = [apply_style(variant.style, clip, case.seed) for clip, case in zip(clips, cases, strict=True)]
     videos = make_videos(pipe, variant, cases, clips, frames, settings)
     plan = pipe.plan(frames, settings.get("num_inference_steps"))
     windows = [[list(window.frames) for window in step.windows] for step in plan.steps()]

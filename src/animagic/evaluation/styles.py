@@ -9,10 +9,11 @@ import numpy as np
 from scipy import ndimage
 
 from ..synthetic import render, sample_scene
-from ..synthetic.looks import LOOKS, apply_look
+from ..synthetic.styles import STYLES as DRAWN_STYLES
+from ..synthetic.styles import apply_style
 from .scenes import thing_pixels
 
-STYLES = ("plain", *LOOKS, "noise")
+STYLES = ("plain", *DRAWN_STYLES, "noise")
 MARGIN = 5  # pixels of bare paper around a watercolour
 SHEET_RED, SHEET_BLUE, INK_RED, INK_BLUE = 22.0, 132.0, 226.0, 255.0  # of a blueprint
 
@@ -49,8 +50,8 @@ def drawn_frames(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
             frames.append(nothing(rng))
             continue
         frame = render(sample_scene(rng), 1, start=int(rng.integers(48)))
-        if STYLES[style] in LOOKS:
-            frame = apply_look(STYLES[style], frame, int(rng.integers(2**31)))
+        if STYLES[style] in DRAWN_STYLES:
+            frame = apply_style(STYLES[style], frame, int(rng.integers(2**31)))
         blur = rng.choice((0.0, 0.4, 0.8))
         frames.append(np.rint(ndimage.gaussian_filter(frame[0].astype(np.float32), (blur, blur, 0))).astype(np.uint8))
     return np.stack(frames), styles

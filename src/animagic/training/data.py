@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from ..synthetic import Scene, caption, motion_caption, picture_caption, render, sample_scene
 from ..synthetic.cameras import move_camera
-from ..synthetic.looks import apply_look
+from ..synthetic.styles import apply_style
 
 Split = Literal["train", "test"]
 PLAIN = "plain"
@@ -114,7 +114,7 @@ class SceneBatches(Dataset):
         if self.looks is None:
             return drawn
         look, paper = str(rng.choice(list(self.looks), p=list(self.looks.values()))), int(rng.integers(2**31))
-        return drawn if look == PLAIN else apply_look(look, drawn, paper)
+        return drawn if look == PLAIN else apply_style(look, drawn, paper)
 
 
 def to_unit(video: torch.Tensor) -> torch.Tensor:
