@@ -12,7 +12,8 @@ from animagic.evaluation.metrics import changes, seams
 from animagic.evaluation.styles import STYLES, TO_PLAIN, drawn_frames, flicker, kind_of, style_of
 from animagic.synthetic import Scene, facts, render, sample_scene
 from animagic.synthetic.cameras import CAMERA_MOVES, move_camera
-from animagic.synthetic.styles import STYLES, apply_style
+from animagic.synthetic.styles import STYLES as DRAWN_STYLES
+from animagic.synthetic.styles import apply_style
 from animagic.timeline import OverlappingWindows
 
 
@@ -36,7 +37,7 @@ def blur(frames: np.ndarray, pixels: float = 0.7) -> np.ndarray:
 def drawn(scene: Scene, style: str, seed: int = 0) -> np.ndarray:
     """What the model is to make of a scene: 16 frames, 8 a second, a little blurred."""
     frames = render(scene, 16, fps=8)
-    return blur(apply_style(style, frames, seed) if style in LOOKS else frames)
+    return blur(apply_style(style, frames, seed) if style in DRAWN_STYLES else frames)
 
 
 def motion_in(frames: np.ndarray, style: str) -> str:
@@ -62,7 +63,7 @@ def test_motion_is_seen_in_every_style(style):
     assert np.mean(right) >= 0.9
 
 
-@pytest.mark.parametrize("style", LOOKS)
+@pytest.mark.parametrize("style", DRAWN_STYLES)
 def test_frames_in_disorder_do_not_move_as_prompted(style):
     moving = [scene for scene in SCENES if scene.things[0].motion.name not in ("stays still", "spins")]
     order = np.random.default_rng(0).permutation(16)
