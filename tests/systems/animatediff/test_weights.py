@@ -8,7 +8,6 @@ from published_files import (
     TEXT,
     UNET,
     UNET_XL,
-    diffusers_motion_name,
     motion_module,
     original,
     picture_model,
@@ -19,7 +18,7 @@ from published_files import (
 
 from animagic.errors import CheckpointError, InputError
 from animagic.systems.animatediff.pipeline import AnimateDiffPipeline
-from animagic.systems.animatediff.published import VERSIONS, published_sampling
+from animagic.systems.animatediff.published import VERSIONS, diffusers_motion_name, published_sampling
 from animagic.systems.animatediff.sparse import SparseControlNet
 from animagic.systems.animatediff.weights import (
     load_sparse_controlnet,
