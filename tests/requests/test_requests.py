@@ -14,7 +14,7 @@ from animagic import InputError, requests
 from animagic.media import VideoWriter, iter_video, read_metadata, write_image
 from animagic.pipelines.options import VideoOptions
 from animagic.requests import Report, build_request, from_metadata
-from animagic.requests.carrying import Sampled
+from animagic.requests.generation import Sampled
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import typer
 
 from ..errors import InputError
 from .app import Json, app, print_json, say
-from .making import make
+from .generation import make
 from .options import AllowPickle, Device, Given, Quiet, Run, Settings, Threads, takes_options
 
 TOKENS = {"quality", "style", "first_frames", "duration_token", "borderness", "negative_tokens", "special_token_file"}

@@ -1,1 +1,1 @@
-"""What the pipelines of all systems share: their options, how a request is carried out, devices."""
+"""The parts that the pipelines of all systems share: options, jobs, one base class, memory, devices."""

@@ -29,7 +29,7 @@ def be_quiet() -> None:
 
 @contextmanager
 def refusing(device: str) -> Iterator[None]:
-    """What PyTorch raises where a device is not there, or too small, becomes an InputError."""
+    """Turn the errors that PyTorch raises for a device that is missing or too small into an InputError."""
     try:
         yield
     except (AssertionError, NotImplementedError, RuntimeError) as error:  # AssertionError: PyTorch without CUDA

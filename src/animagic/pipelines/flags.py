@@ -1,4 +1,4 @@
-"""What is written behind a flag of the command line, read."""
+"""Readers of the values that are written behind flags of the command line."""
 
 from __future__ import annotations
 

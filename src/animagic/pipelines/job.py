@@ -81,7 +81,7 @@ class Job:
         }
 
     def fit(self, memory: int, device: str | None) -> Any:
-        """What makes the request fit into `memory` bytes. Raises InputError, CheckpointError."""
+        """Choose the techniques that make the request fit into `memory` bytes. Raises InputError, CheckpointError."""
         import torch
 
         from .memory import Predictor
@@ -172,7 +172,7 @@ class Job:
         return self.pipe.sampling.num_frames
 
     def plan(self) -> Plan:
-        """What will be done."""
+        """The plan that the pipeline will follow."""
         return self.pipe.plan(**self.request.arguments(plan=True))
 
     @contextlib.contextmanager

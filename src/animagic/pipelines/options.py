@@ -27,7 +27,7 @@ Self = TypeVar("Self", bound="VideoOptions")
 
 @dataclass(frozen=True)
 class Option:
-    """What is known of an option beside its type, default and range.
+    """The facts about an option beside its type, default and range.
 
     Args:
         help: one sentence for people.
@@ -68,7 +68,7 @@ def flag_of(name: str, info: FieldInfo) -> str | None:
 
 
 class VideoOptions(BaseModel):
-    """What a video is made from: a request, stored in the file so that the video can be made again.
+    """A request for a video; it is stored in the file, so that the video can be made again.
 
     None means: as the model does by itself. Paths are texts. Every system has a subclass with its own options.
     Raises: InputError, one sentence, for values that no model could use.
@@ -157,7 +157,7 @@ class VideoOptions(BaseModel):
 
     @classmethod
     def _called(cls, name: str) -> str:
-        """What a field is called in a sentence: its flag, where it has one."""
+        """The name of a field in a sentence: its flag, where it has one."""
         info = cls.model_fields.get(name)
         return (flag_of(name, info) if info is not None else None) or name
 
@@ -225,7 +225,7 @@ class VideoOptions(BaseModel):
 
     @classmethod
     def upgraded(cls, stored: dict[str, Any]) -> dict[str, Any]:
-        """What an earlier version of the library stored, under today's names. Fields without a meaning are dropped."""
+        """A request that an earlier version stored, under today's names. Fields without a meaning are dropped."""
         return {name: value for name, value in stored.items() if name in cls.model_fields}
 
 

@@ -30,7 +30,7 @@ def kept_seed(output: Path) -> int:
 
 
 def run_note(request: VideoOptions, fingerprints: dict[str, str], output: Path) -> dict[str, Any]:
-    """What a kept run of `output` is called: the request and its inputs.
+    """The note of a kept run of `output`: the request and the fingerprints of its inputs.
 
     A run that an earlier version has kept is the same run if its request means the same; its note is given then.
     """
@@ -68,7 +68,7 @@ def forget_unbegun(kept: Any, kind: Any, error: BaseException | None, trace: Any
 
 
 def _read_note(note: Path) -> dict[str, Any]:
-    """What a run that is kept was asked for."""
+    """The request of a run that is kept, as it was stored."""
     try:
         fields = json.loads(note.read_text("utf-8"))
         if not isinstance(fields, dict):

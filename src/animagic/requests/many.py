@@ -12,7 +12,7 @@ from ..errors import InputError, MediaError
 from ..media import contact_sheet, iter_video, probe, read_metadata, resize, write_image
 from ..pipelines.job import Video
 from ..pipelines.options import VideoOptions
-from .carrying import generate, pipeline_for
+from .generation import generate, pipeline_for
 from .kept import kept_seed
 from .request import Report, Result, from_metadata, slug
 
@@ -76,7 +76,7 @@ def generate_all(
 
 
 def _finished(video: Video, path: Path) -> Result:
-    """What a video that is there already is. Raises InputError if it was made from something else."""
+    """The result of a video that is there already. Raises InputError if it was made from something else."""
     stored = from_metadata(read_metadata(path), str(path))
     wanted = video.request.changed(seed=stored.seed) if video.open_seed else video.request
     before, now = stored.stored(), wanted.stored()

@@ -1,4 +1,4 @@
-"""What can be asked for, and what came of it. No network in sight."""
+"""Requests and their results. No network in sight."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _job_class(request: VideoOptions) -> type[Job]:
 
 @dataclass(frozen=True)
 class Result:
-    """What came out."""
+    """A video that was made."""
 
     output: str
     frames: int

@@ -40,7 +40,7 @@ def _view(move: str, time: float) -> tuple[float, float, float, float]:
 
 
 def move_camera(frames: np.ndarray, move: str, height: int, width: int) -> np.ndarray:
-    """What a moving camera sees of a clip.
+    """Move a camera over a clip.
 
     Args:
         frames: uint8 (frames, side, side, 3), best drawn about twice as large as what comes out.

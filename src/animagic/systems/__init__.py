@@ -44,7 +44,7 @@ class System:
     command: str = "generate"
 
     def get(self, place: Place) -> Any:
-        """What lies at a place of this row."""
+        """The object at a place of this row."""
         if not isinstance(place, str):
             return place
         module, _, name = place.partition(":")

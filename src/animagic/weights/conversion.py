@@ -33,7 +33,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Converted:
-    """What came out. model: which published model it is, where that was recognised; bytes: of its weights."""
+    """The result of a conversion. model: which published one it is, if it was recognised; bytes: of its weights."""
 
     output: str
     model: str | None

@@ -222,7 +222,7 @@ class PickleFile:
 
 
 def read_pickle(path: Path) -> Any:
-    """What `torch.save` wrote, tensors on the CPU; no code in it is run. Raises CheckpointError, which names the
+    """Read a file of `torch.save`, tensors on the CPU; no code in it is run. Raises CheckpointError, which names the
     file."""
     try:
         mapped = zipfile.is_zipfile(path)

@@ -61,7 +61,7 @@ class LoraPart:
     norm: str = ""
 
     def prefix_of(self, name: str) -> str | None:
-        """What stands before a name in a file, if it shows that the name belongs here."""
+        """The prefix of a name in a file, if it shows that the name belongs here."""
         return next((p for p in (f"{self.component}.", *self.prefixes) if name.startswith(p)), None)
 
     def layer_of(self, name: str, layers: Mapping[str, str]) -> str:

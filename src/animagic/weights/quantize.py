@@ -67,7 +67,7 @@ def quantize_network(weights: Mapping[str, Tensor], twin: Network, maxima: Maxim
 
 @dataclass(frozen=True)
 class Quantized:
-    """What came out. bytes, bytes_before: of the part's weights on disk."""
+    """The result of a quantisation. bytes, bytes_before: of the part's weights on disk."""
 
     output: str
     bytes: int

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 HUB = ("cache_dir", "force_download", "local_files_only", "revision", "token")
-"""What `from_pretrained` takes about where a model lies on the hub."""
+"""Arguments of `from_pretrained` about where a model lies on the hub."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def resolve(model: str | Path) -> str:
 
 
 def _index(model: str | Path, **hub: Any) -> dict[str, Any]:
-    """What model_index.json says. hub: `revision`, `token`, ... Raises InputError, CheckpointError."""
+    """The fields of model_index.json. hub: `revision`, `token`, ... Raises InputError, CheckpointError."""
     from huggingface_hub import hf_hub_download
 
     source = resolve(model)
@@ -154,7 +154,7 @@ def is_base(model: str | Path) -> bool:
 
 
 def _needed(model: str | Path, index: dict[str, Any]) -> str | None:
-    """What a model needs to make videos, if it only is the base of one."""
+    """The advice for a model that only is the base of one that makes videos; None for others."""
     bases = _system(model, index).bases
     return next((needed for start, needed in bases.items() if index["_class_name"].startswith(start)), None)
 
@@ -171,7 +171,7 @@ def folder_of(model: str | Path) -> Path:
 
 
 def dtype_on(model: str | Path, device: str) -> torch.dtype:
-    """What a model's weights are loaded as: bfloat16 on a GPU that has it if they are stored so, else float32.
+    """The dtype of a model's weights: bfloat16 on a GPU that has it if they are stored so, else float32.
 
     Raises: InputError, CheckpointError.
     """

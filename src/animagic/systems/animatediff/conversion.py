@@ -10,7 +10,7 @@ from ...weights.files import SUFFIXES, PathLike
 from .pipeline import AnimateDiffPipeline
 
 OPTIONS = ("base", "dreambooth", "version")
-"""What `animagic convert` passes on besides `config` and `allow_pickle`."""
+"""Options of `animagic convert` for this system, besides `config` and `allow_pickle`."""
 
 
 def takes(source: Path) -> bool:
@@ -19,7 +19,7 @@ def takes(source: Path) -> bool:
 
 
 def open_source(source: PathLike, base: PathLike | None = None, **files: Any) -> conversion.Opened:
-    """What is to be written; arguments and errors are those of `AnimateDiffPipeline.from_published`."""
+    """The files to write; arguments and errors are those of `AnimateDiffPipeline.from_published`."""
     if base is None:
         raise InputError(
             f"{source} is taken for a motion module; give the text-to-image model that it is to animate as --base."

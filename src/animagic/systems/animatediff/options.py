@@ -13,7 +13,7 @@ from ...pipelines.options import MemoryOptions, Option, WindowOptions
 
 
 class AnimateDiffOptions(WindowOptions, MemoryOptions):
-    """What a video of AnimateDiff is made from."""
+    """A request for a video of AnimateDiff."""
 
     motion_prompt: Annotated[
         str | None, Option("How it moves, for motion modules that read a prompt of their own.")

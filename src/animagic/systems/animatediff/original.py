@@ -89,7 +89,7 @@ class Entry:
 
     @property
     def weights(self) -> dict[str, Any]:
-        """What its pipeline is made from: entries with equal ones can share it."""
+        """The files and settings that its pipeline is loaded from; entries with equal ones can share it."""
         named = {name: value for name, value in self.fields.items() if "lora" in name or "scale" in name}
         named.pop("guidance_scale")
         files = {name: path for name, path in self.files.items() if not name.startswith("controlnet_images")}
@@ -152,8 +152,8 @@ class Entry:
 
     @property
     def _places(self) -> list[Path]:
-        """What relative paths start from: as in the original the working directory; else the file's folder or one
-        around it."""
+        """The folder that relative paths start from: as in the original the working directory; else the file's
+        folder or one around it."""
         return [Path(), *self.source.absolute().parents]
 
     def _find(self, name: str, path: str) -> Path:
@@ -267,7 +267,7 @@ def read_entry(file: str | Path, settings: Iterable[str] = (), number: int = 0) 
 
 
 def normalised(picture: np.ndarray) -> np.ndarray:
-    """What `normalize_condition_images` makes of a picture, uint8 (height, width, 3): grey, from black to white."""
+    """A picture as `normalize_condition_images` makes it, uint8 (height, width, 3): grey, from black to white."""
     import numpy as np
 
     grey = picture.mean(axis=2, keepdims=True)

@@ -16,7 +16,7 @@ VERSIONS: dict[str, dict[str, Any]] = {
     "v3": {"motion_max_length": 32, "motion_mid_block": False, "joint_group_norm": False},
     "sdxl": {"motion_max_length": 32, "motion_mid_block": False, "joint_group_norm": False},
 }
-"""What the versions differ in: arguments of AnimateDiffUNet."""
+"""Version -> the arguments of AnimateDiffUNet in which it differs."""
 
 # Original names -> ours.
 _MODULE_FIELDS = {

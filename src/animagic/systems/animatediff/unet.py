@@ -177,7 +177,7 @@ class AnimateDiffUNet(UNet2DConditionModel):
 
     @classmethod
     def from_unet2d(cls, unet: UNet2DConditionModel, **motion_config: Any) -> AnimateDiffUNet:
-        """The UNet of a picture model with new motion modules, which do nothing yet; it has a copy of the weights."""
+        """The UNet of a text-to-image model with new motion modules, which do nothing yet; weights are copied."""
         known = inspect.signature(UNet2DConditionModel).parameters
         config = {k: v for k, v in unet.config.items() if k in known}
         made = cls(**config, **motion_config).to(unet.device)
@@ -257,7 +257,7 @@ class AnimateDiffUNet(UNet2DConditionModel):
             timestep_cond: (batch, time_cond_proj_dim), of a model distilled with guidance.
             added_cond_kwargs: as in diffusers; its tensors have `batch` rows.
             down_block_additional_residuals, mid_block_additional_residual: (batch * frames, ...) from a ControlNet.
-            use_motion: False: every frame on its own, the picture model.
+            use_motion: False: every frame on its own, as the base model makes it.
 
         Returns `.sample` of the shape of `sample`. Raises: InputError for more frames than the motion modules see.
         """

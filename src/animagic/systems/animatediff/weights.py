@@ -99,7 +99,7 @@ COMPONENTS: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "unet": unet_from_config,
     "sparse_controlnet": sparse_controlnet_from_config,
 }
-"""What `animagic.checkpoints.from_original` can build; tensors go by `original_names`."""
+"""The components that `animagic.checkpoints.from_original` can build; tensors go by `original_names`."""
 
 
 # ---- motion modules

@@ -9,7 +9,7 @@ from .pipeline import Magi1Pipeline
 from .weights import open_original
 
 OPTIONS = ("vae", "t5", "special_tokens")
-"""What `animagic convert` passes on besides `config` and `allow_pickle`."""
+"""Options of `animagic convert` for this system, besides `config` and `allow_pickle`."""
 
 
 def takes(source: Path) -> bool:
@@ -18,7 +18,7 @@ def takes(source: Path) -> bool:
 
 
 def open_source(source: Any, **places: Any) -> conversion.Opened:
-    """What is to be written, in the dtypes in which it is stored; arguments and errors are those of `open_original`."""
+    """The files to write, in the dtypes in which it is stored; arguments and errors are those of `open_original`."""
     files = open_original(source, **places)
     weights = {name: part.weights for name, part in files.parts.items()}
     return conversion.Opened(files.pipeline(Magi1Pipeline), weights, files.name)

@@ -14,7 +14,7 @@ NEGATIVE_TOKENS = ("caption", "logo", "transition", "borderness")
 
 
 class Magi1Options(MemoryOptions):
-    """What a video of MAGI-1 is made from."""
+    """A request for a video of MAGI-1."""
 
     hand_over: Annotated[int, Ge(0), Option("Chunks over which a later prompt takes over; 0: at once.")] = 0
     live: Annotated[bool, Option("Each line typed meanwhile is the prompt from the next chunk on.", argument=None)] = (

@@ -182,7 +182,7 @@ COMPONENTS: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "transformer": transformer_from_config,
     "vae": autoencoder_from_config,
 }
-"""What `animagic.checkpoints.from_original` can build."""
+"""The components that `animagic.checkpoints.from_original` can build."""
 
 
 # ---- the transformer
@@ -250,7 +250,7 @@ def _recognise(weights: Weights, folder: Path) -> str:
 
 
 def _mixed_up(weights: Weights, config: Mapping[str, Any]) -> str:
-    """What to add to the sentence about a tensor that does not fit."""
+    """The end of the sentence about a tensor that does not fit."""
     embedder = weights.entries.get("x_embedder.weight")
     if embedder is not None and len(embedder.shape) > 1:
         ours, theirs = (

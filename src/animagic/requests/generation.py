@@ -1,4 +1,4 @@
-"""Carrying out a request: the one loop that writes every video, whichever system makes it."""
+"""The one function that makes and writes a video, whichever system makes it; metadata; fingerprints of inputs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _fingerprint(path: str) -> str:
 
 
 def metadata(request: VideoOptions, plan: Any, fingerprints: dict[str, str]) -> dict[str, Any]:
-    """What is stored in the file: request, plan, versions, fingerprints of the inputs."""
+    """The metadata of a file: request, plan, versions, fingerprints of the inputs."""
     import diffusers
     import torch
 
