@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from pathlib import Path
 
 import pytest
@@ -234,6 +235,19 @@ def test_the_seed_decides(tmp_path):
         trainer(tmp_path / name, seed=seed).run()
     assert_same(final_state(tmp_path / "a"), final_state(tmp_path / "b"))
     assert not torch.equal(final_state(tmp_path / "a")["0.weight"], final_state(tmp_path / "c")["0.weight"])
+
+
+def test_a_run_that_is_told_to_stop_saves_and_goes_on_later(tmp_path):
+    trainer(tmp_path / "whole", steps=8).run()
+    saved, first = [], trainer(tmp_path / "parts", steps=8, log_every=3)
+    first.run(saved.append, stop=lambda: first.step == 5)
+    assert (saved, first.finished) == ([3, 5], False)
+    second = trainer(tmp_path / "parts", steps=8, log_every=3)
+    second.run(saved.append, stop=threading.Event().is_set)
+    assert (saved, second.finished) == ([3, 5, 6, 8], True)
+    assert_same(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
+    steps = [json.loads(line)["step"] for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
+    assert steps == [3, 5, 6, 8]
 
 
 def test_a_folder_of_another_model_is_refused(tmp_path):

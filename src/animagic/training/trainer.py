@@ -151,8 +151,19 @@ class Trainer:
         if (self.folder / "state.pt").exists():
             self._load()
 
-    def run(self) -> nn.Module:
-        """Train to the end; returns the moving average of the model."""
+    @property
+    def finished(self) -> bool:
+        """Whether every step has been made."""
+        return self.step >= self.config.steps
+
+    def run(self, on_save: Callable[[int], None] | None = None, stop: Callable[[], bool] | None = None) -> nn.Module:
+        """Train to the end; returns the moving average of the model.
+
+        Args:
+            on_save: called in the main process after every save, with the step that is now on disk.
+            stop: asked after every step, such as `threading.Event().is_set`; if it says yes (to any process), the run
+                is logged and saved there, and ends early: see `finished`.
+        """
         config, device = self.config, self.accelerator.device
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         items = range(self.step * processes + rank, config.steps * processes, processes)
@@ -190,12 +201,23 @@ class Trainer:
                 if not math.isnan(value):  # it had no sample this time
                     sums.setdefault(name, []).append(value)
             count += 1
-            if self.step % config.log_every == 0 or self.step == config.steps:
+            last = self.finished or (stop is not None and self._any(stop()))
+            if self.step % config.log_every == 0 or last:
                 self._log(sums, (time.monotonic() - began) / count)
                 sums, count, began = {}, 0, time.monotonic()
-            if self.step % config.save_every == 0 or self.step == config.steps:
+            if self.step % config.save_every == 0 or last:
                 self.save()
+                if on_save is not None and self.accelerator.is_main_process:
+                    on_save(self.step)
+            if last:
+                break
         return self.average
+
+    def _any(self, here: bool) -> bool:
+        """Whether it is so in any process: all go on, or none."""
+        if self.accelerator.num_processes == 1:
+            return here
+        return bool(self.accelerator.reduce(torch.tensor(float(here), device=self.accelerator.device), "sum") > 0)
 
     @torch.no_grad()
     def _update_average(self) -> None:
