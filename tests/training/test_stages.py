@@ -85,8 +85,10 @@ def test_parts_and_another_number_of_steps(recipe, tmp_path):
     train(recipe, COURSES, tmp_path, ["video", "base"], steps=3)
     assert steps_of(tmp_path) == {"base": [1, 2, 3], "motion": [1, 2, 3]}
     assert recipe == before
-    with pytest.raises(InputError, match="the part 'motion' is unknown; the recipe has base, styles, video"):
-        train(recipe, COURSES, tmp_path, ["motion"])
+    train(recipe, COURSES, tmp_path, ["motion", "ink"])  # a stage may be chosen by its own name, too
+    assert steps_of(tmp_path) == {"base": [1, 2, 3], "motion": [1, 2, 3], "style_ink": [1, 2]}
+    with pytest.raises(InputError, match="the part 'sound' is unknown; the recipe has base, styles, video"):
+        train(recipe, COURSES, tmp_path, ["sound"])
 
 
 def test_a_field_chooses_the_course(recipe, tmp_path):

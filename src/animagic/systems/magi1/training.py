@@ -15,8 +15,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from ...errors import InputError
 from ...training.data import SceneBatches, to_unit
-from ...training.stages import Course, Stage, average_of, save_model
-from ...weights.files import read_tensors
+from ...training.stages import Course, Stage, average_of, save_model, with_start
 from .autoencoder import AutoencoderKLMagi1
 from .distillation import ShortcutObjective
 from .objectives import AutoencoderObjective, TransformerObjective, initialise
@@ -34,7 +33,7 @@ def start_autoencoder(section: dict[str, Any], folder: Path) -> AutoencoderKLMag
     vae = AutoencoderKLMagi1(**section["model"])
     start = folder / "start.safetensors"
     if section.get("start"):
-        vae.load_state_dict(read_tensors(Path(section["start"])))
+        with_start(vae, section)
     elif section["model"].get("linear_path"):
         if not start.exists():
             data = SceneChunks(seed=4321, steps=40, **section["data"])
@@ -84,8 +83,7 @@ def _start_transformer(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
     std = measure_std(vae, stage.recipe["vae"]["data"])
     transformer = Magi1Transformer3DModel(**section["model"], data_std=std)
     initialise(transformer)
-    if section.get("start"):  # go on from weights that are there, with a new schedule
-        transformer.load_state_dict(read_tensors(Path(section["start"])))
+    with_start(transformer, section)  # goes on from weights that are there, with a new schedule
     return transformer, {"autoencoder": vae, **text}
 
 
@@ -98,7 +96,7 @@ def _start_student(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
         part.requires_grad_(False)
     frozen = {"autoencoder": pipe.vae, "text_encoder": pipe.text_encoder, "tokenizer": pipe.tokenizer}
     frozen |= {"teacher": pipe.transformer, "sampling": pipe.sampling}
-    return copy.deepcopy(pipe.transformer).requires_grad_(True), frozen
+    return with_start(copy.deepcopy(pipe.transformer).requires_grad_(True), stage.section), frozen
 
 
 def _teacher(recipe: dict[str, Any]) -> Magi1Pipeline:
