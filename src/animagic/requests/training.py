@@ -48,7 +48,7 @@ def train(
     named = "recipe" if isinstance(recipe, dict) else f"recipe {recipe}"
     settings = dict(recipe) if isinstance(recipe, dict) else read_recipe(recipe)
     trained = {name: system for name, system in SYSTEMS.items() if "training" in system.rooms}
-    if settings.get("system") not in trained:
+    if settings.get("system") not in trained and "autoencoder" not in settings:
         raise InputError(f"the {named} must name its system; known are {', '.join(trained)}.")
     if "teacher" in settings:
         settings["teacher"] = zoo.resolve(str(settings["teacher"]))
@@ -56,9 +56,11 @@ def train(
         settings["base"] = str(zoo.embedded(str(settings["base"])))
     folder = folder or Path("runs") / ("recipe" if isinstance(recipe, dict) else Path(recipe).stem)
     try:
+        from ..training import autoencoding
         from ..training.stages import train as run
 
-        return run(settings, trained[settings["system"]].room("training").STAGES, folder, parts, steps, on_log)
+        room = autoencoding if "autoencoder" in settings else trained[settings["system"]].room("training")
+        return run(settings, room.STAGES, folder, parts, steps, on_log)
     except TypeError as error:  # a value that no constructor takes
         raise InputError(f"the {named} does not fit: {error}.") from error
     except ImportError as error:  # the extra "train" is not installed; the message says so
