@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,12 +23,15 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..errors import CheckpointError, InputError
+from ..synthetic import vocabulary
 from .data import SceneBatches
 from .trainer import Trainer, TrainingConfig, processes
 from .videos import VideoBatches
 
 RENAMED = {"most_weight": "max_snr_weight", "chunks_per_batch": "batch_size", "chunk_frames": "num_frames"}
 """Fields of earlier versions -> their names."""
+
+VOCABULARY = "vocabulary.json"
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class Course:
         export: (recipe, folder of the run) -> the model folder, written anew from what has been trained.
         needs: fields that the recipe must have.
         only: the field that tells recipes of this kind; "": all others are.
+        origin: the field that names the folder of a trained model that is gone on from, if there is one.
         check: raises InputError for what would otherwise be found out after hours.
     """
 
@@ -99,6 +104,7 @@ class Course:
     export: Callable[[dict[str, Any], Path], Path]
     needs: Sequence[str] = ()
     only: str = ""
+    origin: str = ""
     check: Callable[[dict[str, Any]], object] = lambda _: None
 
 
@@ -130,8 +136,26 @@ def train(
         stage.section["training"]["steps"] = steps
     for stage, batches in [(stage, stage.batches()) for stage in stages]:  # what is wrong with any is refused now
         _carry_out(stage, batches, on_log)
-    made = [course.export(recipe, folder) if processes().is_main_process else None]
+    made = [_export(course, recipe, folder) if processes().is_main_process else None]
     return broadcast_object_list(made)[0]
+
+
+def _export(course: Course, recipe: dict[str, Any], root: Path) -> Path:
+    """Write the model folder, and its vocabulary: that of the model it began as, else the studio's words.
+
+    A model that has seen videos of one's own has none: nobody has listed their words.
+    """
+    target, origin = course.export(recipe, root), recipe.get(course.origin)
+    readers = [_reader(stage, section.get("data")) for stage, _, section in _sections(course, recipe)]
+    if not target.is_dir():
+        return target
+    if origin is not None:
+        words = Path(origin) / VOCABULARY
+        if words.is_file():
+            shutil.copy(words, target)
+    elif all(getattr(reader, "func", reader) is SceneBatches for reader in readers):
+        (target / VOCABULARY).write_text(json.dumps(vocabulary(), indent=2) + "\n", "utf-8")
+    return target
 
 
 def _carry_out(stage: Stage, batches: Dataset, on_log: Callable[[str, dict], None] | None) -> None:

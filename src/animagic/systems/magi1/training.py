@@ -141,6 +141,6 @@ _STAGES = [
     Stage("transformer", _start_transformer, TransformerObjective, SceneChunks, model=Magi1Transformer3DModel),
 ]  # fmt: skip
 STAGES = [
-    Course(_STUDENT, export_student, ["sampling"], only="teacher"),
+    Course(_STUDENT, export_student, ["sampling"], only="teacher", origin="teacher"),
     Course(_STAGES, export, ["text_encoder", "sampling"], check=_check_text_encoder),
 ]
