@@ -125,7 +125,9 @@ class ConvAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
         latents = z[:, :, None] if self.config["patch_length"] == 1 and z.ndim == 4 else z
         if latents.ndim != 5 or latents.shape[1] != self.config["latent_channels"]:
             channels = self.config["latent_channels"]
-            raise InputError(f"the latents' shape is {tuple(z.shape)}; give (batch, {channels}, frames, height, width).")
+            raise InputError(
+                f"the latents' shape is {tuple(z.shape)}; give (batch, {channels}, frames, height, width)."
+            )
         video = self.decode_cells(latents.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(z), -1))
         video = video.transpose(1, 2).flatten(2, 3)
         if latents.shape[2] == 1:
