@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .app import Json, app, print_json, say
-from .options import Threads
+from .app import Json, app, print_json
 
 if TYPE_CHECKING:
     from ..zoo.words import Vocabulary
@@ -94,23 +93,3 @@ def doctor(
         print(section)
         for name, value in values.items():
             print(f"  {name:<22} {('no', 'yes')[value] if isinstance(value, bool) else value}")
-
-
-@app.command()
-def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe file (YAML).")],
-    folder: Annotated[str | None, typer.Option(help="Where the run lives; default: runs/NAME-OF-RECIPE.")] = None,
-    part: Annotated[list[str] | None, typer.Option(help="Train only this part; may be repeated.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Another number of steps for the parts trained.")] = None,
-    threads: Threads = None,
-    as_json: Json = False,
-) -> None:
-    """Train a model by a recipe; a run that is started again goes on where it stopped."""
-    from ..requests.training import train as run
-
-    def on_log(name: str, line: dict) -> None:
-        values = "  ".join(f"{k} {v:.4g}" for k, v in line.items() if k != "step")
-        say(f"{name}  step {line['step']}  {values}")
-
-    target = run(recipe, folder, part, steps, threads, on_log)
-    print_json({"output": str(target)}) if as_json else print(target)
