@@ -66,6 +66,22 @@ def test_other_latents_are_refused(model):
 
 
 @torch.no_grad()
+def test_tiles_make_nearly_the_same(model):
+    # Norms see a tile for themselves: only where nothing varies is it exactly the same.
+    latents = torch.ones(1, 5, 2, 8, 8)
+    whole = model.decode(latents).sample
+    model.enable_tiling(32, 32)
+    tiles = model.decode(latents).sample
+    assert tiles.shape == whole.shape
+    assert (tiles - whole).abs().mean() < 0.5 * whole.std()
+    assert model.encode(video(1, 3, 8, 48, 40)).latent_dist.mode().shape == (1, 5, 2, 6, 5)
+    with pytest.raises(InputError, match="tile_height"):
+        model.enable_tiling(30)
+    with pytest.raises(InputError, match="overlap"):
+        model.enable_tiling(overlap=0.6)
+
+
+@torch.no_grad()
 def test_it_is_loaded_by_its_name(model, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = animagic.AutoModel.from_pretrained(tmp_path)
