@@ -306,7 +306,8 @@ def test_every_line_of_the_log_is_a_mean_over_its_steps(tmp_path, pictures):
     means = [sum(losses[:3]) / 3, sum(losses[3:6]) / 3, losses[6]]
     assert [line["loss"] for line in lines] == pytest.approx(means, abs=1e-5)
     # A figure that had no sample is left out.
-    assert all(set(line) == {"step", "loss", "gradient_norm", "noise", "seconds_per_step"} for line in lines)
+    work = {"seconds_per_step", "samples", "pflop", "gflops", "share_of_matmul"}
+    assert all(set(line) == {"step", "loss", "gradient_norm", "noise", *work} for line in lines)
     assert (tmp_path / "loss.png").read_bytes()[:4] == b"\x89PNG"
 
 

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .app import Json, app, print_json
 
+if TYPE_CHECKING:
+    from ..zoo.words import Vocabulary
+
 
 @app.command()
-def models(as_json: Json = False) -> None:
+def models(
+    vocabulary: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Instead, the words that this model was trained with.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """List the embedded models."""
     from .. import zoo
+    from ..errors import InputError
 
+    if vocabulary is not None:
+        words = zoo.vocabulary(vocabulary)
+        if words is None:
+            raise InputError(
+                f"the model {vocabulary} has no vocabulary: its folder does not say what it was trained on."
+            )
+        print_json(words) if as_json else _print_vocabulary(words)
+        return
     facts: dict[str, dict[str, Any]] = {}
     for name in zoo.names():
         entry = zoo.entry(name)
@@ -26,6 +43,20 @@ def models(as_json: Json = False) -> None:
                     print(f"    --{kind.removesuffix('s').replace('_', '-')}: {', '.join(names)}")
     if as_json:
         print_json(facts)
+
+
+def _print_vocabulary(vocabulary: Vocabulary) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("word", "in other words", box=box.SIMPLE)
+    for group, words in vocabulary.items():
+        table.add_row(group.upper())
+        for word, wordings in words.items():
+            table.add_row(word, ", ".join(other for other in wordings if other != word))
+        table.add_section()
+    Console(highlight=False, markup=False).print(table)
 
 
 @app.command()

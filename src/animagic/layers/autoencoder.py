@@ -55,6 +55,9 @@ class ConvAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
         latent_channels: of the latents.
         widths: channels at 1/8, 1/4 and 1/2 of the picture's size; multiples of 8.
         scaling_factor: what a pipeline multiplies latents by.
+        patch_size: pixels of a latent's height and width.
+
+    Raises: InputError for another patch_size.
     """
 
     @register_to_config
@@ -64,9 +67,11 @@ class ConvAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
         latent_channels: int = 10,
         widths: tuple[int, int, int] = (128, 64, 48),
         scaling_factor: float = 1.0,
+        patch_size: int = SIDE,
     ):
         super().__init__()
-        self.register_to_config(patch_size=SIDE)
+        if patch_size != SIDE:
+            raise InputError(f"patch_size is {patch_size}; it can only be {SIDE}.")
         wide, middle, narrow = widths
         pixels = 3 * patch_length
         self.encoder = nn.Sequential(
@@ -116,27 +121,26 @@ class ConvAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
         return AutoencoderKLOutput(latent_dist=distribution) if return_dict else (distribution,)
 
     @apply_forward_hook
-    def decode(self, z: Tensor, return_dict: bool = True, **_: Any) -> DecoderOutput | tuple:
+    def decode(self, z: Tensor, return_dict: bool = True, whole: bool = False) -> DecoderOutput | tuple:
         """Latents (batch, channels, t, h, w) -> `sample`, video (batch, 3, 4 t, 8 h, 8 w) in about [-1, 1]; of pictures
         without t.
 
-        One latent frame of a video gives ONE frame. Raises InputError for another shape.
+        One latent frame of a video gives ONE frame, or all that it holds if `whole`. Raises InputError for another
+        shape.
         """
         latents = z[:, :, None] if self.config["patch_length"] == 1 and z.ndim == 4 else z
         if latents.ndim != 5 or latents.shape[1] != self.config["latent_channels"]:
             channels = self.config["latent_channels"]
-            raise InputError(f"the latents' shape is {tuple(z.shape)}; give (batch, {channels}, frames, height, width).")
-        video = self.decode_cells(latents.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(z), -1))
-        video = video.transpose(1, 2).flatten(2, 3)
-        if latents.shape[2] == 1:
+            raise InputError(
+                f"the latents' shape is {tuple(z.shape)}; give (batch, {channels}, frames, height, width)."
+            )
+        cells = self.decoder(latents.transpose(1, 2).flatten(0, 1)).unflatten(1, (3, -1))
+        video = cells.unflatten(0, (len(z), -1)).transpose(1, 2).flatten(2, 3)
+        if latents.shape[2] == 1 and not whole:
             video = video[:, :, :1]
         if z.ndim == 4:
             video = video[:, :, 0]
         return DecoderOutput(sample=video) if return_dict else (video,)
-
-    def decode_cells(self, latents: Tensor) -> Tensor:
-        """Single latent frames (batch, channels, h, w) -> their frames, (batch, 3, patch_length, 8 h, 8 w)."""
-        return self.decoder(latents).unflatten(1, (3, -1))
 
     def forward(self, sample: Tensor, return_dict: bool = True) -> DecoderOutput | tuple:
         """Encode and decode."""

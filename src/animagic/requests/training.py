@@ -72,7 +72,7 @@ def _resolved(
     run. Raises InputError."""
     settings = dict(recipe) if isinstance(recipe, dict) else read_recipe(recipe)
     trained = {name: system for name, system in SYSTEMS.items() if "training" in system.rooms}
-    if settings.get("system") not in trained:
+    if settings.get("system") not in trained and "autoencoder" not in settings:
         raise InputError(f"the {_named(recipe)} must name its system; known are {', '.join(trained)}.")
     if "teacher" in settings:
         settings["teacher"] = zoo.resolve(str(settings["teacher"]))
@@ -80,7 +80,10 @@ def _resolved(
         if isinstance(settings.get(name), str):
             settings[name] = str(zoo.embedded(settings[name]))
     folder = folder or Path("runs") / ("recipe" if isinstance(recipe, dict) else Path(recipe).stem)
-    return settings, trained[settings["system"]].room("training").STAGES, Path(folder)
+    from ..training import autoencoding
+
+    room = autoencoding if "autoencoder" in settings else trained[settings["system"]].room("training")
+    return settings, room.STAGES, Path(folder)
 
 
 def _named(recipe: Any) -> str:

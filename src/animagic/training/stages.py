@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,8 +24,10 @@ from torch.utils.data import Dataset
 
 from ..errors import CheckpointError, InputError
 from ..media import atomic_path
+from ..synthetic import vocabulary
 from ..weights.files import find_weights, read_tensors
 from ..weights.fit import check
+from .bank import SceneBank
 from .data import SceneBatches
 from .trainer import Trainer, TrainingConfig, processes
 from .videos import VideoBatches
@@ -34,6 +37,8 @@ SHIPPED = "shipped.safetensors"
 Network = TypeVar("Network", bound=nn.Module)
 RENAMED = {"most_weight": "max_snr_weight", "chunks_per_batch": "batch_size", "chunk_frames": "num_frames"}
 """Fields of earlier versions -> their names."""
+
+VOCABULARY = "vocabulary.json"
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,12 @@ class Stage:
             objective needs.
         objective: its other fields are the section's `objective`, or that of the section `shares`.
         data: the studio's batches, whose fields are the section's `data`; with `files` that may name a `source`
-            instead, videos of one's own.
+            instead, videos of one's own; with `bank`, the source "bank" is a SceneBank.
         model: the fields of the section's `model`; None: it has none.
         needs: what else must be in the section, such as a rank.
         besides: what must be in the recipe, too -> who reads the fields under it, if any.
-        optional: it is left out where the recipe has no such section.
+        optional: it is left out where the recipe has no such section, or a path there: of a folder with what it would
+            make.
         save: writes what is made of the trained model, beyond the files of the trainer.
         shipped: reads its weights from a model folder, under the names that they have in the file of the section's
             `start`; None: the weights of the component that is called as the stage.
@@ -65,6 +71,7 @@ class Stage:
     objective: Callable[..., Any]
     data: Callable[..., Dataset] = SceneBatches
     files: bool = False
+    bank: bool = False
     model: Callable[..., Any] | None = None
     shares: str = ""
     needs: Sequence[str] = ()
@@ -84,6 +91,11 @@ class Stage:
         """How it is trained."""
         return TrainingConfig(**self.section["training"])
 
+    @property
+    def shows_files(self) -> bool:
+        """Whether it learns from videos of one's own."""
+        return _reader(self, self.section.get("data")) is VideoBatches
+
     def batches(self) -> Dataset:
         """The training data that the section describes. Raises InputError."""
         data, config = dict(self.section["data"]), self.config
@@ -101,6 +113,7 @@ class Course:
         export: (recipe, folder of the run) -> the model folder, written anew from what has been trained.
         needs: fields that the recipe must have.
         only: the field that tells recipes of this kind; "": all others are.
+        origin: the field that names the folder of a trained model that is gone on from, if there is one.
         check: raises InputError for what would otherwise be found out after hours.
     """
 
@@ -108,6 +121,7 @@ class Course:
     export: Callable[[dict[str, Any], Path], Path]
     needs: Sequence[str] = ()
     only: str = ""
+    origin: str = ""
     check: Callable[[dict[str, Any]], object] = lambda _: None
 
 
@@ -123,8 +137,20 @@ class Run:
 
     def export(self) -> Path:
         """Write the model folder, anew, from what has been trained so far; the main process does. Returns it."""
-        made = [self.course.export(self.recipe, self.root) if processes().is_main_process else None]
+        made = [self._export() if processes().is_main_process else None]
         return broadcast_object_list(made)[0]
+
+    def _export(self) -> Path:
+        """A pipeline's folder gets its vocabulary: that of the model it began as, else the studio's words. A model that
+        has seen videos of one's own has none: nobody has listed their words."""
+        target, origin = self.course.export(self.recipe, self.root), self.recipe.get(self.course.origin)
+        if origin is not None:
+            words = Path(origin) / VOCABULARY
+            if words.is_file():
+                shutil.copy(words, target)
+        elif (target / "model_index.json").exists() and not any(stage.shows_files for stage in self.known):
+            (target / VOCABULARY).write_text(json.dumps(vocabulary(), indent=2) + "\n", "utf-8")
+        return target
 
 
 def prepare(
@@ -192,6 +218,10 @@ def carry_out(
     before = fingerprint(model, trained)
     section = stage.recipe[stage.shares] if stage.shares else stage.section
     objective = stage.objective(**frozen, **section["objective"])
+    if isinstance(batches, SceneBank):
+        networks = [part for part in frozen.values() if isinstance(part, nn.Module)]
+        key = "".join(fingerprint(network, set()) for network in networks)
+        batches.open(stage.root / "bank", objective.encode_video, objective.encode_text, key)
     log = None if on_log is None else partial(on_log, stage.folder)
     trainer = Trainer(model, objective, batches, stage.config, stage.root / stage.folder, log)
 
@@ -294,7 +324,7 @@ def _read(course: Course, recipe: dict[str, Any], root: Path) -> list[Stage]:
         readers |= {} if stage.shares else {"objective": stage.objective}
         readers |= {"data": _reader(stage, data), "training": TrainingConfig}
         for name, reader in readers.items():
-            known = ["source"] if name == "data" and stage.files else []
+            known = ["source"] if name == "data" and (stage.files or stage.bank) else []
             given = section.get(name, {}) if isinstance(section, dict) else section
             _check_fields(f"{path}.{name}", given, reader, known)
         missing += [f"{path}.{name}" for name in (*readers, *stage.needs) if name not in section]
@@ -316,7 +346,7 @@ def _sections(course: Course, recipe: dict[str, Any]) -> Iterator[tuple[Stage, s
     """The stages that a recipe has, each with its section and where that stands."""
     for stage in course.stages:
         section = recipe.get(stage.name)
-        if section is None and (stage.optional or stage.several):
+        if (section is None and stage.several) or (stage.optional and (section is None or isinstance(section, str))):
             continue
         if not stage.several:
             yield stage, stage.name, {} if section is None else section
@@ -327,8 +357,10 @@ def _sections(course: Course, recipe: dict[str, Any]) -> Iterator[tuple[Stage, s
 
 
 def _reader(stage: Stage, data: Any) -> Callable[..., Dataset]:
-    files = stage.files and isinstance(data, dict) and data.get("source", "studio") != "studio"
-    return VideoBatches if files else stage.data
+    source = data.get("source", "studio") if isinstance(data, dict) else "studio"
+    if stage.bank and source == "bank":
+        return SceneBank
+    return VideoBatches if stage.files and source != "studio" else stage.data
 
 
 def _check_fields(path: str, given: Any, reader: Callable[..., Any], more: Iterable[str] = ()) -> None:
