@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from ..errors import InputError
@@ -26,6 +27,7 @@ from .progress import SCORES, SHEET, Progress, progress_of, scores_of, step_of, 
 from .stages import Run, Stage, carry_out, start_from
 
 LOCK = "queue.lock"
+PATIENCE = 10.0  # seconds: the processes that draw outlive one that was killed, and keep its lock, for about five
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def work(tasks: Sequence[Task], stop: Stop, on_log: Listener | None = None, on_s
                 continue
             if stop():
                 return False
-            with _locked(task.run.root):
+            with _locked(task.run.root, PATIENCE):
                 _train(tasks, task, stage, stop, on_log, on_score)
             if not task.finished(stage):
                 return False
@@ -163,7 +165,7 @@ def _train(
                 line = _score(task.run, task.judge, stage, step, average, stop)
             if on_score is not None:
                 on_score(stage.folder, line)
-        write_page(root, [stage for one in here for stage in one.run.stages], progress(here, running=root))
+        write_page(root, [stage for one in here for stage in one.run.stages], progress(here))
 
     try:
         if task.start is not None:
@@ -221,12 +223,9 @@ def _random_state_kept() -> Iterator[None]:
         np.random.set_state(numpy)
 
 
-def progress(tasks: Sequence[Task], running: Path | None = None) -> list[Progress]:
-    """How far every stage of a queue is. running: the folder in which this process trains; None: nowhere.
-
-    Raises: CheckpointError.
-    """
-    rows, busy = [], {root: root == running or _is_locked(root) for root in {task.run.root for task in tasks}}
+def progress(tasks: Sequence[Task]) -> list[Progress]:
+    """How far every stage of a queue is. Raises CheckpointError."""
+    rows, busy = [], {root: _is_locked(root) for root in {task.run.root for task in tasks}}
     for task in tasks:
         for stage in task.run.stages:
             if task.finished(stage):
@@ -238,24 +237,21 @@ def progress(tasks: Sequence[Task], running: Path | None = None) -> list[Progres
 
 
 @contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """Inside, no other queue trains in the folder of a run. Raises InputError if one does."""
-    import fcntl
-
+def _locked(root: Path, patience: float) -> Iterator[None]:
+    """Inside, no other queue trains in the folder of a run. Raises InputError if one does for so many seconds."""
     root.mkdir(parents=True, exist_ok=True)
-    with open(root / LOCK, "w") as file:
-        try:  # a lock of this process alone: those that draw must not keep it if it is killed
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"another process trains in {root}: wait for it, or stop it.") from error
-        yield
+    try:
+        with FileLock(root / LOCK, timeout=patience):
+            yield
+    except Timeout as error:
+        raise InputError(f"another queue trains in {root}: wait for it, or stop it.") from error
 
 
 def _is_locked(root: Path) -> bool:
     if not (root / LOCK).exists():
         return False
     try:
-        with _locked(root):
+        with _locked(root, 0):
             return False
     except InputError:
         return True
