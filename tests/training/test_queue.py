@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -173,6 +174,13 @@ def test_a_mark_that_was_missed_is_made_up_for(tmp_path):
     assert work([task(tmp_path, judge=late)], Stop())
     assert [line["step"] for line in lines(tmp_path)] == [6]
     assert steps(tmp_path) == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_is_trained_anew_is_measured_anew(tmp_path):
+    assert work([task(tmp_path, judge=Judge([1.0, 2.0, 3.0])), task(tmp_path, "second", Judge([4.0] * 3))], Stop())
+    shutil.rmtree(tmp_path / "first")
+    assert work([task(tmp_path, judge=Judge([5.0, 6.0, 7.0]))], Stop())
+    assert [line["score"] for line in lines(tmp_path)] == [4.0, 4.0, 4.0, 5.0, 6.0, 7.0]
 
 
 # Where it begins

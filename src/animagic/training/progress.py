@@ -34,7 +34,7 @@ img, svg { width: 100%; height: auto; background: white; border-radius: .3rem }
 @dataclass(frozen=True)
 class Progress:
     """How far a stage is. loss: of the last line of its log; score: the last one measured; pflop: 10^15 floating-point
-    operations spent; seconds: of a step."""
+    operations spent."""
 
     run: str
     stage: str
@@ -43,7 +43,6 @@ class Progress:
     loss: float | None
     score: float | None
     pflop: float | None
-    seconds: float | None
     state: Literal["done", "running", "waiting"]
 
     def cells(self) -> list[str]:
@@ -91,7 +90,6 @@ def progress_of(stage: Stage, state: Literal["done", "running", "waiting"]) -> P
         loss=last.get("loss"),
         score=scores[-1]["score"] if scores else None,
         pflop=last.get("pflop"),
-        seconds=last.get("seconds_per_step"),
         state=state,
     )
 

@@ -23,7 +23,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..media import atomic_path, write_image
-from .progress import SCORES, SHEET, Progress, progress_of, scores_of, step_of, write_page
+from .progress import SCORES, SHEET, Progress, log_of, progress_of, scores_of, step_of, write_page
 from .stages import Run, Stage, carry_out, start_from
 
 LOCK = "queue.lock"
@@ -96,9 +96,9 @@ class Stop:
 
     seconds: float = math.inf
     signal: int | None = None
-    _began: float = field(default_factory=time.monotonic)
-    _before: dict[int, Any] = field(default_factory=dict)
-    _at_once: bool = False
+    _began: float = field(init=False, default_factory=time.monotonic)
+    _before: dict[int, Any] = field(init=False, default_factory=dict)
+    _at_once: bool = field(init=False, default=False)
 
     def __call__(self) -> bool:
         return self.signal is not None or time.monotonic() - self._began >= self.seconds
@@ -170,6 +170,9 @@ def _train(
     try:
         if task.start is not None:
             start_from(task.run, task.start)
+        known, step = scores_of(root), step_of(stage)
+        if any(line["stage"] == stage.folder and line["step"] > step for line in known):  # of a run that was removed
+            _write_scores(root, [line for line in known if line["stage"] != stage.folder or line["step"] <= step])
         carry_out(stage, stage.batches(), on_log, on_save, stop)
     except (KeyboardInterrupt, RuntimeError):  # RuntimeError: the signal has ended the processes that draw, too
         if stop.signal is None:
@@ -184,7 +187,6 @@ def _score(run: Run, judge: Judge, stage: Stage, step: int, average: nn.Module, 
             stage.save(stage, average)
         model = run.export()
         measured, to_beat = judge.measure(model), judge.score_to_beat()
-    known = [progress_of(one, "waiting").pflop for one in run.known]
     line: dict[str, Any] = {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "stage": stage.folder,
@@ -194,17 +196,22 @@ def _score(run: Run, judge: Judge, stage: Stage, step: int, average: nn.Module, 
         "values": measured.values,
         "to_beat": round(to_beat, 3) if math.isfinite(to_beat) else None,
         "shipped": measured.score > to_beat,
-        "pflop": round(sum(filter(None, known)), 6),
+        "pflop": sum(
+            log[-1].get("pflop", 0) for log in map(log_of, run.known) if log
+        ),  # of the run, not of this stage alone
         "seconds": round(time.monotonic() - began, 1),
     }
     write_image(run.root / SHEET, measured.sheet)
     if line["shipped"]:
         judge.ship(model, measured, line)
-    with atomic_path(run.root / SCORES) as temporary:
-        lines = [*scores_of(run.root), line]
-        temporary.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines), "utf-8")
+    _write_scores(run.root, [*scores_of(run.root), line])
     gc.collect()  # the pipelines that were measured
     return line
+
+
+def _write_scores(root: Path, lines: list[dict[str, Any]]) -> None:
+    with atomic_path(root / SCORES) as temporary:
+        temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
 
 
 def _is_scored(stage: Stage, step: int) -> bool:
