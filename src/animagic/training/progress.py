@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..errors import CheckpointError
 from ..media import atomic_path
 from ..weights.files import read_pickle
 from .stages import Stage
-from .trainer import _read_log
+from .trainer import STATES, read_log
 
 SCORES = "scores.jsonl"
 SHEET = "sheet.jpg"
@@ -32,7 +34,7 @@ img, svg { width: 100%; height: auto; background: white; border-radius: .3rem }
 @dataclass(frozen=True)
 class Progress:
     """How far a stage is. loss: of the last line of its log; score: the last one measured; pflop: 10^15 floating-point
-    operations spent; seconds: of a step."""
+    operations spent."""
 
     run: str
     stage: str
@@ -41,7 +43,6 @@ class Progress:
     loss: float | None
     score: float | None
     pflop: float | None
-    seconds: float | None
     state: Literal["done", "running", "waiting"]
 
     def cells(self) -> list[str]:
@@ -57,25 +58,28 @@ COLUMNS = ("run", "stage", "step", "loss", "score", "PFLOP", "state")
 
 
 def step_of(stage: Stage) -> int:
-    """The step of a stage's checkpoint; 0: there is none. Raises CheckpointError."""
-    path = stage.root / stage.folder / "state.pt"
-    return read_pickle(path)["step"] if path.exists() else 0
+    """The step of a stage's newest checkpoint that is whole; 0: there is none."""
+    for name in STATES:
+        path = stage.root / stage.folder / name
+        with suppress(CheckpointError):
+            if path.exists():
+                return read_pickle(path)["step"]
+    return 0
 
 
 def log_of(stage: Stage) -> list[dict[str, Any]]:
     """The lines of a stage's log."""
     path = stage.root / stage.folder / "log.jsonl"
-    return _read_log(path) if path.exists() else []
+    return read_log(path) if path.exists() else []
 
 
 def scores_of(root: Path, stage: Stage | None = None) -> list[dict[str, Any]]:
     """The measurements of a run, or only those of a stage, oldest first."""
-    lines = _read_log(root / SCORES) if (root / SCORES).exists() else []
+    lines = read_log(root / SCORES) if (root / SCORES).exists() else []
     return [line for line in lines if stage is None or line["stage"] == stage.folder]
 
 
 def progress_of(stage: Stage, state: Literal["done", "running", "waiting"]) -> Progress:
-    """Raises CheckpointError."""
     log, scores = log_of(stage), scores_of(stage.root, stage)
     last = log[-1] if log else {}
     return Progress(
@@ -86,7 +90,6 @@ def progress_of(stage: Stage, state: Literal["done", "running", "waiting"]) -> P
         loss=last.get("loss"),
         score=scores[-1]["score"] if scores else None,
         pflop=last.get("pflop"),
-        seconds=last.get("seconds_per_step"),
         state=state,
     )
 
@@ -149,5 +152,5 @@ def _charts(stage: Stage) -> str:
         axes.grid(alpha=0.3)
     drawn = io.StringIO()
     with rc_context({"svg.fonttype": "none"}):
-        figure.savefig(drawn, format="svg")
+        figure.savefig(drawn, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     return drawn.getvalue()[drawn.getvalue().index("<svg") :]

@@ -18,14 +18,16 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from ..errors import InputError
 from ..media import atomic_path, write_image
-from .progress import SCORES, SHEET, Progress, progress_of, scores_of, step_of, write_page
+from .progress import SCORES, SHEET, Progress, log_of, progress_of, scores_of, step_of, write_page
 from .stages import Run, Stage, carry_out, start_from
 
 LOCK = "queue.lock"
+PATIENCE = 10.0  # seconds: the processes that draw outlive one that was killed, and keep its lock, for about five
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,9 @@ class Stop:
 
     seconds: float = math.inf
     signal: int | None = None
-    _began: float = field(default_factory=time.monotonic)
-    _before: dict[int, Any] = field(default_factory=dict)
-    _at_once: bool = False
+    _began: float = field(init=False, default_factory=time.monotonic)
+    _before: dict[int, Any] = field(init=False, default_factory=dict)
+    _at_once: bool = field(init=False, default=False)
 
     def __call__(self) -> bool:
         return self.signal is not None or time.monotonic() - self._began >= self.seconds
@@ -143,7 +145,7 @@ def work(tasks: Sequence[Task], stop: Stop, on_log: Listener | None = None, on_s
                 continue
             if stop():
                 return False
-            with _locked(task.run.root):
+            with _locked(task.run.root, PATIENCE):
                 _train(tasks, task, stage, stop, on_log, on_score)
             if not task.finished(stage):
                 return False
@@ -163,11 +165,14 @@ def _train(
                 line = _score(task.run, task.judge, stage, step, average, stop)
             if on_score is not None:
                 on_score(stage.folder, line)
-        write_page(root, [stage for one in here for stage in one.run.stages], progress(here, running=root))
+        write_page(root, [stage for one in here for stage in one.run.stages], progress(here))
 
     try:
         if task.start is not None:
             start_from(task.run, task.start)
+        known, step = scores_of(root), step_of(stage)
+        if any(line["stage"] == stage.folder and line["step"] > step for line in known):  # of a run that was removed
+            _write_scores(root, [line for line in known if line["stage"] != stage.folder or line["step"] <= step])
         carry_out(stage, stage.batches(), on_log, on_save, stop)
     except (KeyboardInterrupt, RuntimeError):  # RuntimeError: the signal has ended the processes that draw, too
         if stop.signal is None:
@@ -182,7 +187,6 @@ def _score(run: Run, judge: Judge, stage: Stage, step: int, average: nn.Module, 
             stage.save(stage, average)
         model = run.export()
         measured, to_beat = judge.measure(model), judge.score_to_beat()
-    known = [progress_of(one, "waiting").pflop for one in run.known]
     line: dict[str, Any] = {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "stage": stage.folder,
@@ -192,17 +196,22 @@ def _score(run: Run, judge: Judge, stage: Stage, step: int, average: nn.Module, 
         "values": measured.values,
         "to_beat": round(to_beat, 3) if math.isfinite(to_beat) else None,
         "shipped": measured.score > to_beat,
-        "pflop": round(sum(filter(None, known)), 6),
+        "pflop": sum(
+            log[-1].get("pflop", 0) for log in map(log_of, run.known) if log
+        ),  # of the run, not of this stage alone
         "seconds": round(time.monotonic() - began, 1),
     }
     write_image(run.root / SHEET, measured.sheet)
     if line["shipped"]:
         judge.ship(model, measured, line)
-    with atomic_path(run.root / SCORES) as temporary:
-        lines = [*scores_of(run.root), line]
-        temporary.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines), "utf-8")
+    _write_scores(run.root, [*scores_of(run.root), line])
     gc.collect()  # the pipelines that were measured
     return line
+
+
+def _write_scores(root: Path, lines: list[dict[str, Any]]) -> None:
+    with atomic_path(root / SCORES) as temporary:
+        temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
 
 
 def _is_scored(stage: Stage, step: int) -> bool:
@@ -221,12 +230,9 @@ def _random_state_kept() -> Iterator[None]:
         np.random.set_state(numpy)
 
 
-def progress(tasks: Sequence[Task], running: Path | None = None) -> list[Progress]:
-    """How far every stage of a queue is. running: the folder in which this process trains; None: nowhere.
-
-    Raises: CheckpointError.
-    """
-    rows, busy = [], {root: root == running or _is_locked(root) for root in {task.run.root for task in tasks}}
+def progress(tasks: Sequence[Task]) -> list[Progress]:
+    """How far every stage of a queue is. Raises CheckpointError."""
+    rows, busy = [], {root: _is_locked(root) for root in {task.run.root for task in tasks}}
     for task in tasks:
         for stage in task.run.stages:
             if task.finished(stage):
@@ -238,24 +244,21 @@ def progress(tasks: Sequence[Task], running: Path | None = None) -> list[Progres
 
 
 @contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """Inside, no other queue trains in the folder of a run. Raises InputError if one does."""
-    import fcntl
-
+def _locked(root: Path, patience: float) -> Iterator[None]:
+    """Inside, no other queue trains in the folder of a run. Raises InputError if one does for so many seconds."""
     root.mkdir(parents=True, exist_ok=True)
-    with open(root / LOCK, "w") as file:
-        try:  # a lock of this process alone: those that draw must not keep it if it is killed
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"another process trains in {root}: wait for it, or stop it.") from error
-        yield
+    try:
+        with FileLock(root / LOCK, timeout=patience):
+            yield
+    except Timeout as error:
+        raise InputError(f"another queue trains in {root}: wait for it, or stop it.") from error
 
 
 def _is_locked(root: Path) -> bool:
     if not (root / LOCK).exists():
         return False
     try:
-        with _locked(root):
+        with _locked(root, 0):
             return False
     except InputError:
         return True

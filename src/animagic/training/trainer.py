@@ -27,6 +27,9 @@ from ..errors import CheckpointError, InputError, first_line
 from .optimisers import optimisers
 from .throughput import Throughput
 
+STATES = ("state.pt", "state.previous.pt")
+"""In the folder of a training: its state, and that of the save before."""
+
 
 class Objective(Protocol):
     """The loss of a batch, which training makes small, and named values for the log: numbers, or tensors of one."""
@@ -282,7 +285,7 @@ class Trainer:
     @property
     def _states(self) -> tuple[Path, Path]:
         """Where the state is saved, and the one before it."""
-        return self.folder / "state.pt", self.folder / "state.previous.pt"
+        return self.folder / STATES[0], self.folder / STATES[1]
 
     def _load(self) -> None:
         """Go on from what is saved, if anything is."""
@@ -303,7 +306,7 @@ class Trainer:
             self.samples, self.pflop = state.get("samples", 0), state.get("pflop", 0.0)
         log = self.folder / "log.jsonl"
         if log.exists() and self.accelerator.is_main_process:  # lines after the save will be written again
-            lines = [json.dumps(line) + "\n" for line in _read_log(log) if line["step"] <= self.step]
+            lines = [json.dumps(line) + "\n" for line in read_log(log) if line["step"] <= self.step]
             _replace(log, lambda new: new.write_text("".join(lines)))
 
     def _read_state(self) -> dict[str, Any] | None:
@@ -336,7 +339,7 @@ def _size(batch: dict) -> int:
     return next((len(value) for value in batch.values() if isinstance(value, (torch.Tensor, list))), 0)
 
 
-def _read_log(log: Path) -> list[dict]:
+def read_log(log: Path) -> list[dict]:
     """The lines of a log; a last one that was torn by a crash is left out."""
     lines = []
     for text in log.read_text().splitlines():
@@ -352,7 +355,7 @@ def plot_log(log: Path, picture: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    lines = _read_log(log) if log.exists() else []
+    lines = read_log(log) if log.exists() else []
     figure, axes = plt.subplots(figsize=(7, 4))
     axes.plot([x["step"] for x in lines], [x["loss"] for x in lines])
     axes.set(xlabel="step", ylabel="loss", yscale="log")

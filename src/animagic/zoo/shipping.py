@@ -51,22 +51,24 @@ def replace(model: EmbeddedModel, source: Path, values: dict[str, Any], figures:
     """Replace an embedded model by another one, all of it or nothing.
 
     Args:
-        source: a model folder. Its components come in place of the old ones; if the model has a base, only those that
-            it has itself.
+        source: a model folder. Its components come in place of the old ones, but for those that the embedded model
+            gets from elsewhere.
         values: for `scores`. figures: Markdown, which comes between the marks in the card.
         sheet: a picture of results, uint8 (H, W, 3).
     """
     folder, new, old = model.folder, *_beside(model.folder)
     recover(model)
     shutil.copytree(folder, new)
-    for part in (part for part in source.iterdir() if part.is_dir()):
-        if model.base is None or (new / part.name).is_dir():
+    elsewhere = _elsewhere(folder)
+    for part in source.iterdir():
+        if part.is_file():
+            shutil.copyfile(part, new / part.name)
+        elif part.name not in elsewhere:
             shutil.rmtree(new / part.name, ignore_errors=True)
             shutil.copytree(part, new / part.name)
-    shutil.copyfile(source / "model_index.json", new / "model_index.json")
     (new / SCORES).write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", "utf-8")
     card = new / "README.md"
-    card.write_text(_FIGURES.sub(lambda _: figures, card.read_text("utf-8")), "utf-8")
+    card.write_text(_FIGURES.sub(lambda _: f"\n{figures.strip()}\n\n", card.read_text("utf-8")), "utf-8")
     write_image(new / "sheet.jpg", sheet)
     for file in filter(Path.is_file, new.rglob("*")):
         with file.open("rb+") as handle:
@@ -74,6 +76,13 @@ def replace(model: EmbeddedModel, source: Path, values: dict[str, Any], figures:
     folder.rename(old)
     new.rename(folder)
     shutil.rmtree(old)
+
+
+def _elsewhere(folder: Path) -> set[str]:
+    """The components that a model folder names and does not have."""
+    index = folder / "model_index.json"
+    named = json.loads(index.read_text("utf-8")) if index.exists() else {}
+    return {name for name in named if not (folder / name).is_dir()}
 
 
 def recover(model: EmbeddedModel) -> None:
