@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +122,30 @@ def _charts_on_request(request, monkeypatch):
     monkeypatch.setattr("animagic.training.trainer.plot_log", lambda log, picture: None)
     if "charts" not in request.fixturenames:
         monkeypatch.setattr("animagic.training.progress._charts", lambda stage: "")
+
+
+# What is kept where runs are not
+
+
+def test_what_is_kept_goes_on_where_the_run_is_lost(tmp_path):
+    kept = tmp_path / "kept"
+    with Stop() as stop:
+        work([replace(task(tmp_path / "run"), keep=kept)], stop, stop_at(4))
+    reached = load_file(tmp_path / "run" / "first" / "average.safetensors")
+    shutil.rmtree(tmp_path / "run")
+
+    seen = []
+    both = [replace(task(tmp_path / "run", name), keep=kept) for name in ("first", "second")]
+    assert work(both, Stop(), lambda name, line: seen.append((name, line["step"], line["samples"])))
+    assert seen[:2] == [("first", 6, 6 * 8), ("second", 1, 8)]  # the signal at 4 ended it after step 5
+    average = load_file(tmp_path / "run" / "first" / "average.safetensors")
+    assert all((average[name] - reached[name]).abs().max() < 0.1 for name in reached)
+    assert {file.name for file in kept.iterdir()} == {"first.safetensors", "second.safetensors"}
+    shutil.rmtree(tmp_path / "run")
+    again = [replace(task(tmp_path / "run", name), keep=kept) for name in ("first", "second")]
+    count = len(seen)
+    assert work(again, Stop(), lambda name, line: seen.append(name))
+    assert len(seen) == count  # what was finished is finished
 
 
 # Order, and what is measured

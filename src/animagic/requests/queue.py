@@ -53,6 +53,7 @@ class Entry(BaseModel):
     recipe: a file. part: of the recipe, or one of its stages. every: steps from mark to mark.
     folder: of the run; None: runs/NAME-OF-RECIPE.
     start: a model, from whose weights it begins if its folder has none; None: from nothing.
+    keep: a folder for what it has reached, beside its own; None: it is not kept there.
     evaluation: what is done at the marks; None: nothing. model: the embedded model that is replaced by better ones.
     """
 
@@ -63,6 +64,7 @@ class Entry(BaseModel):
     every: int = Field(ge=1)
     folder: str | None = None
     start: str | None = None
+    keep: str | None = None
     evaluation: dict[str, Any] | None = None
     model: str | None = None
 
@@ -86,7 +88,7 @@ def read_queue(path: str | Path) -> list[Task]:
             raise InputError(f"{where}: {entry.model} can only be replaced by what is measured: add an evaluation.")
         start = None if entry.start is None else zoo.folder_of(entry.start)
         with fitting(entry.recipe):
-            tasks.append(Task(run, entry.every, judge, start))
+            tasks.append(Task(run, entry.every, judge, start, None if entry.keep is None else Path(entry.keep)))
     return tasks
 
 

@@ -25,6 +25,7 @@ from ..errors import InputError
 from ..media import atomic_path, write_image
 from .progress import SCORES, SHEET, Progress, log_of, progress_of, scores_of, step_of, write_page
 from .stages import Run, Stage, carry_out, start_from
+from .trainer import keep, restore
 
 LOCK = "queue.lock"
 PATIENCE = 10.0  # seconds: the processes that draw outlive one that was killed, and keep its lock, for about five
@@ -63,12 +64,15 @@ class Task:
         every: steps from mark to mark; the last step is a mark, too.
         judge: None: it is trained only.
         start: a model folder, from whose weights it begins; None: from nothing.
+        keep: a folder for what every stage has reached (weights in float16), to be kept where runs are not; stages
+            whose own folders hold nothing go on from there, with a new state of the optimiser. None: it is not kept.
     """
 
     run: Run
     every: int
     judge: Judge | None = None
     start: Path | None = None
+    keep: Path | None = None
 
     def __post_init__(self) -> None:
         for stage in self.run.stages:
@@ -140,6 +144,8 @@ def work(tasks: Sequence[Task], stop: Stop, on_log: Listener | None = None, on_s
     Raises: InputError if another process works in the folder, CheckpointError.
     """
     for task in tasks:
+        for stage in task.run.known if task.keep is not None else ():
+            restore(task.keep / f"{stage.folder}.safetensors", task.run.root / stage.folder)
         for stage in task.run.stages:
             if task.finished(stage):
                 continue
@@ -159,6 +165,8 @@ def _train(
     here = [one for one in tasks if one.run.root == root]
 
     def on_save(step: int, average: nn.Module) -> None:
+        if task.keep is not None and step:
+            keep(root / stage.folder, task.keep / f"{stage.folder}.safetensors")
         mark = step > 0 and (step % task.every == 0 or step == stage.config.steps)
         if task.judge is not None and mark and not _is_scored(stage, step):
             with _random_state_kept(), torch.no_grad():

@@ -19,6 +19,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import gather_object, set_seed
 from filelock import FileLock, Timeout
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -297,8 +298,9 @@ class Trainer:
             try:
                 self.model.load_state_dict(state["model"])
                 self.average.load_state_dict(state["average"])
-                for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
-                    optimiser.load_state_dict(saved)
+                if state["optimisers"] is not None:  # else it was restored from what was kept
+                    for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+                        optimiser.load_state_dict(saved)
                 self.step = state["step"]
             except (RuntimeError, KeyError, ValueError) as error:
                 path = self._states[0]
@@ -320,6 +322,29 @@ class Trainer:
         if found:
             raise CheckpointError(f"{found[0]} is damaged, and there is no other; remove it to start anew.")
         return None
+
+
+def keep(folder: Path, file: Path) -> None:
+    """Write what a training has reached into a file: its moving average in float16, and how far it is."""
+    state = torch.load(folder / STATES[0], map_location="cpu", weights_only=True, mmap=True)
+    figures = {name: state[name] for name in ("step", "samples", "pflop")}
+    average = {name: x.half() if x.is_floating_point() else x.clone() for name, x in state["average"].items()}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    _replace(file, lambda new: save_file(average, new, {"training": json.dumps(figures)}))
+
+
+def restore(file: Path, folder: Path) -> None:
+    """Let a training go on from a file of `keep`, if there is one and its folder holds nothing."""
+    if not file.exists() or any((folder / name).exists() for name in STATES):
+        return
+    with safe_open(file, "pt") as kept:
+        figures = json.loads(kept.metadata()["training"])
+        average = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118 - not a dict
+    average = {name: x.float() if x.is_floating_point() else x for name, x in average.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(folder / "average.safetensors", lambda new: save_file(average, new))
+    state = figures | {"model": average, "average": average, "optimisers": None}
+    _replace(folder / STATES[0], lambda new: torch.save(state, new))
 
 
 def _replace(path: Path, write: Callable[[Path], object], keep: Path | None = None) -> None:
