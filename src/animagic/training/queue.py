@@ -144,8 +144,9 @@ def work(tasks: Sequence[Task], stop: Stop, on_log: Listener | None = None, on_s
     Raises: InputError if another process works in the folder, CheckpointError.
     """
     for task in tasks:
-        for stage in task.run.known if task.keep is not None else ():
-            restore(task.keep / f"{stage.folder}.safetensors", task.run.root / stage.folder)
+        if task.keep is not None:
+            for stage in task.run.known:
+                restore(task.keep / f"{stage.folder}.safetensors", task.run.root / stage.folder)
         for stage in task.run.stages:
             if task.finished(stage):
                 continue
