@@ -8,6 +8,8 @@ import pytest
 
 from animagic import zoo
 from animagic.media import write_image
+from animagic.requests import build_request
+from animagic.requests.request import hint
 
 
 @pytest.fixture(params=["tiny_model", "animatediff_model"])
@@ -76,3 +78,11 @@ def test_a_picture_says_what_is_seen(make, make_moving_clip):
     write_image("photo.png", make_moving_clip(1)[0])
     assert make("it falls", "--image", "photo.png") == []
     assert len(make("it burns", "--image", "photo.png")) == 1
+
+
+@pytest.mark.parametrize(("lora", "told"), [("ink", True), ("ink.safetensors", False), ("me/my-dog", False)])
+def test_a_lora_of_ones_own_may_know_more(model, lora, told):
+    (model / "loras").mkdir()
+    (model / "loras" / "ink.safetensors").touch()
+    request = build_request("a photo of my dog", str(model), loras={lora: 1.0})
+    assert (hint(request) is not None) == told
