@@ -322,9 +322,9 @@ def shortcut(autoencoder):
 
 
 SETTINGS = Magi1Sampling(
-    cfg_t_range=(0.0, 0.1, 0.4),
-    prev_chunk_scales=(1.5, 1.0, 1.0),
-    text_scales=(4.0, 3.0, 0.0),
+    cfg_t_range=[0.0, 0.1, 0.4],
+    prev_chunk_scales=[1.5, 1.0, 1.0],
+    text_scales=[4.0, 3.0, 0.0],
     num_steps=64,
     chunk_width=WIDTH,
 )

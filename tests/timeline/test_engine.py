@@ -335,7 +335,7 @@ def test_magi1_resumes_exactly_after_any_step(tiny_transformer, cfg_number, pref
     """With the network itself: its cache of keys and values is part of the state."""
     transformer = tiny_transformer()
     sampling = Magi1Sampling(
-        num_steps=4, chunk_width=2, cfg_number=cfg_number, distill=cfg_number == 1, noise2clean_kvrange=(3, 2)
+        num_steps=4, chunk_width=2, cfg_number=cfg_number, distill=cfg_number == 1, noise2clean_kvrange=[3, 2]
     )
     plan = sampling.plan(4, prefix_frames)
     null = null_caption(transformer.y_embedder.null_caption_embedding, 1, length=5)

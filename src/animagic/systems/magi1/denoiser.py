@@ -3,60 +3,30 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from diffusers.utils.torch_utils import is_compiled_module
+from pydantic import ConfigDict
 
 from ...errors import InputError
 from ...layers.cache import KeyValueCache, OffloadedKeyValueCache
 from ...timeline import ChunkGuidance, Denoiser, Staircase, Window, flow_levels, shortcut_intervals
 from .live import LivePrompts
 from .prompts import ChunkPrompts
-from .schema import EngineConfig, RuntimeConfig
+from .schema import EngineSampling, RuntimeSampling
 from .transformer import Magi1Transformer3DModel
 
 # A compiled transformer needs one graph for each kind of call: a chunk or several, without a cache, with one, adding to
 # it; and again for the second size of video. The default of 8 is soon passed, which fails under fullgraph=True.
 _MOST_GRAPHS = 64
-_DEFAULTS: dict[str, Any] = {
-    name: tuple(value) if isinstance(value, list) else value
-    for name, value in (RuntimeConfig.defaults() | EngineConfig.defaults()).items()
-}
 
 
-@dataclass(frozen=True)
-class Magi1Sampling:
+class Magi1Sampling(RuntimeSampling, EngineSampling):
     """The sampling fields of a published configuration, under their published names."""
 
-    cfg_number: int = _DEFAULTS["cfg_number"]
-    cfg_t_range: tuple[float, ...] = _DEFAULTS["cfg_t_range"]
-    prev_chunk_scales: tuple[float, ...] = _DEFAULTS["prev_chunk_scales"]
-    text_scales: tuple[float, ...] = _DEFAULTS["text_scales"]
-    noise2clean_kvrange: tuple[int, ...] = _DEFAULTS["noise2clean_kvrange"]
-    clean_chunk_kvrange: int = _DEFAULTS["clean_chunk_kvrange"]
-    clean_t: float = _DEFAULTS["clean_t"]
-    seed: int = _DEFAULTS["seed"]
-    num_frames: int = _DEFAULTS["num_frames"]
-    video_size_h: int = _DEFAULTS["video_size_h"]
-    video_size_w: int = _DEFAULTS["video_size_w"]
-    num_steps: int = _DEFAULTS["num_steps"]
-    window_size: int = _DEFAULTS["window_size"]
-    fps: int = _DEFAULTS["fps"]
-    chunk_width: int = _DEFAULTS["chunk_width"]
-    scale_factor: float = _DEFAULTS["scale_factor"]
-    temporal_downsample_factor: int = _DEFAULTS["temporal_downsample_factor"]
-    distill: bool = _DEFAULTS["distill"]
-    distill_nearly_clean_chunk_threshold: float = _DEFAULTS["distill_nearly_clean_chunk_threshold"]
-    shortcut_mode: str = _DEFAULTS["shortcut_mode"]
-
-    def __post_init__(self):
-        lengths = {len(self.cfg_t_range), len(self.prev_chunk_scales), len(self.text_scales)}
-        if len(lengths) != 1:
-            raise InputError("cfg_t_range, prev_chunk_scales and text_scales must have the same length.")
-        if self.cfg_number not in (1, 3):
-            raise InputError(f"cfg_number must be 1 (distilled) or 3 (base), not {self.cfg_number}.")
+    model_config = ConfigDict(frozen=True)
 
     @property
     def height(self) -> int:
@@ -67,13 +37,11 @@ class Magi1Sampling:
         return self.video_size_w
 
     @classmethod
-    def from_config(cls, config: dict[str, Any] | None) -> Magi1Sampling:
-        """Read the original JSON (`runtime_config` and `engine_config`); what it does not name keeps its default."""
-        config = config or {}
-        given = {**config.get("engine_config", {}), **config.get("runtime_config", {})}
-        known = {f.name for f in fields(cls)}
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k in known}
-        return cls(**values)
+    def from_config(cls, config: Mapping[str, Any] | None) -> Magi1Sampling:
+        """Read the original JSON (`runtime_config` and `engine_config`); what it does not name keeps its default.
+        Raises InputError for a value that cannot be."""
+        given = {**(config or {}).get("engine_config", {}), **(config or {}).get("runtime_config", {})}
+        return cls.read({name: value for name, value in given.items() if name in cls.model_fields}, "the model's ")
 
     @property
     def num_inference_steps(self) -> int:
@@ -89,7 +57,7 @@ class Magi1Sampling:
             return self
         if num_steps < self.window_size:
             raise InputError(f"the number of steps must be at least {self.window_size}, not {num_steps}.")
-        return replace(self, num_steps=num_steps)
+        return self.model_copy(update={"num_steps": num_steps})
 
     def chunks_of(self, num_frames: int, prefix_frames: int = 0) -> int:
         """Chunks of the timeline for `num_frames` new frames after a prefix of latent frames. Raises InputError."""

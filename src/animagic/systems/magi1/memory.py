@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,7 +55,7 @@ class MemoryNetworks(Networks):
     def settings(self, height: int | None, width: int | None, frames: int | None, steps: int | None) -> Magi1Sampling:
         own = self.pipe.configure(steps)
         sizes = {"video_size_h": height or own.height, "video_size_w": width or own.width}
-        settings = replace(own, **sizes, num_frames=own.num_frames if frames is None else frames)
+        settings = own.model_copy(update=sizes | {"num_frames": own.num_frames if frames is None else frames})
         self.pipe.check_size(settings.height, settings.width)
         settings.chunks_of(settings.num_frames)
         return settings

@@ -116,18 +116,16 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
         quarter, "8,16,16" or "16,16,8".
         """
         sampling = self.sampling.with_steps(num_inference_steps)
-        if shortcut_mode is not None:
-            sampling = replace(sampling, shortcut_mode=shortcut_mode)
+        changes: dict[str, Any] = {"shortcut_mode": shortcut_mode, "distill": enable_distillation}
         if guidance_scale is not None:
             if not 0 <= guidance_scale <= 100:
                 raise InputError(f"the guidance scale must lie between 0 and 100, not {guidance_scale}.")
             # The ranges keep their proportions: the scale given is that of the strongest.
-            strongest = max(max(sampling.text_scales), 1e-9)
-            scales = tuple(scale * guidance_scale / strongest for scale in sampling.text_scales)
-            sampling = replace(sampling, text_scales=scales)
+            strongest = max(*sampling.text_scales, 1e-9)
+            changes["text_scales"] = [scale * guidance_scale / strongest for scale in sampling.text_scales]
         if enable_distillation and not sampling.distill:
             raise InputError("this checkpoint is not distilled; leave enable_distillation out.")
-        return sampling if enable_distillation is None else replace(sampling, distill=enable_distillation)
+        return sampling.model_copy(update={name: value for name, value in changes.items() if value is not None})
 
     def enable_kv_offload(self) -> None:
         """Keep the key/value cache in CPU memory; on CUDA, each layer's is fetched while the layer before computes."""

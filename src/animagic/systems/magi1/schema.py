@@ -40,8 +40,8 @@ class ModelConfig(Section):
     gated_linear_unit: bool = False
 
 
-class RuntimeConfig(Section):
-    """Sampling, and where the weights are."""
+class RuntimeSampling(Section):
+    """Of `runtime_config`, how a video is sampled."""
 
     cfg_number: Annotated[Literal[1, 3], "guidance takes three passes, or one with a distilled model"] = 3
     cfg_t_range: list[NotNegative] = [0.0, 0.0217, 0.1, 0.3, 0.999]
@@ -58,15 +58,11 @@ class RuntimeConfig(Section):
     window_size: Positive = 4
     fps: Positive = 24
     chunk_width: Positive = 6
-    load: str
-    t5_pretrained: str
-    t5_device: Literal["cpu", "cuda"] = "cpu"
-    vae_pretrained: str
     scale_factor: float = 0.18215
     temporal_downsample_factor: Literal[4] = 4
 
     @model_validator(mode="after")
-    def _fits(self) -> RuntimeConfig:
+    def _fits(self) -> RuntimeSampling:
         tables = {name: len(getattr(self, name)) for name in ("cfg_t_range", "prev_chunk_scales", "text_scales")}
         if len(set(tables.values())) > 1 or not self.cfg_t_range:
             lengths = ", ".join(f"{name} has {length}" for name, length in tables.items())
@@ -85,7 +81,24 @@ class RuntimeConfig(Section):
         return self
 
 
-class EngineConfig(Section):
+class RuntimeConfig(RuntimeSampling):
+    """Sampling, and where the weights are."""
+
+    load: str
+    t5_pretrained: str
+    t5_device: Literal["cpu", "cuda"] = "cpu"
+    vae_pretrained: str
+
+
+class EngineSampling(Section):
+    """Of `engine_config`, how a video is sampled."""
+
+    distill_nearly_clean_chunk_threshold: NotNegative = 0.3
+    shortcut_mode: Literal["8,16,16", "16,16,8"] = "8,16,16"
+    distill: bool = False
+
+
+class EngineConfig(EngineSampling):
     """How it is computed."""
 
     distributed_backend: Literal["nccl", "gloo"] = "nccl"
@@ -95,9 +108,6 @@ class EngineConfig(Section):
     cp_strategy: Literal["none", "cp_ulysses", "cp_shuffle_overlap"] = "none"
     ulysses_overlap_degree: Positive = 1
     fp8_quant: bool = False
-    distill_nearly_clean_chunk_threshold: NotNegative = 0.3
-    shortcut_mode: Literal["8,16,16", "16,16,8"] = "8,16,16"
-    distill: bool = False
     kv_offload: bool = False
     enable_cuda_graph: Annotated[
         Literal[False],
