@@ -130,7 +130,9 @@ def test_unknown_sections_and_far_names(config):
     with pytest.raises(InputError, match="unknown section 'runtime'; did you mean runtime_config"):
         check_config({**config, "runtime": {}})
     config["engine_config"]["qqq"] = 1
-    with pytest.raises(InputError, match=r"engine_config\.qqq is unknown; known are distill_nearly_clean_chunk_threshold, "):
+    with pytest.raises(
+        InputError, match=r"engine_config\.qqq is unknown; known are distill_nearly_clean_chunk_threshold, "
+    ):
         check_config(config)
 
 

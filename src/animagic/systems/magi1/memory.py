@@ -15,6 +15,7 @@ from ...pipelines.memory import Call, Networks
 from ...pipelines.meta import cast
 from ...timeline import Window
 from ...weights.files import read_json
+from ...weights.fit import changed_twin
 from .denoiser import Magi1Denoiser, Magi1Sampling
 from .pipeline import Magi1Pipeline
 from .prompts import ChunkPrompts, TextEmbedding
@@ -63,7 +64,7 @@ class MemoryNetworks(Networks):
     def calls(self, settings: Magi1Sampling, kv_offload: bool) -> list[Call]:
         config, (height, width) = self.pipe.transformer.config, self._latent_size(settings)
         # Layers take the same memory one after another. The first and the last one of a quantised model differ.
-        transformer = _changed(self.pipe.transformer, num_layers=min(3, config.num_layers))
+        transformer = self._twin("transformer", num_layers=min(3, config.num_layers))
         plan = settings.plan(min(settings.chunks_of(settings.num_frames), _STEADY))
         text = TextEmbedding(torch.empty(1, _TEXT, config.caption_channels, device="meta"), torch.ones(1, _TEXT))
         denoiser = Magi1Denoiser(transformer, ChunkPrompts(((0, text),), text), plan, settings)
@@ -102,7 +103,7 @@ class MemoryNetworks(Networks):
         return [*calls, (lambda: torch.empty(whole, dtype=torch.uint8, device="meta"), whole, 0)]
 
     def decode(self, settings: Magi1Sampling, tiling: bool) -> Callable[[], torch.Tensor]:
-        vae = _changed(self.pipe.vae, depth=1, encoder_depth=0)
+        vae = self._twin("vae", depth=1, encoder_depth=0)
         if tiling:
             vae.enable_tiling()
         pipe = Magi1Pipeline(self.pipe.transformer, vae, config=self.pipe.config.config)
@@ -117,15 +118,12 @@ class MemoryNetworks(Networks):
 
         return decode
 
+    def _twin(self, name: str, **changes: Any) -> Any:
+        network = getattr(self.pipe, name)
+        return cast(changed_twin(network, **changes), network.dtype)
+
     def _latent_size(self, settings: Magi1Sampling) -> tuple[int, int]:
         return settings.height // self.pipe.pixels_per_latent, settings.width // self.pipe.pixels_per_latent
-
-
-def _changed(network: Any, **changes: Any) -> Any:
-    """A network of the same configuration but for some fields, on the meta device."""
-    with torch.device("meta"):
-        other = type(network)(**{name: x for name, x in network.config.items() if name[0] != "_"} | changes)
-    return cast(other, network.dtype)
 
 
 class _OneLayer(KeyValueCache):

@@ -59,20 +59,26 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
         self.sampling = self.sampling_of(config)
 
     @classmethod
-    def from_original(cls, source: Any, **arguments: Any) -> Any:
+    def from_original(cls, source: Any, *, torch_dtype: torch.dtype | None = None, **arguments: Any) -> Any:
         """The pipeline of a published model, read shard by shard. Raises InputError or CheckpointError.
 
         Args:
-            source: an original configuration (JSON file), or the folder of a published transformer.
+            source: an original configuration (JSON file, or its fields), or the folder of a published transformer.
             config: the configuration where `source` is a folder; without it, the six published models are recognised.
-            transformer, vae, t5, special_tokens: paths in place of those of the configuration or beside the
-                transformer. vae=None or t5=None: do without.
+            transformer: its folder, in place of `load` in the configuration.
+            vae, t5, special_tokens: folder, folder and .npz file in place of those in the configuration or beside the
+                transformer; None: do without. Special tokens that are nowhere are left out: a model works without.
             torch_dtype: of the weights; None: as stored. FP8 stays FP8.
-            allow_pickle: read the text encoder from pickles; no code in them is run.
+            allow_pickle: read the text encoder from pickles (`pytorch_model*.bin`); no code in them is run.
         """
-        from .weights import load_original
+        from .weights import open_original
 
-        return load_original(cls, source, **arguments)
+        opened = open_original(cls, source, **arguments)
+        for part in opened.parts.values():
+            part.load(torch_dtype)
+        if torch_dtype is not None and opened.pipeline.special_tokens is not None:
+            opened.pipeline.special_tokens.to(torch_dtype)
+        return opened.pipeline
 
     def to_latents(self, video: torch.Tensor) -> torch.Tensor:
         return self.vae.encode(video).latent_dist.mode().float() * self.sampling.scale_factor
