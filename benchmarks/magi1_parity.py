@@ -22,8 +22,9 @@ from torch import Tensor
 
 from animagic import checkpoints
 from animagic.layers.fp8 import Fp8Linear
+from animagic.pipelines.text import TextEmbedding
 from animagic.systems.magi1.denoiser import Magi1Denoiser, Magi1Sampling
-from animagic.systems.magi1.prompts import ChunkPrompts, TextEmbedding, null_caption
+from animagic.systems.magi1.prompts import ChunkPrompts, null_caption
 from animagic.systems.magi1.published import NAMES, config_of
 from animagic.systems.magi1.weights import transformer_from_config
 from animagic.timeline import FlowEuler, Sampler, Timeline

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from animagic.pipelines.text import TextEmbedding
 from animagic.systems.magi1.autoencoder import AutoencoderKLMagi1
 from animagic.systems.magi1.denoiser import Magi1Denoiser, Magi1Sampling
 from animagic.systems.magi1.distillation import ShortcutObjective
 from animagic.systems.magi1.objectives import AutoencoderObjective, TransformerObjective, initialise
-from animagic.systems.magi1.prompts import ChunkPrompts, TextEmbedding, null_caption
+from animagic.systems.magi1.prompts import ChunkPrompts, null_caption
 from animagic.systems.magi1.training import SceneChunks
 from animagic.timeline import Window, flow_levels
 from animagic.training import SceneBatches, Trainer, TrainingConfig

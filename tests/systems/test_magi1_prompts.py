@@ -7,13 +7,11 @@ import torch
 from diffusers.pipelines.deepfloyd_if.pipeline_if import IFPipeline
 
 from animagic.errors import InputError
+from animagic.pipelines.text import TextEmbedding, clean_caption, encode_text
 from animagic.systems.magi1.prompts import (
     NEGATIVE_TOKENS,
     ChunkPrompts,
     Magi1SpecialTokens,
-    TextEmbedding,
-    clean_caption,
-    encode_text,
     negative_caption,
     null_caption,
 )

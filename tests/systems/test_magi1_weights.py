@@ -157,7 +157,7 @@ def test_paths_are_relative_to_the_configuration_or_the_working_directory(origin
     for source in (original, elsewhere, json.loads(original.read_text())):
         assert open_original(source, **ALONE).parts.keys() == {"transformer"}
     monkeypatch.chdir(elsewhere.parent)
-    with pytest.raises(CheckpointError, match=r"runtime_config\.load is \./ckpt, but there is no folder ckpt; "):
+    with pytest.raises(CheckpointError, match=r"runtime_config\.load is \./ckpt, but there is no folder ckpt; name"):
         open_original("config.json", **ALONE)
     assert open_original("config.json", transformer=tmp_path / "ckpt", **ALONE)
 

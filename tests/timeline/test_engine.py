@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from animagic.errors import CheckpointError
+from animagic.pipelines.text import TextEmbedding
 from animagic.systems.magi1.denoiser import Magi1Denoiser, Magi1Sampling
-from animagic.systems.magi1.prompts import ChunkPrompts, TextEmbedding, null_caption
+from animagic.systems.magi1.prompts import ChunkPrompts, null_caption
 from animagic.timeline import (
     FlowEuler,
     Plan,

@@ -8,8 +8,8 @@ from published_files import motion_module, original, picture_model, save, write_
 from safetensors.torch import load_file, save_file
 
 from animagic.errors import CheckpointError, InputError
-from animagic.weights.fit import fill, network_of
-from animagic.weights.stable_diffusion import CLASSES, SD15, SDXL, StableDiffusion
+from animagic.weights.fit import fill
+from animagic.weights.stable_diffusion import CLASSES, SD15, SDXL, StableDiffusion, network_of
 
 
 def load(source, dtype=torch.float32, **arguments) -> dict[str, torch.nn.Module]:

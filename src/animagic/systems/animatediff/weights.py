@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from ...errors import CheckpointError, InputError
 from ...weights.files import PathLike, Weights, read_json, read_tensors
-from ...weights.fit import build, check, fill, network_of
-from ...weights.stable_diffusion import StableDiffusion
+from ...weights.fit import build, check, fill
+from ...weights.stable_diffusion import StableDiffusion, network_of
 from .motion import MotionModule
 from .published import (
     FIXED,

@@ -19,21 +19,8 @@ from torch import Tensor, nn
 
 from animagic.errors import InputError
 
-from ...layers.tiling import Size, tiled
-
-
-def patchify(video: Tensor, patch: Size) -> Tensor:
-    """(batch, channels, frames, height, width) -> (batch, tokens, pixels of a patch x channels)."""
-    batch, channels, *size = video.shape
-    (t, h, w), (pt, ph, pw) = (length // side for length, side in zip(size, patch, strict=True)), patch
-    video = video.view(batch, channels, t, pt, h, ph, w, pw)
-    return video.permute(0, 2, 4, 6, 3, 5, 7, 1).reshape(batch, t * h * w, pt * ph * pw * channels)
-
-
-def unpatchify(tokens: Tensor, patch: Size, grid: Size) -> Tensor:
-    """The inverse of `patchify`, for a grid of that many patches."""
-    video = tokens.unflatten(1, grid).unflatten(-1, (*patch, -1))  # (batch, t, h, w, pt, ph, pw, channels)
-    return video.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+from ...layers.patches import Size, patchify, unpatchify
+from ...layers.tiling import tiled
 
 
 class Attention(nn.Module):
@@ -110,22 +97,13 @@ class TokenTransformer(nn.Module):
         return self.norm(x)[:, 1:]
 
 
-class PatchEmbed(nn.Module):
-    def __init__(self, channels: int, dim: int, patch: Size):
-        super().__init__()
-        self.proj = nn.Conv3d(channels, dim, kernel_size=patch, stride=patch)
-
-    def forward(self, video: Tensor) -> Tensor:
-        return self.proj(video)
-
-
 class Encoder(TokenTransformer):
     """Pixels to the mean and log-variance of their latents; an image counts as a patch of equal frames."""
 
     def __init__(self, in_chans: int, z_chans: int, patch: Size, linear_path: bool, dim: int, **rest: Any):
         super().__init__(dim=dim, **rest)
         self.patch = patch
-        self.patch_embed = PatchEmbed(in_chans, dim, patch)
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv3d(in_chans, dim, kernel_size=patch, stride=patch)})
         self.last_layer = nn.Linear(dim, 2 * z_chans)
         if linear_path:
             self.linear_path = nn.Linear(patch[0] * patch[1] * patch[2] * in_chans, z_chans)
@@ -134,9 +112,8 @@ class Encoder(TokenTransformer):
     def forward(self, video: Tensor) -> Tensor:  # (batch, 3, 4t, 8h, 8w) -> (batch, 32, t, h, w)
         if video.shape[2] == 1:
             video = video.expand(-1, -1, self.patch[0], -1, -1)
-        embedded = self.patch_embed(video)
-        frames, height, width = embedded.shape[2:]
-        grid = (frames, height, width)
+        embedded = self.patch_embed["proj"](video)
+        grid = embedded.shape[2:]
         moments = self.last_layer(self.transform(embedded.flatten(2).transpose(1, 2), grid))
         if hasattr(self, "linear_path"):
             mean, log_variance = moments.chunk(2, dim=-1)
@@ -160,14 +137,13 @@ class Decoder(TokenTransformer):
             self.detail_path = nn.Linear(dim, pixels * in_chans)
 
     def forward(self, latents: Tensor) -> Tensor:  # (batch, 16, t, h, w) -> (batch, 3, 4t, 8h, 8w)
-        frames, height, width = latents.shape[2:]
-        grid = (frames, height, width)
+        grid = latents.shape[2:]
         tokens = latents.flatten(2).transpose(1, 2)
         x = self.transform(self.proj_in(tokens), grid)
         video = self.last_layer(unpatchify(x, self.patch, grid))
         if hasattr(self, "linear_path"):
             video = video + unpatchify(self.linear_path(tokens) + self.detail_path(x), self.patch, grid)
-        return video if frames > 1 else video[:, :, :1]
+        return video if grid[0] > 1 else video[:, :, :1]
 
 
 def _check_shape(whose: str, x: Tensor, channels: int) -> None:
@@ -226,19 +202,11 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
 
         self.patch: Size = (patch_length, patch_size, patch_size)
         self.use_slicing = self.use_tiling = False
-        shared: dict[str, Any] = {
-            "in_chans": in_chans,
-            "z_chans": z_chans,
-            "patch": self.patch,
-            "linear_path": linear_path,
-            "grid": (video_length // patch_length, video_size // patch_size, video_size // patch_size),
-            "dim": embed_dim,
-            "heads": num_heads,
-            "mlp_ratio": mlp_ratio,
-            "qkv_bias": qkv_bias,
-        }
-        self.encoder = Encoder(depth=depth if encoder_depth is None else encoder_depth, **shared)
-        self.decoder = Decoder(depth=depth, **shared)
+        grid = (video_length // patch_length, video_size // patch_size, video_size // patch_size)
+        rest = {"grid": grid, "heads": num_heads, "mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias}
+        encoder_depth = depth if encoder_depth is None else encoder_depth
+        self.encoder = Encoder(in_chans, z_chans, self.patch, linear_path, embed_dim, depth=encoder_depth, **rest)
+        self.decoder = Decoder(in_chans, z_chans, self.patch, linear_path, embed_dim, depth=depth, **rest)
 
     def enable_tiling(
         self, tile_height: int = 256, tile_width: int = 256, tile_frames: int = 12, overlap: float = 0.25

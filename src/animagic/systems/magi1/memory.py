@@ -13,12 +13,13 @@ from ...errors import InputError
 from ...layers.cache import KeyValueCache
 from ...pipelines.memory import Call, Networks
 from ...pipelines.meta import cast
+from ...pipelines.text import TextEmbedding
 from ...timeline import Window
 from ...weights.files import read_json
 from ...weights.fit import changed_twin
 from .denoiser import Magi1Denoiser, Magi1Sampling
 from .pipeline import Magi1Pipeline
-from .prompts import ChunkPrompts, TextEmbedding
+from .prompts import ChunkPrompts
 from .published import config_of
 from .weights import autoencoder_from_config, transformer_from_config
 
@@ -55,8 +56,7 @@ class MemoryNetworks(Networks):
 
     def settings(self, height: int | None, width: int | None, frames: int | None, steps: int | None) -> Magi1Sampling:
         own = self.pipe.configure(steps)
-        sizes = {"video_size_h": height or own.height, "video_size_w": width or own.width}
-        settings = own.model_copy(update=sizes | {"num_frames": own.num_frames if frames is None else frames})
+        settings = own.changed(video_size_h=height, video_size_w=width, num_frames=frames)
         self.pipe.check_size(settings.height, settings.width)
         settings.chunks_of(settings.num_frames)
         return settings

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
 from ...weights.original import read_file, read_sections, split_setting, value_of
+from ...weights.places import named_folder
 from ...wording import nearest
 from .schema import SECTIONS, check_config
 
@@ -40,11 +41,14 @@ def find_special_tokens(file: str | Path, config: Mapping[str, Any]) -> Path | N
     the weights."""
     from . import weights
 
-    bases = [Path(), Path(file).parent]
-    near = bases[1:]
-    if config["runtime_config"]["load"]:
-        near.append(weights.configured_folder("load", config["runtime_config"], bases, str(file)))
-    return weights.find_special_tokens([Path(), *near, *(folder.parent for folder in near)])
+    load, bases = config["runtime_config"]["load"], _bases(file)
+    folder = named_folder(str(file), "runtime_config.load", load, bases) if load else None
+    return weights.find_special_tokens(folder, bases)
+
+
+def _bases(file: str | Path) -> list[Path]:
+    """The folders that its paths may be relative to."""
+    return [Path(), Path(file).parent]
 
 
 def load_pipeline(
@@ -63,7 +67,7 @@ def load_pipeline(
     import torch
 
     from .pipeline import Magi1Pipeline
-    from .weights import configured_folder, open_original
+    from .weights import open_original
 
     config = read_config(file, settings)
     runtime = config["runtime_config"]
@@ -72,11 +76,13 @@ def load_pipeline(
         raise InputError(
             f"runtime_config.t5_device is cuda, but the video is made on {device}; --set runtime_config.t5_device=cpu."
         )
-    bases = [Path(), Path(file).parent]
     names = {"transformer": "load", "vae": "vae_pretrained", "t5": "t5_pretrained"}
-    places: dict[str, Any] = {part: configured_folder(name, runtime, bases, str(file)) for part, name in names.items()}
-    places["special_tokens"] = find_special_tokens(file, config)
-    opened = open_original(Magi1Pipeline, config, **places, allow_pickle=allow_pickle)
+    places = {
+        part: named_folder(str(file), f"runtime_config.{name}", runtime[name], _bases(file))
+        for part, name in names.items()
+    }
+    table = find_special_tokens(file, config)
+    opened = open_original(Magi1Pipeline, config, **places, special_tokens=table, allow_pickle=allow_pickle)
     pipe = opened.pipeline
     pipe.check_size(runtime["video_size_h"], runtime["video_size_w"])  # before gigabytes are read
     dtype = getattr(torch, config["model_config"]["params_dtype"].removeprefix("torch."))

@@ -63,21 +63,17 @@ class RuntimeSampling(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> RuntimeSampling:
-        tables = {name: len(getattr(self, name)) for name in ("cfg_t_range", "prev_chunk_scales", "text_scales")}
-        if len(set(tables.values())) > 1 or not self.cfg_t_range:
-            lengths = ", ".join(f"{name} has {length}" for name, length in tables.items())
-            raise ValueError(
-                f"cfg_t_range and the guidance tables must have as many entries each, and one at least: {lengths}."
-            )
+        lengths = {name: len(getattr(self, name)) for name in ("cfg_t_range", "prev_chunk_scales", "text_scales")}
+        if len(set(lengths.values())) > 1 or not self.cfg_t_range:
+            said = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+            raise ValueError(f"cfg_t_range and the guidance tables need as many entries each, one at least: {said}.")
         if self.cfg_t_range != sorted(self.cfg_t_range):
             raise ValueError(f"cfg_t_range must increase, which {self.cfg_t_range} does not.")
         if self.clean_chunk_kvrange == 0:
             raise ValueError("clean_chunk_kvrange is 0; give the chunks that a clean chunk sees, or -1.")
         if self.num_steps < self.window_size:
-            raise ValueError(
-                f"num_steps is {self.num_steps}; at least {self.window_size} are needed, one for each chunk of "
-                "window_size."
-            )
+            least = f"at least {self.window_size} are needed, one for each chunk of window_size"
+            raise ValueError(f"num_steps is {self.num_steps}; {least}.")
         return self
 
 

@@ -22,6 +22,7 @@ from ...layers.cache import KeyValueCache
 from ...layers.embeddings import sinusoid
 from ...layers.fp8 import Fp8Linear
 from ...layers.norms import LayerNorm1p
+from ...layers.patches import unpatchify
 from ...layers.rotary import apply_rotary, rotary_angles
 
 
@@ -218,13 +219,6 @@ class FinalLinear(nn.Module):
         return self.linear(x.to(self.linear.weight.dtype))
 
 
-def _check_arguments(*findings: bool | str) -> None:
-    """Each finding is true, or a sentence of what is wrong."""
-    for finding in findings:
-        if isinstance(finding, str):
-            raise InputError(f"{finding}.")
-
-
 class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
     """MAGI-1's transformer. Constructor arguments are the fields of the published `model_config`.
 
@@ -362,20 +356,18 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 f"latents of {frames} frames, {height} x {width}, cannot be cut into chunks of {config.chunk_width} "
                 f"frames and patches of {config.patch_size} x {config.patch_size}."
             )
-        _check_arguments(
-            channels == self.latent_channels or f"latents have {self.latent_channels} channels, not {channels}",
-            timestep.shape[-1] in (1, chunks) or f"{chunks} chunks need {chunks} timesteps, not {timestep.shape[-1]}",
-            encoder_hidden_states.shape[1] in (1, chunks)
-            or f"{chunks} chunks need {chunks} texts, not {encoder_hidden_states.shape[1]}",
-            encoder_hidden_states.shape[-1] == config.caption_channels
-            or f"text has {config.caption_channels} channels, not {encoder_hidden_states.shape[-1]}",
-            encoder_attention_mask is None
-            or encoder_attention_mask.shape[-1] == encoder_hidden_states.shape[2]
-            or f"the mask is for {encoder_attention_mask.shape[-1]} tokens of {encoder_hidden_states.shape[2]}",
-            key_frames is None
-            or len(key_frames) == chunks
-            or f"{chunks} chunks need {chunks} key ranges, not {0 if key_frames is None else len(key_frames)}",
-        )
+        texts, text_length, text_channels = encoder_hidden_states.shape[1:]
+        masked = text_length if encoder_attention_mask is None else encoder_attention_mask.shape[-1]
+        for what, given, *allowed in (
+            ("channels of latents", channels, self.latent_channels),
+            ("timesteps, for as many chunks", timestep.shape[-1], 1, chunks),
+            ("texts, for as many chunks", texts, 1, chunks),
+            ("channels of text", text_channels, config.caption_channels),
+            ("tokens in the mask of a text", masked, text_length),
+            ("key ranges, for as many chunks", chunks if key_frames is None else len(key_frames), chunks),
+        ):
+            if given not in allowed:
+                raise InputError(f"there are {given} {what}, but {' or '.join(map(str, allowed))} are needed.")
         frame_tokens = (height // config.patch_size) * (width // config.patch_size)
         timestep = timestep.expand(batch, chunks)
         if caption_dropped is None:
@@ -425,10 +417,8 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         x, text, condition = x.to(dtype), text.to(dtype), condition.to(dtype)
         committed = commit * frame_tokens
         x = self.videodit_blocks(x, condition, text, text_mask, rotary, spans, cache, committed, self.attention_backend)
-        x = self.final_linear(x)
-        p, q = config.t_patch_size, config.patch_size
-        x = x.unflatten(1, (frames // p, height // q, width // q)).unflatten(-1, (p, q, q, config.out_channels))
-        x = x.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(batch, config.out_channels, frames, height, width)
+        q = config.patch_size
+        x = unpatchify(self.final_linear(x), (1, q, q), (frames, height // q, width // q))
         sample = x[:, : self.latent_channels].to(hidden_states.dtype)
         if config.data_std is None:
             sample = sample / config.x_rescale_factor

@@ -24,6 +24,7 @@ from ...weights.conversion import Opened
 from ...weights.files import PathLike, Weights, find_weights, read_json
 from ...weights.fit import Part, build, check
 from ...weights.original import read_sections
+from ...weights.places import FIND, named_folder, part_folder
 from ...weights.text_encoder import open_text_encoder, read_tokenizer
 from .autoencoder import AutoencoderKLMagi1
 from .prompts import Magi1SpecialTokens
@@ -31,12 +32,8 @@ from .published import config_of
 from .schema import SECTIONS, ModelConfig
 from .transformer import Magi1Transformer3DModel
 
-FIND: Any = object()
-"""Of a part: look for it where the configuration says, and beside the transformer."""
-
 _FOLDERS = tuple(f"inference_weight{kind}" for kind in ("", ".distill", ".fp8", ".fp8.distill"))
-# What a part is called, and its folders beside the transformer.
-_PARTS = {"vae": ("autoencoder", ["vae"]), "t5": ("text encoder", ["t5_pretrained", "t5", "t5-v1_1-xxl"])}
+_T5 = ("t5_pretrained", "t5", "t5-v1_1-xxl")
 _TOKENS_NEAR = ("special_tokens.npz", "assets/special_tokens.npz", "example/assets/special_tokens.npz")
 _LEAST_TOKENS = 17
 
@@ -67,7 +64,9 @@ def open_original(
         raise CheckpointError(f"there is no folder and no configuration {source}.")
     fields, label, bases = _read_config(config)
     runtime = fields.get("runtime_config", {})
-    folder = configured_folder("load", runtime, bases, label) if transformer is None else Path(transformer)
+    if transformer is None:
+        transformer = named_folder(label, "runtime_config.load", runtime.get("load"), bases)
+    folder = Path(transformer)
 
     place, name = _weights_folder(folder, fields), None
     weights = Weights.open(place)
@@ -77,15 +76,21 @@ def open_original(
     network: Any = build(lambda: transformer_from_config(fields), label)
     parts = {"transformer": Part.checked(network, weights, hint=_mixed_up(weights, fields))}
     others: dict[str, Any] = {}
+
+    def configured(name: str) -> list[Path]:
+        return [base / runtime[name] for base in bases] if runtime.get(name) else []
+
     near = [folder, *Path(os.path.abspath(folder)).parents[:3]]  # ckpt/magi/4.5B_base/inference_weight: up to ckpt
-    if (found := _part_folder("vae", vae, runtime, bases, near)) is not None:
+    found = part_folder("autoencoder", "vae", vae, configured("vae_pretrained"), near, ["vae"])
+    if found is not None:
         parts["vae"] = _open_autoencoder(found)
-    if (found := _part_folder("t5", t5, runtime, bases, near)) is not None:
+    found = part_folder("text encoder", "t5", t5, configured("t5_pretrained"), near, _T5, _T5[-1:])
+    if found is not None:
         from transformers import T5EncoderModel
 
         parts["text_encoder"] = open_text_encoder(T5EncoderModel, found, network.config.caption_channels, allow_pickle)
         others["tokenizer"] = read_tokenizer(found)
-    table = find_special_tokens([*near, *bases]) if special_tokens is FIND else special_tokens
+    table = find_special_tokens(folder, bases) if special_tokens is FIND else special_tokens
     if table is not None:
         others["special_tokens"] = read_special_tokens(Path(table), network.config.caption_channels)
     pipe = cls(**{name: part.network for name, part in parts.items()}, **others, config=fields)
@@ -205,43 +210,6 @@ def _is_quantised(weights: Weights) -> bool:
 # ---- the other parts
 
 
-def configured_folder(name: str, runtime: Mapping[str, Any], bases: Sequence[Path], label: str) -> Path:
-    """A folder that `runtime_config` names, relative to one of `bases`. Raises CheckpointError."""
-    field, path = f"runtime_config.{name}", runtime.get(name)
-    if not path:
-        raise CheckpointError(
-            f"{label} lacks {field}, or {field} is empty; name the folder there (--set {field}=FOLDER)."
-        )
-    places = list(dict.fromkeys(base / path for base in bases))
-    found = next((place for place in places if place.is_dir()), None)
-    if found is None:
-        looked = " nor ".join(map(str, places))
-        raise CheckpointError(
-            f"{label}: {field} is {path}, but there is no folder {looked}; name it there (--set {field}=FOLDER)."
-        )
-    return found
-
-
-def _part_folder(kind: str, given: Any, runtime: Mapping[str, Any], bases: list[Path], near: list[Path]) -> Path | None:
-    """The folder of a part: as given, as configured, or beside the transformer."""
-    if given is None:
-        return None
-    called, names = _PARTS[kind]
-    configured = runtime.get(f"{kind}_pretrained")
-    places = [base / configured for base in bases if configured] + [place / name for place in near for name in names]
-    if given is not FIND:
-        places = [Path(given)]
-    for place in places:
-        for folder in (place, place / "t5-v1_1-xxl") if kind == "t5" else (place,):
-            if (folder / "config.json").is_file():
-                return folder
-    looked = ", ".join(dict.fromkeys(map(str, places)))
-    raise CheckpointError(
-        f"there is no {called} (a folder with config.json): looked in {looked}; give its folder as {kind}, or "
-        "none to do without."
-    )
-
-
 def _open_autoencoder(folder: Path) -> Part:
     file = folder / "config.json"
     fields = read_json(file)
@@ -256,9 +224,12 @@ def _open_autoencoder(folder: Path) -> Part:
     return Part.checked(network, Weights.open(folder, "diffusion_pytorch_model"))
 
 
-def find_special_tokens(near: Sequence[Path]) -> Path | None:
-    """special_tokens.npz in one of these folders, or below them where the original repository has it."""
-    return next((folder / name for folder in near for name in _TOKENS_NEAR if (folder / name).is_file()), None)
+def find_special_tokens(weights: Path | None, bases: Sequence[Path]) -> Path | None:
+    """special_tokens.npz around the weights, in the folders that paths are relative to, or above the last of them; or
+    below one of these, where the original repository has it."""
+    near = [] if weights is None else [weights, *Path(os.path.abspath(weights)).parents[:3]]
+    places = [*near, *bases, bases[-1].parent]
+    return next((place / name for place in places for name in _TOKENS_NEAR if (place / name).is_file()), None)
 
 
 def read_special_tokens(file: Path, channels: int) -> Magi1SpecialTokens:
