@@ -113,6 +113,19 @@ def test_the_sampler_gets_every_value(config):
                 assert getattr(sampling, name) == value, name
 
 
+def test_the_sampler_refuses_what_a_configuration_may_not_say():
+    from animagic.systems.magi1.denoiser import Magi1Sampling
+
+    assert Magi1Sampling.from_config({"runtime_config": {"noise2clean_kvrange": (3, 2)}}).noise2clean_kvrange == [3, 2]
+    for config, said in (
+        ({"runtime_config": {"num_steps": "many"}}, "the model's num_steps is many; a whole number is needed"),
+        ({"runtime_config": {"cfg_number": 2}}, "the model's cfg_number is 2; it can be 1 or 3"),
+        ({"engine_config": {"shortcut_mode": "8"}}, "the model's shortcut_mode is 8; it can be"),
+    ):
+        with pytest.raises(InputError, match=said):
+            Magi1Sampling.from_config(config)
+
+
 # What is refused
 
 

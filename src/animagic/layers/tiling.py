@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError
 from .patches import Size
+
+
+class Tiles(NamedTuple):
+    """Frames, height and width of a tile and of its overlap with the next, in latents; frames do not overlap."""
+
+    size: Size
+    overlap: Size
+
+    @classmethod
+    def of(cls, patch: Size, tile_frames: int, tile_height: int, tile_width: int, overlap: float) -> Tiles:
+        """Tiles of so many frames and pixels, for latents of a patch each; overlap: the share (0 to 0.5) of a tile's
+        height and width that fades into the next tile. Raises InputError."""
+        sizes = {"tile_frames": tile_frames, "tile_height": tile_height, "tile_width": tile_width}
+        for (name, size), side in zip(sizes.items(), patch, strict=True):
+            if size < 1 or size % side:
+                raise InputError(f"{name} is {size}; give a multiple of {side}.")
+        if tile_frames == patch[0]:  # every tile would decode to one frame
+            raise InputError(f"tile_frames is {tile_frames}; give at least {2 * patch[0]}.")
+        if not 0 <= overlap <= 0.5:
+            raise InputError(f"overlap is {overlap}; give a share between 0 and 0.5.")
+        frames, height, width = (size // side for size, side in zip(sizes.values(), patch, strict=True))
+        return cls((frames, height, width), (0, int(height * overlap), int(width * overlap)))
 
 
 def fade(before: Tensor, tile: Tensor, overlap: int, dim: int) -> Tensor:
@@ -26,8 +50,7 @@ def tiled(
     """Run a network on tiles of its input and join what it makes of them.
 
     Args:
-        tile, overlap: frames, height and width of a tile and of its overlap with the next, in latents; frames do
-            not overlap.
+        tile, overlap: see `Tiles`.
         unit, out_unit: size of a latent in `x`, and in the result.
         chained: fade a tile into neighbours that are faded already (MAGI-1's encoder), not into raw ones (its decoder).
     """

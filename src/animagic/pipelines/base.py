@@ -177,9 +177,14 @@ class VideoPipeline(DiffusionPipeline):
         for name in ("stream", "__call__"):
             setattr(cls, name, _showing(getattr(cls, name), shown))
 
-    def __init__(self) -> None:
+    def __init__(self, **parts: Any) -> None:
+        """parts: the components; and `config`, where a model keeps settings of its own there."""
         super().__init__()
-        self.register_to_config()
+        settings = {"config": parts.pop("config")} if "config" in parts else {}
+        self.register_modules(**parts)
+        self.register_to_config(**settings)
+        if settings:
+            self.sampling = self.sampling_of(settings["config"])
         self.interrupt = False
         """Set to True (in a callback, or another thread) to end the run after the present step."""
 

@@ -59,8 +59,7 @@ class AnimateDiffPipeline(
         sparse_controlnet: SparseControlNet | None = None,
         config: dict[str, Any] | None = None,
     ):
-        super().__init__()
-        self.register_modules(
+        super().__init__(
             unet=unet,
             vae=vae,
             text_encoder=text_encoder,
@@ -69,9 +68,8 @@ class AnimateDiffPipeline(
             text_encoder_2=text_encoder_2,
             tokenizer_2=tokenizer_2,
             sparse_controlnet=sparse_controlnet,
+            config=config,
         )
-        self.register_to_config(config=config)
-        self.sampling = self.sampling_of(config)
 
     @classmethod
     def from_published(cls, base: Any, motion_module: Any = None, **arguments: Any) -> AnimateDiffPipeline:

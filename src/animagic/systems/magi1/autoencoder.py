@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from animagic.errors import InputError
 
 from ...layers.patches import Size, patchify, unpatchify
-from ...layers.tiling import tiled
+from ...layers.tiling import Tiles, tiled
 
 
 class Attention(nn.Module):
@@ -113,7 +113,7 @@ class Encoder(TokenTransformer):
         if video.shape[2] == 1:
             video = video.expand(-1, -1, self.patch[0], -1, -1)
         embedded = self.patch_embed["proj"](video)
-        grid = embedded.shape[2:]
+        grid: Any = embedded.shape[2:]
         moments = self.last_layer(self.transform(embedded.flatten(2).transpose(1, 2), grid))
         if hasattr(self, "linear_path"):
             mean, log_variance = moments.chunk(2, dim=-1)
@@ -137,7 +137,7 @@ class Decoder(TokenTransformer):
             self.detail_path = nn.Linear(dim, pixels * in_chans)
 
     def forward(self, latents: Tensor) -> Tensor:  # (batch, 16, t, h, w) -> (batch, 3, 4t, 8h, 8w)
-        grid = latents.shape[2:]
+        grid: Any = latents.shape[2:]
         tokens = latents.flatten(2).transpose(1, 2)
         x = self.transform(self.proj_in(tokens), grid)
         video = self.last_layer(unpatchify(x, self.patch, grid))
@@ -216,17 +216,7 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
         Sizes are pixels and frames; `overlap` is the share (0 to 0.5) of a tile's height and width that fades into the
         next tile. Raises InputError.
         """
-        sizes = {"tile_frames": tile_frames, "tile_height": tile_height, "tile_width": tile_width}
-        for (name, size), side in zip(sizes.items(), self.patch, strict=True):
-            if size < 1 or size % side:
-                raise InputError(f"{name} is {size}; give a multiple of {side}.")
-        if tile_frames == self.patch[0]:  # every tile would decode to one frame
-            raise InputError(f"tile_frames is {tile_frames}; give at least {2 * self.patch[0]}.")
-        if not 0 <= overlap <= 0.5:
-            raise InputError(f"overlap is {overlap}; give a share between 0 and 0.5.")
-        frames, height, width = (size // side for size, side in zip(sizes.values(), self.patch, strict=True))
-        self.tile: Size = (frames, height, width)
-        self.tile_overlap: Size = (0, int(height * overlap), int(width * overlap))
+        self.tiles = Tiles.of(self.patch, tile_frames, tile_height, tile_width, overlap)
         self.use_tiling = True
 
     @apply_forward_hook  # so that offloading brings the weights in for this call too
@@ -260,9 +250,7 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
 
     def _run(self, network: nn.Module, x: Tensor, unit: Size, out_unit: Size, chained: bool) -> Tensor:
         parts = [
-            tiled(network, part, self.tile, self.tile_overlap, unit, out_unit, chained)
-            if self.use_tiling
-            else network(part)
+            tiled(network, part, *self.tiles, unit, out_unit, chained) if self.use_tiling else network(part)
             for part in (x.split(1) if self.use_slicing else [x])
         ]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
@@ -292,16 +280,13 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
         if video.shape[2] == 1:
             raise InputError(f"the video has 1 frame; give clips of a multiple of {self.patch[0]} frames.")
         z_chans, size = self.config["z_chans"], self.decoder.linear_path.out_features
-        total = torch.zeros(size, dtype=torch.float64, device=video.device)
-        products = torch.zeros(size, size, dtype=torch.float64, device=video.device)
-        count = 0
+        sums = torch.zeros(size + 1, size + 1, dtype=torch.float64, device=video.device)
         for clip in video.split(1):  # one at a time: the patches of all of them would not fit
-            patches = patchify(clip, self.patch)[0].double()
-            total += patches.sum(0)
-            products += patches.T @ patches
-            count += len(patches)
-        mean = total / count
-        variances, components = torch.linalg.eigh(products / count - mean.outer(mean))  # ascending
+            patches = F.pad(patchify(clip, self.patch)[0].double(), (0, 1), value=1)  # the ones count, and sum up
+            sums += patches.T @ patches
+        moments = sums / sums[-1, -1]
+        mean = moments[-1, :-1]
+        variances, components = torch.linalg.eigh(moments[:-1, :-1] - mean.outer(mean))  # ascending
         kept = variances[-z_chans:].flip(0).clamp(min=0)
         components = components[:, -z_chans:].flip(1)  # (pixels of a patch, components)
 

@@ -40,7 +40,8 @@ class Magi1Sampling(RuntimeSampling, EngineSampling):
         """Read the original JSON (`runtime_config` and `engine_config`); what it does not name keeps its default.
         Raises InputError for a value that cannot be."""
         given = {**(config or {}).get("engine_config", {}), **(config or {}).get("runtime_config", {})}
-        return cls.read({name: value for name, value in given.items() if name in cls.model_fields}, "the model's ")
+        known = {name: value for name, value in given.items() if name in cls.model_fields}
+        return cls.read({n: list(v) if isinstance(v, tuple) else v for n, v in known.items()}, "the model's ")
 
     def changed(self, **values: Any) -> Magi1Sampling:
         """A copy with every value that is not None. Raises InputError for fewer steps than chunks in flight."""

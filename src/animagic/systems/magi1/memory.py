@@ -62,7 +62,8 @@ class MemoryNetworks(Networks):
         return settings
 
     def calls(self, settings: Magi1Sampling, kv_offload: bool) -> list[Call]:
-        config, (height, width) = self.pipe.transformer.config, self._latent_size(settings)
+        config, unit = self.pipe.transformer.config, self.pipe.size_unit
+        tokens = (settings.height // unit) * (settings.width // unit)  # of a frame
         # Layers take the same memory one after another. The first and the last one of a quantised model differ.
         transformer = self._twin("transformer", num_layers=min(3, config.num_layers))
         plan = settings.plan(min(settings.chunks_of(settings.num_frames), _STEADY))
@@ -70,7 +71,7 @@ class MemoryNetworks(Networks):
         denoiser = Magi1Denoiser(transformer, ChunkPrompts(((0, text),), text), plan, settings)
 
         def keys(frames: int) -> torch.Tensor:
-            shape = (1, config.num_query_groups, frames * height * width // config.patch_size**2, config.kv_channels)
+            shape = (1, config.num_query_groups, frames * tokens, config.kv_channels)
             return torch.empty(shape, dtype=transformer.dtype, device="meta")
 
         def seen(window: Window) -> int:
@@ -82,8 +83,7 @@ class MemoryNetworks(Networks):
 
         def denoise(window: Window, cache: KeyValueCache) -> Any:
             # The window, what comes of it, and what the branches of guidance make of it.
-            shape = (1, transformer.latent_channels, len(window.frames), height, width)
-            latents = [torch.empty(shape, device="meta") for _ in range(1 if settings.cfg_number == 1 else 3)]
+            latents = [self.latents(settings, len(window.frames)) for _ in range(settings.cfg_number)]
             denoiser.cache = cache
             return denoiser(latents[0], window), latents
 
@@ -107,12 +107,11 @@ class MemoryNetworks(Networks):
         if tiling:
             vae.enable_tiling()
         pipe = Magi1Pipeline(self.pipe.transformer, vae, config=self.pipe.config.config)
-        shape = (1, self.pipe.transformer.latent_channels, settings.chunk_width, *self._latent_size(settings))
 
         def decode() -> torch.Tensor:
             # Beside the chunk, those that are still denoised, in the timeline and where their next step is made.
-            others = [torch.empty(shape, device="meta") for _ in range(3 * settings.window_size)]
-            pixels = pipe.decode_frames(torch.empty(shape, device="meta"))
+            others = [self.latents(settings, settings.chunk_width) for _ in range(3 * settings.window_size)]
+            pixels = pipe.decode_frames(self.latents(settings, settings.chunk_width))
             del others
             return pixels
 
@@ -122,9 +121,6 @@ class MemoryNetworks(Networks):
         network = getattr(self.pipe, name)
         return cast(changed_twin(network, **changes), network.dtype)
 
-    def _latent_size(self, settings: Magi1Sampling) -> tuple[int, int]:
-        return settings.height // self.pipe.pixels_per_latent, settings.width // self.pipe.pixels_per_latent
-
 
 class _OneLayer(KeyValueCache):
     """A cache of which each layer is the same, and which keeps nothing."""
@@ -132,8 +128,8 @@ class _OneLayer(KeyValueCache):
     def read(self, layer: int) -> Any:
         return super().read(0)
 
-    def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+    def write(self, *_: Any) -> None:
         pass
 
-    def commit(self, frames: range) -> None:
+    def commit(self, *_: Any) -> None:
         pass

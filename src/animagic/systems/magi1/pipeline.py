@@ -54,16 +54,8 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
         special_tokens: Magi1SpecialTokens | None = None,
         config: dict[str, Any] | None = None,
     ):
-        super().__init__()
-        self.register_modules(
-            transformer=transformer,
-            vae=vae,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
-            special_tokens=special_tokens,
-        )
-        self.register_to_config(config=config)
-        self.sampling = self.sampling_of(config)
+        texts = {"text_encoder": text_encoder, "tokenizer": tokenizer, "special_tokens": special_tokens}
+        super().__init__(transformer=transformer, vae=vae, **texts, config=config)
 
     @classmethod
     def from_original(cls, source: Any, *, torch_dtype: torch.dtype | None = None, **arguments: Any) -> Any:

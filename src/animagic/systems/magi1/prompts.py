@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -80,9 +79,6 @@ class ChunkPrompts:
         if self.hand_over < 0:
             raise InputError(f"a hand-over cannot take {self.hand_over} chunks; give 0 or more.")
         _check_tokens("special", self.special, _SPECIAL_ORDER, self.table)
-        starts = [first for first, _ in self.prompts]
-        if not starts or starts[0] != 0 or any(a >= b for a, b in itertools.pairwise(starts)):
-            raise InputError(f"prompts must begin at chunk 0 and at increasing chunks after it, not at {starts}.")
         self.prompts = tuple((first, text if text.mask.any() else self.null) for first, text in self.prompts)
 
     def at(self, chunk: int) -> TextEmbedding:
@@ -147,6 +143,7 @@ class Magi1PromptMixin(TextMixin):
 
     transformer: Any
     special_tokens: Any
+    _execution_device: torch.device
 
     @property
     def text_length(self) -> int:
@@ -196,9 +193,12 @@ class Magi1PromptMixin(TextMixin):
                 raise InputError(f"prompt_enhancer must return a text, not {type(better).__name__}.")
             return better
 
-        if prompt_embeds is not None:
-            if prompt is not None:
-                raise InputError("give either prompt or prompt_embeds, not both.")
+        if prompt is not None and prompt_embeds is not None:
+            raise InputError("give either prompt or prompt_embeds, not both.")
+        if prompt is not None:
+            texts: Any = [prompt] if isinstance(prompt, str) else prompt
+            first = self.encode_texts([enhanced(text) for text in texts])
+        elif prompt_embeds is not None:
             if prompt_enhancer is not None:
                 raise InputError(
                     "prompt_enhancer needs a prompt; with prompt_embeds, enhance the text before encoding it."
@@ -206,8 +206,6 @@ class Magi1PromptMixin(TextMixin):
             if prompt_embeds_mask is None:
                 raise InputError("prompt_embeds needs its prompt_embeds_mask.")
             first = TextEmbedding(prompt_embeds, prompt_embeds_mask)
-        elif prompt is not None:
-            first = self.encode_texts([enhanced(text) for text in ([prompt] if isinstance(prompt, str) else prompt)])
         else:
             raise InputError("give a prompt: say what the video should show.")
         batch = len(first.mask)

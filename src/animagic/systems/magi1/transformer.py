@@ -319,15 +319,14 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         caption_dropped: torch.Tensor | None = None,
         shortcut: torch.Tensor | None = None,
         first_frame: int | torch.Tensor = 0,
-        key_frames: Sequence[range] | torch.Tensor | None = None,
+        key_frames: torch.Tensor | None = None,
         cache: KeyValueCache | None = None,
         commit: int = 0,
         return_dict: bool = True,
     ):
         """Predict the velocity (clean latents minus noise) of a window of whole chunks.
 
-        A compiled transformer is compiled anew for another `first_frame` and other `key_frames`, unless they are
-        tensors.
+        A compiled transformer is compiled anew for another `first_frame`, unless that is a tensor.
 
         Args:
             hidden_states: (batch, channels, frames, height, width) noisy latents; `frames` = chunks x chunk_width.
@@ -337,9 +336,8 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
             caption_dropped: (batch, chunks) boolean; None: nowhere.
             shortcut: (batch, chunks) step size given to distilled models; None for base models.
             first_frame: where the window begins on the timeline.
-            key_frames: per chunk the frames that it sees, counted from the first one in the cache, or of the window
-                where the cache is empty: ranges, or a tensor (chunks, 2) on the CPU of first frames and ends. None:
-                block-causal, everything up to itself.
+            key_frames: (chunks, 2) on the CPU: the first frame that a chunk sees, and the end, counted from the first
+                one in the cache, or of the window where the cache is empty. None: everything up to itself.
             cache: clean frames right before the window; None or empty: there are none.
             commit: how many frames at the front of the window leave their keys and values in the cache; they hold
                 from `cache.commit` on.
@@ -368,14 +366,16 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         ):
             if given not in allowed:
                 raise InputError(f"there are {given} {what}, but {' or '.join(map(str, allowed))} are needed.")
-        frame_tokens = (height // config.patch_size) * (width // config.patch_size)
+        q = config.patch_size
+        grid = (frames, height // q, width // q)
+        frame_tokens = grid[1] * grid[2]
         timestep = timestep.expand(batch, chunks)
         if caption_dropped is None:
             caption_dropped = torch.zeros(batch, chunks, dtype=torch.bool, device=timestep.device)
 
-        spatial_t = timestep.repeat_interleave(config.chunk_width, dim=1)[:, None, :, None, None].to(
-            hidden_states.dtype
-        )
+        spatial_t = timestep.to(hidden_states.dtype).repeat_interleave(config.chunk_width, dim=1)[
+            :, None, :, None, None
+        ]
         if config.data_std is None:
             x = hidden_states * config.x_rescale_factor
         else:
@@ -394,31 +394,21 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         text_mask = None
         if encoder_attention_mask is not None:
             text_mask = (encoder_attention_mask != 0).expand(batch, chunks, -1)
-        rotary = self.rope(
-            first_frame + torch.arange(frames, device=x.device, dtype=torch.float32),
-            height // config.patch_size,
-            width // config.patch_size,
-        )
+        places = first_frame + torch.arange(frames, device=x.device, dtype=torch.float32)
+        rotary = self.rope(places, *grid[1:])
         spans: list[Span] | EvenSpans
-        if isinstance(key_frames, torch.Tensor):
+        if key_frames is not None:
             spans = EvenSpans(key_frames, frame_tokens)
         else:
             held = None if cache is None else cache.read(0)
-            if key_frames is None:
-                before = 0 if held is None else held[0].shape[2] // frame_tokens
-                key_frames = [range(before + (i + 1) * config.chunk_width) for i in range(chunks)]
-            chunk_tokens = frame_tokens * config.chunk_width
-            spans = [
-                Span(i * chunk_tokens, (i + 1) * chunk_tokens, r.start * frame_tokens, r.stop * frame_tokens)
-                for i, r in enumerate(key_frames)
-            ]
+            before, length = 0 if held is None else held[0].shape[2], frame_tokens * config.chunk_width
+            spans = [Span(i * length, (i + 1) * length, 0, before + (i + 1) * length) for i in range(chunks)]
 
         dtype = self.videodit_blocks.final_layernorm.weight.dtype
         x, text, condition = x.to(dtype), text.to(dtype), condition.to(dtype)
         committed = commit * frame_tokens
         x = self.videodit_blocks(x, condition, text, text_mask, rotary, spans, cache, committed, self.attention_backend)
-        q = config.patch_size
-        x = unpatchify(self.final_linear(x), (1, q, q), (frames, height // q, width // q))
+        x = unpatchify(self.final_linear(x), (1, q, q), grid)
         sample = x[:, : self.latent_channels].to(hidden_states.dtype)
         if config.data_std is None:
             sample = sample / config.x_rescale_factor
