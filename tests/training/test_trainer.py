@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,19 @@ def test_the_seed_decides(tmp_path):
     assert not torch.equal(final_state(tmp_path / "a")["0.weight"], final_state(tmp_path / "c")["0.weight"])
 
 
+def test_a_run_that_is_told_to_stop_saves_and_goes_on_later(tmp_path):
+    trainer(tmp_path / "whole", steps=8).run()
+    saved, first = [], trainer(tmp_path / "parts", steps=8, log_every=3)
+    first.run(saved.append, stop=lambda: first.step == 5)
+    assert (saved, first.finished) == ([3, 5], False)
+    second = trainer(tmp_path / "parts", steps=8, log_every=3)
+    second.run(saved.append, stop=threading.Event().is_set)
+    assert (saved, second.finished) == ([3, 5, 6, 8], True)
+    assert_same(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
+    steps = [json.loads(line)["step"] for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
+    assert steps == [3, 5, 6, 8]
+
+
 def test_a_folder_of_another_model_is_refused(tmp_path):
     trainer(tmp_path).run()
     with pytest.raises(CheckpointError, match=r"state\.pt does not fit this recipe"):
@@ -292,7 +306,8 @@ def test_every_line_of_the_log_is_a_mean_over_its_steps(tmp_path, pictures):
     means = [sum(losses[:3]) / 3, sum(losses[3:6]) / 3, losses[6]]
     assert [line["loss"] for line in lines] == pytest.approx(means, abs=1e-5)
     # A figure that had no sample is left out.
-    assert all(set(line) == {"step", "loss", "gradient_norm", "noise", "seconds_per_step"} for line in lines)
+    work = {"seconds_per_step", "samples", "pflop", "gflops", "share_of_matmul"}
+    assert all(set(line) == {"step", "loss", "gradient_norm", "noise", *work} for line in lines)
     assert (tmp_path / "loss.png").read_bytes()[:4] == b"\x89PNG"
 
 

@@ -7,13 +7,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.autoencoders.vae import AutoencoderMixin, DecoderOutput
+from diffusers.models.autoencoders.vae import DecoderOutput
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .patches import Size
+from .tiling import TilingMixin
 
 SIDE = 8
 """Pixels of a latent's height and width."""
@@ -43,7 +45,7 @@ class Mean:
         return self.mean
 
 
-class ConvAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
+class ConvAutoencoder(ModelMixin, TilingMixin, ConfigMixin):
     """An autoencoder of `patch_length` x 8 x 8 pixels. Its latents have a mean square of about 1.
 
     Each latent frame is decoded for itself, so that a video can be decoded as it is made, in pieces of any length. A
@@ -55,6 +57,9 @@ class ConvAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
         latent_channels: of the latents.
         widths: channels at 1/8, 1/4 and 1/2 of the picture's size; multiples of 8.
         scaling_factor: what a pipeline multiplies latents by.
+        patch_size: pixels of a latent's height and width.
+
+    Raises: InputError for another patch_size.
     """
 
     @register_to_config
@@ -64,9 +69,11 @@ class ConvAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
         latent_channels: int = 10,
         widths: tuple[int, int, int] = (128, 64, 48),
         scaling_factor: float = 1.0,
+        patch_size: int = SIDE,
     ):
         super().__init__()
-        self.register_to_config(patch_size=SIDE)
+        if patch_size != SIDE:
+            raise InputError(f"patch_size is {patch_size}; it can only be {SIDE}.")
         wide, middle, narrow = widths
         pixels = 3 * patch_length
         self.encoder = nn.Sequential(
@@ -89,7 +96,7 @@ class ConvAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
             nn.Conv2d(narrow, 4 * pixels, 3, padding=1),
             nn.PixelShuffle(2),
         )
-        self.use_slicing = self.use_tiling = False
+        self.patch: Size = (patch_length, SIDE, SIDE)
 
     @apply_forward_hook  # so that offloading brings the weights in for this call too
     def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple:
@@ -104,39 +111,44 @@ class ConvAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
             raise InputError(f"the video's shape is {tuple(x.shape)}; give (batch, 3, frames, height, width).")
         if video.shape[2] == 1:
             video = video.expand(-1, -1, length, -1, -1)
-        batch, _, frames, height, width = video.shape
+        frames, height, width = video.shape[2:]
         if frames % length or height % SIDE or width % SIDE:
             raise InputError(
                 f"the video has {frames} frames of {width} x {height} pixels; give a multiple of {length} frames (or "
                 f"1), and of {SIDE} pixels."
             )
-        cells = video.unflatten(2, (-1, length)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
-        latents = self.encoder(cells).unflatten(0, (batch, -1)).transpose(1, 2)
+        latents = self.run(self._encode, video, encoding=True)
         distribution: Any = Mean(latents[:, :, 0] if x.ndim == 4 else latents)
         return AutoencoderKLOutput(latent_dist=distribution) if return_dict else (distribution,)
 
     @apply_forward_hook
-    def decode(self, z: Tensor, return_dict: bool = True, **_: Any) -> DecoderOutput | tuple:
+    def decode(self, z: Tensor, return_dict: bool = True, whole: bool = False) -> DecoderOutput | tuple:
         """Latents (batch, channels, t, h, w) -> `sample`, video (batch, 3, 4 t, 8 h, 8 w) in about [-1, 1]; of pictures
         without t.
 
-        One latent frame of a video gives ONE frame. Raises InputError for another shape.
+        One latent frame of a video gives ONE frame, or all that it holds if `whole`. Raises InputError for another
+        shape.
         """
         latents = z[:, :, None] if self.config["patch_length"] == 1 and z.ndim == 4 else z
         if latents.ndim != 5 or latents.shape[1] != self.config["latent_channels"]:
             channels = self.config["latent_channels"]
-            raise InputError(f"the latents' shape is {tuple(z.shape)}; give (batch, {channels}, frames, height, width).")
-        video = self.decode_cells(latents.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(z), -1))
-        video = video.transpose(1, 2).flatten(2, 3)
-        if latents.shape[2] == 1:
+            raise InputError(
+                f"the latents' shape is {tuple(z.shape)}; give (batch, {channels}, frames, height, width)."
+            )
+        video = self.run(self._decode, latents, encoding=False)
+        if latents.shape[2] == 1 and not whole:
             video = video[:, :, :1]
         if z.ndim == 4:
             video = video[:, :, 0]
         return DecoderOutput(sample=video) if return_dict else (video,)
 
-    def decode_cells(self, latents: Tensor) -> Tensor:
-        """Single latent frames (batch, channels, h, w) -> their frames, (batch, 3, patch_length, 8 h, 8 w)."""
-        return self.decoder(latents).unflatten(1, (3, -1))
+    def _encode(self, video: Tensor) -> Tensor:
+        cells = video.unflatten(2, (-1, self.patch[0])).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+        return self.encoder(cells).unflatten(0, (len(video), -1)).transpose(1, 2)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        cells = self.decoder(latents.transpose(1, 2).flatten(0, 1)).unflatten(1, (3, -1))
+        return cells.unflatten(0, (len(latents), -1)).transpose(1, 2).flatten(2, 3)
 
     def forward(self, sample: Tensor, return_dict: bool = True) -> DecoderOutput | tuple:
         """Encode and decode."""

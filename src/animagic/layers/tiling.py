@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
-from typing import NamedTuple
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from diffusers.models.autoencoders.vae import AutoencoderMixin
+from torch import Tensor
 
 from ..errors import InputError
 from .patches import Size
-
-
-class Tiles(NamedTuple):
-    """Frames, height and width of a tile and of its overlap with the next, in latents; frames do not overlap."""
-
-    size: Size
-    overlap: Size
-
-    @classmethod
-    def of(cls, patch: Size, tile_frames: int, tile_height: int, tile_width: int, overlap: float) -> Tiles:
-        """Tiles of so many frames and pixels, for latents of a patch each; overlap: the share (0 to 0.5) of a tile's
-        height and width that fades into the next tile. Raises InputError."""
-        sizes = {"tile_frames": tile_frames, "tile_height": tile_height, "tile_width": tile_width}
-        for (name, size), side in zip(sizes.items(), patch, strict=True):
-            if size < 1 or size % side:
-                raise InputError(f"{name} is {size}; give a multiple of {side}.")
-        if tile_frames == patch[0]:  # every tile would decode to one frame
-            raise InputError(f"tile_frames is {tile_frames}; give at least {2 * patch[0]}.")
-        if not 0 <= overlap <= 0.5:
-            raise InputError(f"overlap is {overlap}; give a share between 0 and 0.5.")
-        frames, height, width = (size // side for size, side in zip(sizes.values(), patch, strict=True))
-        return cls((frames, height, width), (0, int(height * overlap), int(width * overlap)))
 
 
 def fade(before: Tensor, tile: Tensor, overlap: int, dim: int) -> Tensor:
@@ -45,12 +25,13 @@ def fade(before: Tensor, tile: Tensor, overlap: int, dim: int) -> Tensor:
 
 
 def tiled(
-    network: nn.Module, x: Tensor, tile: Size, overlap: Size, unit: Size, out_unit: Size, chained: bool
+    network: Callable[[Tensor], Tensor], x: Tensor, tile: Size, overlap: Size, unit: Size, out_unit: Size, chained: bool
 ) -> Tensor:
     """Run a network on tiles of its input and join what it makes of them.
 
     Args:
-        tile, overlap: see `Tiles`.
+        tile, overlap: frames, height and width of a tile and of its overlap with the next, in latents; frames do
+            not overlap.
         unit, out_unit: size of a latent in `x`, and in the result.
         chained: fade a tile into neighbours that are faded already (MAGI-1's encoder), not into raw ones (its decoder).
     """
@@ -82,3 +63,46 @@ def tiled(
         rows = [torch.cat([piece[..., :height, :width] for piece in row], dim=-1) for row in faded]
         clips.append(torch.cat(rows, dim=-2))
     return torch.cat(clips, dim=2)
+
+
+class TilingMixin(AutoencoderMixin):
+    """Slices and tiles of a video autoencoder; `patch` has the frames, height and width of one of its latents."""
+
+    patch: Size
+    tile_latents: ClassVar[int] = 1
+    """Latent frames of a tile where nothing else is said."""
+    least_tile_latents: ClassVar[int] = 1
+    use_slicing = use_tiling = False
+
+    def enable_tiling(
+        self, tile_height: int = 256, tile_width: int = 256, tile_frames: int | None = None, overlap: float = 0.25
+    ) -> None:
+        """Encode and decode in tiles: less memory, and the size that weights were trained on.
+
+        Sizes are pixels and frames (None: the autoencoder's own); `overlap` is the share (0 to 0.5) of a tile's height
+        and width that fades into the next tile. Raises InputError.
+        """
+        tile_frames = self.tile_latents * self.patch[0] if tile_frames is None else tile_frames
+        sizes = {"tile_frames": tile_frames, "tile_height": tile_height, "tile_width": tile_width}
+        for (name, size), side in zip(sizes.items(), self.patch, strict=True):
+            if size < 1 or size % side:
+                raise InputError(f"{name} is {size}; give a multiple of {side}.")
+        if tile_frames < (least := self.least_tile_latents * self.patch[0]):
+            raise InputError(f"tile_frames is {tile_frames}; give at least {least}.")
+        if not 0 <= overlap <= 0.5:
+            raise InputError(f"overlap is {overlap}; give a share between 0 and 0.5.")
+        frames, height, width = (size // side for size, side in zip(sizes.values(), self.patch, strict=True))
+        self.tile: Size = (frames, height, width)
+        self.tile_overlap: Size = (0, int(height * overlap), int(width * overlap))
+        self.use_tiling = True
+
+    def run(self, network: Callable[[Tensor], Tensor], x: Tensor, encoding: bool) -> Tensor:
+        """The encoder or decoder on all of its input, in slices and tiles if they are enabled."""
+        unit, out_unit = (self.patch, (1, 1, 1)) if encoding else ((1, 1, 1), self.patch)
+
+        def one(part: Tensor) -> Tensor:
+            if not self.use_tiling:
+                return network(part)
+            return tiled(network, part, self.tile, self.tile_overlap, unit, out_unit, chained=encoding)
+
+        return torch.cat([one(part) for part in x.split(1)]) if self.use_slicing else one(x)

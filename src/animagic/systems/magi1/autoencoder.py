@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.autoencoders.vae import AutoencoderMixin, DecoderOutput, DiagonalGaussianDistribution
+from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from animagic.errors import InputError
 
 from ...layers.patches import Size, patchify, unpatchify
-from ...layers.tiling import Tiles, tiled
+from ...layers.tiling import TilingMixin
 
 
 class Attention(nn.Module):
@@ -151,7 +151,7 @@ def _check_shape(whose: str, x: Tensor, channels: int) -> None:
         raise InputError(f"the {whose} shape is {tuple(x.shape)}; give (batch, {channels}, frames, height, width).")
 
 
-class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
+class AutoencoderKLMagi1(ModelMixin, TilingMixin, ConfigMixin):
     """The autoencoder of MAGI-1. Video is (batch, 3, frames, height, width) in [-1, 1].
 
     The arguments are those of the published `ddconfig`; positions are learned for `video_length` frames and
@@ -164,6 +164,7 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
     _supports_gradient_checkpointing = True
     _repeated_blocks = ["Block"]
     _group_offload_block_modules = ["encoder", "decoder"]
+    tile_latents, least_tile_latents = 3, 2  # a tile of one latent frame would decode to one frame
 
     @register_to_config
     def __init__(
@@ -201,23 +202,11 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
             raise InputError(f"embed_dim is {embed_dim}; give a multiple of num_heads, which is {num_heads}.")
 
         self.patch: Size = (patch_length, patch_size, patch_size)
-        self.use_slicing = self.use_tiling = False
         grid = (video_length // patch_length, video_size // patch_size, video_size // patch_size)
         rest = {"grid": grid, "heads": num_heads, "mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias}
         encoder_depth = depth if encoder_depth is None else encoder_depth
         self.encoder = Encoder(in_chans, z_chans, self.patch, linear_path, embed_dim, depth=encoder_depth, **rest)
         self.decoder = Decoder(in_chans, z_chans, self.patch, linear_path, embed_dim, depth=depth, **rest)
-
-    def enable_tiling(
-        self, tile_height: int = 256, tile_width: int = 256, tile_frames: int = 12, overlap: float = 0.25
-    ) -> None:
-        """Encode and decode in tiles: less memory, and the size that the published weights were trained on.
-
-        Sizes are pixels and frames; `overlap` is the share (0 to 0.5) of a tile's height and width that fades into the
-        next tile. Raises InputError.
-        """
-        self.tiles = Tiles.of(self.patch, tile_frames, tile_height, tile_width, overlap)
-        self.use_tiling = True
 
     @apply_forward_hook  # so that offloading brings the weights in for this call too
     def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple:
@@ -226,7 +215,7 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
         T is 1 (an image: one latent frame) or a multiple of 4, H and W are multiples of 8, else InputError.
         """
         self._check(x)
-        distribution = DiagonalGaussianDistribution(self._run(self.encoder, x, self.patch, (1, 1, 1), chained=True))
+        distribution = DiagonalGaussianDistribution(self.run(self.encoder, x, encoding=True))
         return AutoencoderKLOutput(latent_dist=distribution) if return_dict else (distribution,)
 
     @apply_forward_hook
@@ -236,7 +225,7 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
         One latent frame gives ONE frame, also where it is the last tile. Raises InputError for another shape.
         """
         _check_shape("latents'", z, self.config["z_chans"])
-        video = self._run(self.decoder, z, (1, 1, 1), self.patch, chained=False)
+        video = self.run(self.decoder, z, encoding=False)
         return DecoderOutput(sample=video) if return_dict else (video,)
 
     def _check(self, video: Tensor) -> None:
@@ -247,13 +236,6 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
             raise InputError(f"the video is {width} x {height} pixels; give multiples of {patch[1]}.")
         if frames != 1 and frames % patch[0]:
             raise InputError(f"the video has {frames} frames; give 1 or a multiple of {patch[0]}.")
-
-    def _run(self, network: nn.Module, x: Tensor, unit: Size, out_unit: Size, chained: bool) -> Tensor:
-        parts = [
-            tiled(network, part, *self.tiles, unit, out_unit, chained) if self.use_tiling else network(part)
-            for part in (x.split(1) if self.use_slicing else [x])
-        ]
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def forward(
         self,

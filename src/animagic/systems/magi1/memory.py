@@ -119,7 +119,8 @@ class MemoryNetworks(Networks):
 
     def _twin(self, name: str, **changes: Any) -> Any:
         network = getattr(self.pipe, name)
-        return cast(changed_twin(network, **changes), network.dtype)
+        known = {field: value for field, value in changes.items() if field in network.config}
+        return cast(changed_twin(network, **known), network.dtype)
 
 
 class _OneLayer(KeyValueCache):
