@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .patches import Size
-from .tiling import TilingMixin
+from .video_autoencoder import VideoAutoencoderMixin
 
 SIDE = 8
 """Pixels of a latent's height and width."""
@@ -45,7 +45,7 @@ class Mean:
         return self.mean
 
 
-class ConvAutoencoder(ModelMixin, TilingMixin, ConfigMixin):
+class ConvAutoencoder(VideoAutoencoderMixin, ModelMixin, ConfigMixin):
     """An autoencoder of `patch_length` x 8 x 8 pixels. Its latents have a mean square of about 1.
 
     Each latent frame is decoded for itself, so that a video can be decoded as it is made, in pieces of any length. A
@@ -107,16 +107,9 @@ class ConvAutoencoder(ModelMixin, TilingMixin, ConfigMixin):
         """
         length = self.config["patch_length"]
         video = x[:, :, None] if length == 1 and x.ndim == 4 else x
-        if video.ndim != 5 or video.shape[1] != 3:
-            raise InputError(f"the video's shape is {tuple(x.shape)}; give (batch, 3, frames, height, width).")
+        self.check_video(video)
         if video.shape[2] == 1:
             video = video.expand(-1, -1, length, -1, -1)
-        frames, height, width = video.shape[2:]
-        if frames % length or height % SIDE or width % SIDE:
-            raise InputError(
-                f"the video has {frames} frames of {width} x {height} pixels; give a multiple of {length} frames (or "
-                f"1), and of {SIDE} pixels."
-            )
         latents = self.run(self._encode, video, encoding=True)
         distribution: Any = Mean(latents[:, :, 0] if x.ndim == 4 else latents)
         return AutoencoderKLOutput(latent_dist=distribution) if return_dict else (distribution,)
@@ -130,11 +123,7 @@ class ConvAutoencoder(ModelMixin, TilingMixin, ConfigMixin):
         shape.
         """
         latents = z[:, :, None] if self.config["patch_length"] == 1 and z.ndim == 4 else z
-        if latents.ndim != 5 or latents.shape[1] != self.config["latent_channels"]:
-            channels = self.config["latent_channels"]
-            raise InputError(
-                f"the latents' shape is {tuple(z.shape)}; give (batch, {channels}, frames, height, width)."
-            )
+        self.check_latents(latents, self.config["latent_channels"])
         video = self.run(self._decode, latents, encoding=False)
         if latents.shape[2] == 1 and not whole:
             video = video[:, :, :1]
@@ -149,7 +138,3 @@ class ConvAutoencoder(ModelMixin, TilingMixin, ConfigMixin):
     def _decode(self, latents: Tensor) -> Tensor:
         cells = self.decoder(latents.transpose(1, 2).flatten(0, 1)).unflatten(1, (3, -1))
         return cells.unflatten(0, (len(latents), -1)).transpose(1, 2).flatten(2, 3)
-
-    def forward(self, sample: Tensor, return_dict: bool = True) -> DecoderOutput | tuple:
-        """Encode and decode."""
-        return self.decode(self.encode(sample, return_dict=False)[0].mode(), return_dict)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
-from typing import ClassVar
 
 import torch
-from diffusers.models.autoencoders.vae import AutoencoderMixin
 from torch import Tensor
 
-from ..errors import InputError
 from .patches import Size
 
 
@@ -63,46 +60,3 @@ def tiled(
         rows = [torch.cat([piece[..., :height, :width] for piece in row], dim=-1) for row in faded]
         clips.append(torch.cat(rows, dim=-2))
     return torch.cat(clips, dim=2)
-
-
-class TilingMixin(AutoencoderMixin):
-    """Slices and tiles of a video autoencoder; `patch` has the frames, height and width of one of its latents."""
-
-    patch: Size
-    tile_latents: ClassVar[int] = 1
-    """Latent frames of a tile where nothing else is said."""
-    least_tile_latents: ClassVar[int] = 1
-    use_slicing = use_tiling = False
-
-    def enable_tiling(
-        self, tile_height: int = 256, tile_width: int = 256, tile_frames: int | None = None, overlap: float = 0.25
-    ) -> None:
-        """Encode and decode in tiles: less memory, and the size that weights were trained on.
-
-        Sizes are pixels and frames (None: the autoencoder's own); `overlap` is the share (0 to 0.5) of a tile's height
-        and width that fades into the next tile. Raises InputError.
-        """
-        tile_frames = self.tile_latents * self.patch[0] if tile_frames is None else tile_frames
-        sizes = {"tile_frames": tile_frames, "tile_height": tile_height, "tile_width": tile_width}
-        for (name, size), side in zip(sizes.items(), self.patch, strict=True):
-            if size < 1 or size % side:
-                raise InputError(f"{name} is {size}; give a multiple of {side}.")
-        if tile_frames < (least := self.least_tile_latents * self.patch[0]):
-            raise InputError(f"tile_frames is {tile_frames}; give at least {least}.")
-        if not 0 <= overlap <= 0.5:
-            raise InputError(f"overlap is {overlap}; give a share between 0 and 0.5.")
-        frames, height, width = (size // side for size, side in zip(sizes.values(), self.patch, strict=True))
-        self.tile: Size = (frames, height, width)
-        self.tile_overlap: Size = (0, int(height * overlap), int(width * overlap))
-        self.use_tiling = True
-
-    def run(self, network: Callable[[Tensor], Tensor], x: Tensor, encoding: bool) -> Tensor:
-        """The encoder or decoder on all of its input, in slices and tiles if they are enabled."""
-        unit, out_unit = (self.patch, (1, 1, 1)) if encoding else ((1, 1, 1), self.patch)
-
-        def one(part: Tensor) -> Tensor:
-            if not self.use_tiling:
-                return network(part)
-            return tiled(network, part, self.tile, self.tile_overlap, unit, out_unit, chained=encoding)
-
-        return torch.cat([one(part) for part in x.split(1)]) if self.use_slicing else one(x)

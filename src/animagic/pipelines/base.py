@@ -177,16 +177,17 @@ class VideoPipeline(DiffusionPipeline):
         for name in ("stream", "__call__"):
             setattr(cls, name, _showing(getattr(cls, name), shown))
 
-    def __init__(self, **parts: Any) -> None:
-        """parts: the components; and `config`, where a model keeps settings of its own there."""
+    def __init__(self) -> None:
         super().__init__()
-        settings = {"config": parts.pop("config")} if "config" in parts else {}
-        self.register_modules(**parts)
-        self.register_to_config(**settings)
-        if settings:
-            self.sampling = self.sampling_of(settings["config"])
+        self.register_to_config()
         self.interrupt = False
         """Set to True (in a callback, or another thread) to end the run after the present step."""
+
+    def _register_parts(self, config: dict[str, Any] | None, **parts: Any) -> None:
+        """Take the components of a model, and its configuration, which has the settings of its own."""
+        self.register_modules(**parts)
+        self.register_to_config(config=config)
+        self.sampling = self.sampling_of(config)
 
     # ---------------------------------------------------------------- what a system makes its own
 

@@ -59,7 +59,9 @@ class AnimateDiffPipeline(
         sparse_controlnet: SparseControlNet | None = None,
         config: dict[str, Any] | None = None,
     ):
-        super().__init__(
+        super().__init__()
+        self._register_parts(
+            config,
             unet=unet,
             vae=vae,
             text_encoder=text_encoder,
@@ -68,7 +70,6 @@ class AnimateDiffPipeline(
             text_encoder_2=text_encoder_2,
             tokenizer_2=tokenizer_2,
             sparse_controlnet=sparse_controlnet,
-            config=config,
         )
 
     @classmethod

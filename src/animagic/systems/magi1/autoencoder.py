@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from animagic.errors import InputError
 
 from ...layers.patches import Size, patchify, unpatchify
-from ...layers.tiling import TilingMixin
+from ...layers.video_autoencoder import VideoAutoencoderMixin
 
 
 class Attention(nn.Module):
@@ -146,12 +146,7 @@ class Decoder(TokenTransformer):
         return video if grid[0] > 1 else video[:, :, :1]
 
 
-def _check_shape(whose: str, x: Tensor, channels: int) -> None:
-    if x.ndim != 5 or x.shape[1] != channels:
-        raise InputError(f"the {whose} shape is {tuple(x.shape)}; give (batch, {channels}, frames, height, width).")
-
-
-class AutoencoderKLMagi1(ModelMixin, TilingMixin, ConfigMixin):
+class AutoencoderKLMagi1(VideoAutoencoderMixin, ModelMixin, ConfigMixin):
     """The autoencoder of MAGI-1. Video is (batch, 3, frames, height, width) in [-1, 1].
 
     The arguments are those of the published `ddconfig`; positions are learned for `video_length` frames and
@@ -214,7 +209,7 @@ class AutoencoderKLMagi1(ModelMixin, TilingMixin, ConfigMixin):
 
         T is 1 (an image: one latent frame) or a multiple of 4, H and W are multiples of 8, else InputError.
         """
-        self._check(x)
+        self.check_video(x, self.config["in_chans"])
         distribution = DiagonalGaussianDistribution(self.run(self.encoder, x, encoding=True))
         return AutoencoderKLOutput(latent_dist=distribution) if return_dict else (distribution,)
 
@@ -224,30 +219,9 @@ class AutoencoderKLMagi1(ModelMixin, TilingMixin, ConfigMixin):
 
         One latent frame gives ONE frame, also where it is the last tile. Raises InputError for another shape.
         """
-        _check_shape("latents'", z, self.config["z_chans"])
+        self.check_latents(z, self.config["z_chans"])
         video = self.run(self.decoder, z, encoding=False)
         return DecoderOutput(sample=video) if return_dict else (video,)
-
-    def _check(self, video: Tensor) -> None:
-        patch = self.patch
-        _check_shape("video's", video, self.config["in_chans"])
-        frames, height, width = video.shape[2:]
-        if height % patch[1] or width % patch[2]:
-            raise InputError(f"the video is {width} x {height} pixels; give multiples of {patch[1]}.")
-        if frames != 1 and frames % patch[0]:
-            raise InputError(f"the video has {frames} frames; give 1 or a multiple of {patch[0]}.")
-
-    def forward(
-        self,
-        sample: Tensor,
-        sample_posterior: bool = False,
-        return_dict: bool = True,
-        generator: torch.Generator | None = None,
-    ) -> DecoderOutput | tuple:
-        """Encode and decode."""
-        posterior = self.encode(sample, return_dict=False)[0]
-        latents = posterior.sample(generator) if sample_posterior else posterior.mode()
-        return self.decode(latents, return_dict)
 
     @torch.no_grad()
     def fit_linear_path(self, video: Tensor, exponent: float = 0.5) -> float:
@@ -258,7 +232,7 @@ class AutoencoderKLMagi1(ModelMixin, TilingMixin, ConfigMixin):
         """
         if not self.config["linear_path"]:
             raise InputError("this autoencoder has no linear path; make it with linear_path=True.")
-        self._check(video)
+        self.check_video(video, self.config["in_chans"])
         if video.shape[2] == 1:
             raise InputError(f"the video has 1 frame; give clips of a multiple of {self.patch[0]} frames.")
         z_chans, size = self.config["z_chans"], self.decoder.linear_path.out_features

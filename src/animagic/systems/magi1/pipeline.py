@@ -55,7 +55,8 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
         config: dict[str, Any] | None = None,
     ):
         texts = {"text_encoder": text_encoder, "tokenizer": tokenizer, "special_tokens": special_tokens}
-        super().__init__(transformer=transformer, vae=vae, **texts, config=config)
+        super().__init__()
+        self._register_parts(config, transformer=transformer, vae=vae, **texts)
 
     @classmethod
     def from_original(cls, source: Any, *, torch_dtype: torch.dtype | None = None, **arguments: Any) -> Any:
