@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.autoencoders.vae import AutoencoderMixin, DecoderOutput
+from diffusers.models.autoencoders.vae import DecoderOutput
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .tiling import Size, tiled
+from .patches import Size
+from .video_autoencoder import VideoAutoencoderMixin
 
 SIDE = 8
 """Pixels of a latent's height and width."""
@@ -45,7 +45,7 @@ class Mean:
         return self.mean
 
 
-class ConvAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
+class ConvAutoencoder(VideoAutoencoderMixin, ModelMixin, ConfigMixin):
     """An autoencoder of `patch_length` x 8 x 8 pixels. Its latents have a mean square of about 1.
 
     Each latent frame is decoded for itself, so that a video can be decoded as it is made, in pieces of any length. A
@@ -96,27 +96,7 @@ class ConvAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
             nn.Conv2d(narrow, 4 * pixels, 3, padding=1),
             nn.PixelShuffle(2),
         )
-        self.unit: Size = (patch_length, SIDE, SIDE)
-        self.use_slicing = self.use_tiling = False
-
-    def enable_tiling(
-        self, tile_height: int = 256, tile_width: int = 256, tile_frames: int | None = None, overlap: float = 0.25
-    ) -> None:
-        """Encode and decode in tiles: less memory.
-
-        Sizes are pixels and frames (default: those of one latent frame); `overlap` is the share (0 to 0.5) of a tile's
-        height and width that fades into the next tile. Raises InputError.
-        """
-        sizes = {"tile_frames": tile_frames or self.unit[0], "tile_height": tile_height, "tile_width": tile_width}
-        for (name, size), side in zip(sizes.items(), self.unit, strict=True):
-            if size < 1 or size % side:
-                raise InputError(f"{name} is {size}; give a multiple of {side}.")
-        if not 0 <= overlap <= 0.5:
-            raise InputError(f"overlap is {overlap}; give a share between 0 and 0.5.")
-        frames, height, width = (size // side for size, side in zip(sizes.values(), self.unit, strict=True))
-        self.tile: Size = (frames, height, width)
-        self.tile_overlap: Size = (0, int(height * overlap), int(width * overlap))
-        self.use_tiling = True
+        self.patch: Size = (patch_length, SIDE, SIDE)
 
     @apply_forward_hook  # so that offloading brings the weights in for this call too
     def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple:
@@ -127,17 +107,10 @@ class ConvAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
         """
         length = self.config["patch_length"]
         video = x[:, :, None] if length == 1 and x.ndim == 4 else x
-        if video.ndim != 5 or video.shape[1] != 3:
-            raise InputError(f"the video's shape is {tuple(x.shape)}; give (batch, 3, frames, height, width).")
+        self.check_video(video)
         if video.shape[2] == 1:
             video = video.expand(-1, -1, length, -1, -1)
-        frames, height, width = video.shape[2:]
-        if frames % length or height % SIDE or width % SIDE:
-            raise InputError(
-                f"the video has {frames} frames of {width} x {height} pixels; give a multiple of {length} frames (or "
-                f"1), and of {SIDE} pixels."
-            )
-        latents = self._run(self._encode, video, self.unit, (1, 1, 1), chained=True)
+        latents = self.run(self._encode, video, encoding=True)
         distribution: Any = Mean(latents[:, :, 0] if x.ndim == 4 else latents)
         return AutoencoderKLOutput(latent_dist=distribution) if return_dict else (distribution,)
 
@@ -150,12 +123,8 @@ class ConvAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
         shape.
         """
         latents = z[:, :, None] if self.config["patch_length"] == 1 and z.ndim == 4 else z
-        if latents.ndim != 5 or latents.shape[1] != self.config["latent_channels"]:
-            channels = self.config["latent_channels"]
-            raise InputError(
-                f"the latents' shape is {tuple(z.shape)}; give (batch, {channels}, frames, height, width)."
-            )
-        video = self._run(self._decode, latents, (1, 1, 1), self.unit, chained=False)
+        self.check_latents(latents, self.config["latent_channels"])
+        video = self.run(self._decode, latents, encoding=False)
         if latents.shape[2] == 1 and not whole:
             video = video[:, :, :1]
         if z.ndim == 4:
@@ -163,22 +132,9 @@ class ConvAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
         return DecoderOutput(sample=video) if return_dict else (video,)
 
     def _encode(self, video: Tensor) -> Tensor:
-        cells = video.unflatten(2, (-1, self.unit[0])).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+        cells = video.unflatten(2, (-1, self.patch[0])).transpose(1, 2).flatten(2, 3).flatten(0, 1)
         return self.encoder(cells).unflatten(0, (len(video), -1)).transpose(1, 2)
 
     def _decode(self, latents: Tensor) -> Tensor:
         cells = self.decoder(latents.transpose(1, 2).flatten(0, 1)).unflatten(1, (3, -1))
         return cells.unflatten(0, (len(latents), -1)).transpose(1, 2).flatten(2, 3)
-
-    def _run(self, network: Callable[[Tensor], Tensor], x: Tensor, unit: Size, out_unit: Size, chained: bool) -> Tensor:
-        parts = [
-            tiled(network, part, self.tile, self.tile_overlap, unit, out_unit, chained)
-            if self.use_tiling
-            else network(part)
-            for part in (x.split(1) if self.use_slicing else [x])
-        ]
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
-
-    def forward(self, sample: Tensor, return_dict: bool = True) -> DecoderOutput | tuple:
-        """Encode and decode."""
-        return self.decode(self.encode(sample, return_dict=False)[0].mode(), return_dict)

@@ -8,7 +8,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-Size = tuple[int, int, int]  # frames, height, width: of a patch, a grid of patches or a tile
+from .patches import Size
 
 
 def fade(before: Tensor, tile: Tensor, overlap: int, dim: int) -> Tensor:

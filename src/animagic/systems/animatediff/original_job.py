@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ...errors import InputError
 from ...media import resize
 from ...pipelines.job import Video
@@ -41,7 +39,6 @@ class AnimateDiffOriginalJob(AnimateDiffJob):
         return super().input_files(request, models) | {"model": request.model} | small
 
     def read(self, device: str, allow_pickle: bool, fitted: Any) -> Any:
-        torch.ones(1, device=device).item()  # refused before gigabytes are read
         return self.entry.load_on(device, allow_pickle=allow_pickle)
 
     def settings(self) -> AnimateDiffSampling:

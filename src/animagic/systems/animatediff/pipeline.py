@@ -60,7 +60,8 @@ class AnimateDiffPipeline(
         config: dict[str, Any] | None = None,
     ):
         super().__init__()
-        self.register_modules(
+        self._register_parts(
+            config,
             unet=unet,
             vae=vae,
             text_encoder=text_encoder,
@@ -70,8 +71,6 @@ class AnimateDiffPipeline(
             tokenizer_2=tokenizer_2,
             sparse_controlnet=sparse_controlnet,
         )
-        self.register_to_config(config=config)
-        self.sampling = self.sampling_of(config)
 
     @classmethod
     def from_published(cls, base: Any, motion_module: Any = None, **arguments: Any) -> AnimateDiffPipeline:

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...pipelines.text import encode_text
 from ...timeline.levels import flow_times
 from ...training.data import to_unit
 from .autoencoder import AutoencoderKLMagi1
-from .prompts import encode_text
 from .transformer import Magi1Transformer3DModel
 
 
