@@ -16,10 +16,10 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 from ...errors import CheckpointError, InputError
+from ...layers.motion import MotionModule
 from ...weights.files import PathLike, Weights, read_json, read_tensors
 from ...weights.fit import build, check, fill
 from ...weights.stable_diffusion import StableDiffusion, network_of
-from .motion import MotionModule
 from .published import (
     FIXED,
     FLAGS,
