@@ -6,7 +6,7 @@ Source: AnimateDiff, arXiv 2307.04725, section 4.2.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,11 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from .motion import MotionModule
+
+
+def arguments_for(cls: type, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a configuration that are arguments of a class."""
+    return {name: value for name, value in config.items() if name in inspect.signature(cls).parameters}
 
 
 class SharedTextProcessor(AttnProcessor2_0):

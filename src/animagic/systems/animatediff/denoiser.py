@@ -47,8 +47,14 @@ class AnimateDiffSampling(Sampling):
         strength: float = 1.0,
         **windows: Any,
     ) -> Plan:
-        settings = self.changed(num_frames=num_frames, context_frames=context_frames, context_overlap=context_overlap)
-        return settings.plan(settings.changed(num_inference_steps=num_inference_steps).num_inference_steps, **windows)
+        """The plan of a call. windows: those of `plan`. strength is of no matter without a scheduler."""
+        settings = self.changed(
+            num_frames=num_frames,
+            num_inference_steps=num_inference_steps,
+            context_frames=context_frames,
+            context_overlap=context_overlap,
+        )
+        return settings.plan(settings.num_inference_steps, **windows)
 
     def plan(
         self, num_steps: int, *, closed_loop: bool = False, context_stride: int = 1, context_weights: str = "pyramid"

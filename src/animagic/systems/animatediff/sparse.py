@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from ...errors import InputError
-from ...layers.inflation import Clip, InflatedMixin, by_frame, timestep_by_frame
+from ...layers.inflation import Clip, InflatedMixin, arguments_for, by_frame, timestep_by_frame
 from ...media import resize
 from ...pipelines.base import frames_of
 
@@ -81,6 +80,12 @@ class SparseControlNet(InflatedMixin, ControlNetModel):
         )
         self._share_text()
 
+    @staticmethod
+    def config_for(unet: UNet2DConditionModel, **config: Any) -> dict[str, Any]:
+        """The arguments of the constructor for this base: its fields, in which `config` may differ."""
+        base = arguments_for(ControlNetModel, unet.config)
+        return base | {"encoder_hid_dim": None, "encoder_hid_dim_type": None} | config
+
     @classmethod
     def from_unet(cls, unet: UNet2DConditionModel, **config: Any) -> SparseControlNet:
         """An untrained network for this base, 2-D or AnimateDiffUNet, with its encoder's weights: it changes nothing.
@@ -88,8 +93,7 @@ class SparseControlNet(InflatedMixin, ControlNetModel):
         config: arguments of the constructor; for RGB `conditioning_channels=4,
         use_simplified_condition_embedding=True`. Raises InputError for a UNet with LoRAs or of another kind.
         """
-        known = set(inspect.signature(ControlNetModel).parameters) - {"encoder_hid_dim", "encoder_hid_dim_type"}
-        made = cls(**{**{k: v for k, v in unet.config.items() if k in known}, **config})
+        made = cls(**cls.config_for(unet, **config))
         made.to(unet.conv_in.weight)  # its device and type; diffusers warns where these are given
         given = {k: v for k, v in unet.state_dict().items() if "motion_modules." not in k}
         copied = [k for k in made.state_dict() if not k.startswith("controlnet_") and "motion_modules." not in k]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 
-from ...layers.inflation import Clip, InflatedMixin, JointGroupNorm, by_frame, timestep_by_frame
+from ...layers.inflation import Clip, InflatedMixin, JointGroupNorm, arguments_for, by_frame, timestep_by_frame
 from ...weights.fit import check
 
 
@@ -74,9 +73,7 @@ class AnimateDiffUNet(InflatedMixin, UNet2DConditionModel):
     @classmethod
     def from_unet2d(cls, unet: UNet2DConditionModel, **motion_config: Any) -> AnimateDiffUNet:
         """The UNet of a text-to-image model with new motion modules, which do nothing yet; weights are copied."""
-        known = inspect.signature(UNet2DConditionModel).parameters
-        config = {k: v for k, v in unet.config.items() if k in known}
-        made = cls(**config, **motion_config)
+        made = cls(**arguments_for(UNet2DConditionModel, unet.config), **motion_config)
         made.to(unet.conv_in.weight)  # its device and type; diffusers warns where these are given
         made.load_base_state_dict(unet.state_dict())
         return made
