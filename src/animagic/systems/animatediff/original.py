@@ -141,13 +141,6 @@ class Entry:
             )
         return AnimateDiffPipeline(**parts, config=self.sampling).to(dtype)
 
-    def load_on(self, device: str, *, allow_pickle: bool = False) -> AnimateDiffPipeline:
-        """As `load`, on a device: float16 on a GPU unless `--fp32` is set, else float32."""
-        import torch
-
-        half = torch.device(device).type == "cuda" and not self.options["--fp32"]
-        return self.load(torch.float16 if half else torch.float32, allow_pickle=allow_pickle).to(device)
-
     # ---- how
 
     @property

@@ -176,17 +176,15 @@ def load_sparse_controlnet(
     *,
     config: Mapping[str, Any] | None = None,
     allow_pickle: bool = False,
-    dtype: torch.dtype | None = None,
 ) -> SparseControlNet:
     """A SparseCtrl network from its published file, or from a folder of `save_pretrained`.
 
     Args:
-        unet: what it is to steer.
+        unet: what it is to steer, and whose dtype it gets.
         config: the original `controlnet_additional_kwargs`; None: RGB or scribble is read from the tensors.
-        dtype: None: that of the UNet.
     Raises: InputError, CheckpointError, which name file and tensor.
     """
-    path, dtype = Path(source), dtype or unet.dtype
+    path = Path(source)
     tensors = original_names(read_tensors(path, "diffusion_pytorch_model", allow_pickle))
     if path.is_dir():
         network = network_of(SparseControlNet, read_json(path / "config.json"), path / "config.json")
@@ -196,7 +194,7 @@ def load_sparse_controlnet(
     else:
         network = build(lambda: SparseControlNet(**_sparse_config(tensors, unet, path)), path)
     check(network.state_dict(), tensors, path, hint=": is it for another base model?")
-    return fill(network, tensors, dtype)
+    return fill(network, tensors, unet.dtype)
 
 
 def _sparse_config(tensors: Mapping[str, Tensor], unet: AnimateDiffUNet, path: Path) -> dict[str, Any]:
@@ -268,16 +266,15 @@ def load_published(
         motion = read_motion_module(motion_module, version=version, config=motion_config, allow_pickle=allow_pickle)
     if dreambooth is not None:
         overlay = StableDiffusion(dreambooth, allow_pickle=allow_pickle)
-    parts: dict[str, Any] = {}
+    encoders = [part for part in model.parts if part.startswith("text_encoder") and tokenizer is FIND]
+    names = [encoder.replace("text_encoder", "tokenizer") for encoder in encoders]
+    parts: dict[str, Any] = {name: model.tokenizer(name) for name in names}
     for part in model.parts:
         network, source = model.network(part), overlay if overlay and part in overlay.parts else model
         if part == "unet" and motion is not None:
             parts[part] = _unet(network, source, motion, torch_dtype)
         else:
             parts[part] = fill(network, source.read(part, network), torch_dtype)
-        if part.startswith("text_encoder") and tokenizer is FIND:
-            name = part.replace("text_encoder", "tokenizer")
-            parts[name] = model.tokenizer(name)
     if motion is None:
         new = VERSIONS[version or "v3"] | dict(motion_config or {})
         parts["unet"] = AnimateDiffUNet.from_unet2d(parts["unet"], **new).eval()
@@ -287,10 +284,9 @@ def load_published(
     sizes = {"height": side * unit, "width": side * unit} if isinstance(side, int) else {}
     pipe = cls(**parts, scheduler=scheduler, config=sizes | sampling)
     _add(pipe, sparse_controlnet, embeddings, allow_pickle)
-    for file, weight in (loras or {}).items():
-        pipe.add_lora(file, weight=weight, allow_pickle=allow_pickle)
-    for file, weight in (motion_loras or {}).items():
-        pipe.load_motion_lora(file, weight=weight, allow_pickle=allow_pickle)
+    for add, files in ((pipe.add_lora, loras), (pipe.load_motion_lora, motion_loras)):
+        for file, weight in (files or {}).items():
+            add(file, weight=weight, allow_pickle=allow_pickle)
     if domain_adapter is not None:
         pipe.load_domain_adapter(domain_adapter, domain_adapter_scale, allow_pickle=allow_pickle)
     return pipe
