@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import AnimagicError, CheckpointError, InputError
+from ...errors import AnimagicError, CheckpointError, InputError, first_line
 from ...weights.original import read_file, split_setting, value_of
 from .schema import CONTROLNET, INFERENCE, EntryFields, MotionLora, Options, check_sections
 
@@ -175,10 +175,9 @@ class Entry:
         try:
             return Path(snapshot_download(name, allow_patterns=wanted))
         except (OSError, ValueError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
             raise InputError(
-                f"the base model {name} is not here, and it cannot be fetched: {reason}; name its folder with "
-                "--pretrained-model-path."
+                f"the base model {name} is not here, and it cannot be fetched: {first_line(error)}; name its folder "
+                "with --pretrained-model-path."
             ) from error
 
     @cached_property

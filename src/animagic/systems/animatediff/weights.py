@@ -5,7 +5,7 @@ goes around them; and its networks from the original configurations. Nothing is 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,14 +36,6 @@ from .unet import AnimateDiffUNet
 FIND: Any = object()
 """Of the tokenizer: look for it in the folders given."""
 
-_SPARSE = (
-    "conditioning_channels",
-    "use_simplified_condition_embedding",
-    "concate_conditioning_mask",
-    "set_noisy_sample_input_to_zero",
-    "conditioning_embedding_out_channels",
-)
-
 
 # ---- networks of the original configurations
 
@@ -66,10 +58,11 @@ def sparse_controlnet_from_config(config: Mapping[str, Any]) -> SparseControlNet
     """
     # It has one attention a module whatever the UNet has, none in the middle, and norms of single frames.
     ignored = {"version", "motion_module_mid_block", "use_inflated_groupnorm"}
-    own = {name: value for name, value in config.items() if name in _SPARSE}
-    base, motion = _split({name: value for name, value in config.items() if name not in {*ignored, *own}})
+    own = arguments_for(ControlNetModel, config) | arguments_for(SparseControlNet, config)
+    ignored |= own.keys() - arguments_for(UNet2DConditionModel, config).keys()
+    base, motion = _split({name: value for name, value in config.items() if name not in ignored})
     motion.pop("motion_attention_block_types", None)
-    return SparseControlNet(**arguments_for(ControlNetModel, base), **own, **motion)
+    return SparseControlNet(**own | arguments_for(ControlNetModel, base) | motion)
 
 
 def _split(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -90,10 +83,7 @@ def _flat(blocks: Any) -> Any:
     return blocks.replace("3D", "2D") if isinstance(blocks, str) else blocks
 
 
-COMPONENTS: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
-    "unet": unet_from_config,
-    "sparse_controlnet": sparse_controlnet_from_config,
-}
+COMPONENTS: dict[str, Any] = {"unet": unet_from_config, "sparse_controlnet": sparse_controlnet_from_config}
 """The components that `animagic.checkpoints.from_original` can build; tensors go by `original_names`."""
 
 
@@ -143,8 +133,7 @@ def read_motion_module(
     Raises: InputError, CheckpointError, which name the file.
     """
     path = Path(source)
-    if version is not None and version not in VERSIONS:
-        raise InputError(f"AnimateDiff {version!r} is unknown; choose {', '.join(VERSIONS)}.")
+    arguments = motion_config(version)
     weights = Weights.open(path, "diffusion_pytorch_model", allow_pickle)
     names = [name for name in weights.entries if "motion_modules." in name]
     for sign, what in (("controlnet_cond_embedding.", "a SparseCtrl network"), ("lora", "a LoRA")):
@@ -155,9 +144,8 @@ def read_motion_module(
     named = dict(weights.renamed({name: motion_name(_from_motion_on(name)) for name in names}).read())
     shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
     version = version or recognise(shapes, path)
-    arguments = VERSIONS[version] | {
-        "motion_max_length": table_length(shapes) or VERSIONS[version]["motion_max_length"]
-    }
+    arguments |= VERSIONS[version]
+    arguments["motion_max_length"] = table_length(shapes) or arguments["motion_max_length"]
     return MotionFile(path, version, arguments | dict(config or {}), original_names(named))
 
 
