@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from diffusers import ModelMixin
 from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -76,12 +77,14 @@ class MotionHook:
         return made if is_resnet else (made,)
 
 
-class InflatedMixin:
-    """What a 2-D network of diffusers needs to read videos; its subclass sets `clip` and calls `_add_motion`."""
+class InflatedMixin(ModelMixin):
+    """What a 2-D network of diffusers needs to read videos. config: the network's."""
 
-    clip: Clip
-    attn_processors: Any
-    set_attn_processor: Any
+    def __init__(self, **config: Any):
+        super().__init__(**config)
+        self.clip = Clip()
+        processors = self.attn_processors.items()
+        self.set_attn_processor({k: SharedTextProcessor() if "attn2" in k else p for k, p in processors})
 
     @staticmethod
     def _get_init_keys(input_class: type) -> set[str]:
@@ -98,7 +101,7 @@ class InflatedMixin:
 
             return gradient_checkpointing_func(call, *inputs)
 
-        super()._set_gradient_checkpointing(enable, same_clip)  # type: ignore[misc]
+        super()._set_gradient_checkpointing(enable, same_clip)
 
     def _add_motion(
         self, blocks: Iterable[Any], levels: Iterable[int], resolutions: Sequence[int], **arguments: Any
@@ -115,10 +118,6 @@ class InflatedMixin:
                 if 2**level in resolutions:
                     block.motion_modules.append(MotionModule(block.resnets[index].out_channels, **arguments))
                 layer.register_forward_hook(MotionHook(block, index, self.clip))
-
-    def _share_text(self) -> None:
-        processors = self.attn_processors.items()
-        self.set_attn_processor({k: SharedTextProcessor() if "attn2" in k else p for k, p in processors})
 
     def _text_rows(self, text: torch.Tensor, rows: int) -> torch.Tensor:
         """A text for one row a video, where the attention can share it, else for one a frame."""

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from ...errors import InputError
-from ...layers.inflation import Clip, InflatedMixin, arguments_for, by_frame, timestep_by_frame
+from ...layers.inflation import InflatedMixin, arguments_for, by_frame, timestep_by_frame
 from ...media import resize
 from ...pipelines.base import frames_of
 
@@ -67,7 +67,6 @@ class SparseControlNet(InflatedMixin, ControlNetModel):
             for parameter in embedding.parameters():
                 nn.init.zeros_(parameter)
             self.controlnet_cond_embedding = embedding
-        self.clip = Clip()
         self._add_motion(
             self.down_blocks,
             range(len(self.down_blocks)),
@@ -78,7 +77,6 @@ class SparseControlNet(InflatedMixin, ControlNetModel):
             max_length=motion_max_length,
             attention_dim_div=motion_attention_dim_div,
         )
-        self._share_text()
 
     @staticmethod
     def config_for(unet: UNet2DConditionModel, **config: Any) -> dict[str, Any]:
@@ -97,8 +95,7 @@ class SparseControlNet(InflatedMixin, ControlNetModel):
         made.to(unet.conv_in.weight)  # its device and type; diffusers warns where these are given
         given = {k: v for k, v in unet.state_dict().items() if "motion_modules." not in k}
         copied = [k for k in made.state_dict() if not k.startswith("controlnet_") and "motion_modules." not in k]
-        lacking = [name for name in copied if name not in given]
-        if lacking:
+        if lacking := [name for name in copied if name not in given]:
             raise InputError(
                 f"the UNet lacks {lacking[0]}; unload or fuse its LoRAs before a SparseCtrl is made of it."
             )

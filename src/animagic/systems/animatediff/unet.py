@@ -10,7 +10,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 
-from ...layers.inflation import Clip, InflatedMixin, JointGroupNorm, arguments_for, by_frame, timestep_by_frame
+from ...layers.inflation import InflatedMixin, JointGroupNorm, arguments_for, by_frame, timestep_by_frame
 from ...weights.fit import check
 
 
@@ -50,7 +50,6 @@ class AnimateDiffUNet(InflatedMixin, UNet2DConditionModel):
         **unet_config: Any,
     ):
         super().__init__(**unet_config)
-        self.clip = Clip()
         arguments: dict[str, Any] = {
             "num_attention_heads": motion_num_attention_heads,
             "num_transformer_blocks": motion_num_transformer_blocks,
@@ -68,7 +67,6 @@ class AnimateDiffUNet(InflatedMixin, UNet2DConditionModel):
             norms = [norm for block in blocks for resnet in block.resnets for norm in (resnet.norm1, resnet.norm2)]
             for norm in (*norms, self.conv_norm_out):
                 norm.__class__, norm.clip = JointGroupNorm, self.clip
-        self._share_text()
 
     @classmethod
     def from_unet2d(cls, unet: UNet2DConditionModel, **motion_config: Any) -> AnimateDiffUNet:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import CheckpointError, InputError
 from ...layers.inflation import arguments_for
