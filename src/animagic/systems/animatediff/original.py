@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import AnimagicError, CheckpointError, InputError, first_line
+from ...errors import AnimagicError, CheckpointError, InputError
 from ...weights.original import read_file, split_setting, value_of
 from .schema import CONTROLNET, INFERENCE, EntryFields, MotionLora, Options, check_sections
 
@@ -167,18 +167,13 @@ class Entry:
         name = given or _BASE_ID
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
             raise InputError(f"there is no base model {name}; name its folder with --pretrained-model-path.")
-        from huggingface_hub import snapshot_download
+        from ...weights.files import fetch
 
         parts = ("unet", "vae", "text_encoder", "tokenizer")
         # One file a part, in float32.
         wanted = [f"{part}/{file}" for part in parts for file in ("*.json", "*model.safetensors", "merges.txt")]
-        try:
-            return Path(snapshot_download(name, allow_patterns=wanted))
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"the base model {name} is not here, and it cannot be fetched: {first_line(error)}; name its folder "
-                "with --pretrained-model-path."
-            ) from error
+        advice = "; name its folder with --pretrained-model-path"
+        return fetch(name, f"the base model {name} is not here", advice, allow_patterns=wanted)
 
     @cached_property
     def _inference(self) -> dict[str, dict[str, Any]]:
