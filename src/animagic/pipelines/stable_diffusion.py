@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 
 from ..errors import InputError
+from ..weights.textual_inversion import TextualInversionMixin
+from .base import VideoPipeline
 
 
 @dataclass(frozen=True)
@@ -60,18 +63,12 @@ def encode_texts(
     return TextEmbeds(torch.cat(sequences, dim=-1), pooled)
 
 
-class StableDiffusionVideoMixin:
-    """The parts of Stable Diffusion in a `VideoPipeline`; a frame is a latent frame."""
+class StableDiffusionVideoPipeline(TextualInversionMixin, VideoPipeline, StableDiffusionMixin):
+    """A pipeline with the parts of Stable Diffusion; a frame is a latent frame."""
 
     unet: Any
-    vae: Any
-    tokenizer: Any
-    text_encoder: Any
     tokenizer_2: Any
     text_encoder_2: Any
-    maybe_convert_prompt: Callable[..., Any]
-    _execution_device: torch.device
-
     frames_decoded_together = 16  # more take memory and save no time
     model_cpu_offload_seq = "text_encoder->text_encoder_2->unet->vae"
 
@@ -87,11 +84,11 @@ class StableDiffusionVideoMixin:
         return video.unflatten(0, (len(latents), -1)).transpose(1, 2)
 
     @property
-    def latent_channels(self) -> int:
+    def latent_channels(self) -> int:  # type: ignore[override]
         return self.unet.config.in_channels
 
     @property
-    def pixels_per_latent(self) -> int:
+    def pixels_per_latent(self) -> int:  # type: ignore[override]
         return 8 if self.vae is None else 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property

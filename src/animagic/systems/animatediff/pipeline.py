@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
-from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 
 from ...errors import InputError
 from ...media.frames import resize
-from ...pipelines.base import Call, Run, VideoPipeline, frames_of
+from ...pipelines.base import Call, Run, frames_of
 from ...timeline import FreeInit, Plan, Sampler, SchedulerSolver, Timeline, build_scheduler, free_noise
 from ...timeline.free_init import FreeInitSolver, Rounds
 from ...timeline.noise import randn
-from ...weights.textual_inversion import TextualInversionMixin
 from .denoiser import AnimateDiffDenoiser, AnimateDiffSampling
 from .lora import AnimateDiffLoraMixin
 from .prompts import AnimateDiffPromptMixin
@@ -22,9 +20,7 @@ from .sparse import SparseControl, SparseControlNet
 from .unet import AnimateDiffUNet
 
 
-class AnimateDiffPipeline(
-    AnimateDiffPromptMixin, TextualInversionMixin, AnimateDiffLoraMixin, VideoPipeline, StableDiffusionMixin
-):
+class AnimateDiffPipeline(AnimateDiffLoraMixin, AnimateDiffPromptMixin):
     """Text, image or video to video with AnimateDiff (arXiv 2307.04725).
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ...errors import InputError
-from ...pipelines.stable_diffusion import StableDiffusionVideoMixin, TextEmbeds
+from ...pipelines.stable_diffusion import StableDiffusionVideoPipeline, TextEmbeds
 
 
 def travel(keys: Mapping[int, torch.Tensor], num_frames: int, closed_loop: bool = False) -> torch.Tensor:
@@ -84,7 +84,7 @@ def _one_each(name: str, embeds: torch.Tensor, count: int) -> torch.Tensor:
     return embeds.expand(count, -1, -1)
 
 
-class AnimateDiffPromptMixin(StableDiffusionVideoMixin):
+class AnimateDiffPromptMixin(StableDiffusionVideoPipeline):
     """The prompts of AnimateDiffPipeline."""
 
     @property
