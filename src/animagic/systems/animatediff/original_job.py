@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ...errors import InputError
 from ...media import resize
 from ...pipelines.job import Video
@@ -39,7 +41,9 @@ class AnimateDiffOriginalJob(AnimateDiffJob):
         return super().input_files(request, models) | {"model": request.model} | small
 
     def read(self, device: str, allow_pickle: bool, fitted: Any) -> Any:
-        return self.entry.load_on(device, allow_pickle=allow_pickle)
+        torch.ones(1, device=device).item()  # refused before gigabytes are read
+        half = torch.device(device).type == "cuda" and not self.entry.options["--fp32"]
+        return self.entry.load(torch.float16 if half else torch.float32, allow_pickle=allow_pickle).to(device)
 
     def settings(self) -> AnimateDiffSampling:
         return AnimateDiffSampling(**self.entry.sampling)
