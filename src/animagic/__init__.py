@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 # imports nothing heavy.
 _HOMES = {
     "AutoModel": "animagic.zoo.auto",
+    "ConvAutoencoder": "animagic.layers.autoencoder",
     "OverlappingWindows": "animagic.timeline",
     "Staircase": "animagic.timeline",
     "WholeClip": "animagic.timeline",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .tiling import Size, tiled
 
 SIDE = 8
 """Pixels of a latent's height and width."""
@@ -55,6 +57,9 @@ class ConvAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
         latent_channels: of the latents.
         widths: channels at 1/8, 1/4 and 1/2 of the picture's size; multiples of 8.
         scaling_factor: what a pipeline multiplies latents by.
+        patch_size: pixels of a latent's height and width.
+
+    Raises: InputError for another patch_size.
     """
 
     @register_to_config
@@ -64,9 +69,11 @@ class ConvAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
         latent_channels: int = 10,
         widths: tuple[int, int, int] = (128, 64, 48),
         scaling_factor: float = 1.0,
+        patch_size: int = SIDE,
     ):
         super().__init__()
-        self.register_to_config(patch_size=SIDE)
+        if patch_size != SIDE:
+            raise InputError(f"patch_size is {patch_size}; it can only be {SIDE}.")
         wide, middle, narrow = widths
         pixels = 3 * patch_length
         self.encoder = nn.Sequential(
@@ -89,7 +96,27 @@ class ConvAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
             nn.Conv2d(narrow, 4 * pixels, 3, padding=1),
             nn.PixelShuffle(2),
         )
+        self.unit: Size = (patch_length, SIDE, SIDE)
         self.use_slicing = self.use_tiling = False
+
+    def enable_tiling(
+        self, tile_height: int = 256, tile_width: int = 256, tile_frames: int | None = None, overlap: float = 0.25
+    ) -> None:
+        """Encode and decode in tiles: less memory.
+
+        Sizes are pixels and frames (default: those of one latent frame); `overlap` is the share (0 to 0.5) of a tile's
+        height and width that fades into the next tile. Raises InputError.
+        """
+        sizes = {"tile_frames": tile_frames or self.unit[0], "tile_height": tile_height, "tile_width": tile_width}
+        for (name, size), side in zip(sizes.items(), self.unit, strict=True):
+            if size < 1 or size % side:
+                raise InputError(f"{name} is {size}; give a multiple of {side}.")
+        if not 0 <= overlap <= 0.5:
+            raise InputError(f"overlap is {overlap}; give a share between 0 and 0.5.")
+        frames, height, width = (size // side for size, side in zip(sizes.values(), self.unit, strict=True))
+        self.tile: Size = (frames, height, width)
+        self.tile_overlap: Size = (0, int(height * overlap), int(width * overlap))
+        self.use_tiling = True
 
     @apply_forward_hook  # so that offloading brings the weights in for this call too
     def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple:
@@ -104,23 +131,23 @@ class ConvAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
             raise InputError(f"the video's shape is {tuple(x.shape)}; give (batch, 3, frames, height, width).")
         if video.shape[2] == 1:
             video = video.expand(-1, -1, length, -1, -1)
-        batch, _, frames, height, width = video.shape
+        frames, height, width = video.shape[2:]
         if frames % length or height % SIDE or width % SIDE:
             raise InputError(
                 f"the video has {frames} frames of {width} x {height} pixels; give a multiple of {length} frames (or "
                 f"1), and of {SIDE} pixels."
             )
-        cells = video.unflatten(2, (-1, length)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
-        latents = self.encoder(cells).unflatten(0, (batch, -1)).transpose(1, 2)
+        latents = self._run(self._encode, video, self.unit, (1, 1, 1), chained=True)
         distribution: Any = Mean(latents[:, :, 0] if x.ndim == 4 else latents)
         return AutoencoderKLOutput(latent_dist=distribution) if return_dict else (distribution,)
 
     @apply_forward_hook
-    def decode(self, z: Tensor, return_dict: bool = True, **_: Any) -> DecoderOutput | tuple:
+    def decode(self, z: Tensor, return_dict: bool = True, whole: bool = False) -> DecoderOutput | tuple:
         """Latents (batch, channels, t, h, w) -> `sample`, video (batch, 3, 4 t, 8 h, 8 w) in about [-1, 1]; of pictures
         without t.
 
-        One latent frame of a video gives ONE frame. Raises InputError for another shape.
+        One latent frame of a video gives ONE frame, or all that it holds if `whole`. Raises InputError for another
+        shape.
         """
         latents = z[:, :, None] if self.config["patch_length"] == 1 and z.ndim == 4 else z
         if latents.ndim != 5 or latents.shape[1] != self.config["latent_channels"]:
@@ -128,17 +155,29 @@ class ConvAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
             raise InputError(
                 f"the latents' shape is {tuple(z.shape)}; give (batch, {channels}, frames, height, width)."
             )
-        video = self.decode_cells(latents.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(z), -1))
-        video = video.transpose(1, 2).flatten(2, 3)
-        if latents.shape[2] == 1:
+        video = self._run(self._decode, latents, (1, 1, 1), self.unit, chained=False)
+        if latents.shape[2] == 1 and not whole:
             video = video[:, :, :1]
         if z.ndim == 4:
             video = video[:, :, 0]
         return DecoderOutput(sample=video) if return_dict else (video,)
 
-    def decode_cells(self, latents: Tensor) -> Tensor:
-        """Single latent frames (batch, channels, h, w) -> their frames, (batch, 3, patch_length, 8 h, 8 w)."""
-        return self.decoder(latents).unflatten(1, (3, -1))
+    def _encode(self, video: Tensor) -> Tensor:
+        cells = video.unflatten(2, (-1, self.unit[0])).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+        return self.encoder(cells).unflatten(0, (len(video), -1)).transpose(1, 2)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        cells = self.decoder(latents.transpose(1, 2).flatten(0, 1)).unflatten(1, (3, -1))
+        return cells.unflatten(0, (len(latents), -1)).transpose(1, 2).flatten(2, 3)
+
+    def _run(self, network: Callable[[Tensor], Tensor], x: Tensor, unit: Size, out_unit: Size, chained: bool) -> Tensor:
+        parts = [
+            tiled(network, part, self.tile, self.tile_overlap, unit, out_unit, chained)
+            if self.use_tiling
+            else network(part)
+            for part in (x.split(1) if self.use_slicing else [x])
+        ]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def forward(self, sample: Tensor, return_dict: bool = True) -> DecoderOutput | tuple:
         """Encode and decode."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple
 
@@ -178,6 +179,18 @@ def pose(thing: Thing, time: float, width: float = 64.0, height: float = 64.0, c
     return Pose(x, y, angle, (wide, tall))
 
 
+@contextmanager
+def _placed(canvas: skia.Canvas, thing: Thing, at: Pose) -> Iterator[None]:
+    """Inside, what is drawn within a circle of radius 1 lands where the thing is."""
+    radius, (wide, tall), name = thing.size / 2, at.stretch, thing.motion.name
+    mirrored = name == "slides left" or (name == "collides" and thing.motion.reach > 0)
+    with skia.AutoCanvasRestore(canvas):
+        canvas.translate(at.x, at.y)
+        canvas.scale(-radius * wide if mirrored else radius * wide, radius * tall)
+        canvas.rotate(math.degrees(at.angle))
+        yield
+
+
 def _draw_thing(canvas: skia.Canvas, thing: Thing, at: Pose) -> None:
     radius, name = thing.size / 2, thing.motion.name
     wide, tall = at.stretch
@@ -190,11 +203,7 @@ def _draw_thing(canvas: skia.Canvas, thing: Thing, at: Pose) -> None:
             canvas.translate(at.x, thing.motion.y - 0.3)
             canvas.scale(spread, spread * 0.24)
             canvas.drawCircle(0, 0, 1, _shadow_paint())
-    mirrored = name == "slides left" or (name == "collides" and thing.motion.reach > 0)
-    with skia.AutoCanvasRestore(canvas):
-        canvas.translate(at.x, at.y)
-        canvas.scale(-radius * wide if mirrored else radius * wide, radius * tall)
-        canvas.rotate(math.degrees(at.angle))
+    with _placed(canvas, thing, at):
         canvas.drawPicture(_body(thing.shape, thing.colour))
     if thing.shape == "ball":  # light stays where it is while the ball turns
         light = skia.Rect.MakeXYWH(at.x - 0.55 * radius, at.y - 0.68 * radius * tall, 0.42 * radius, 0.3 * radius)
@@ -288,6 +297,34 @@ def _photo(background: Background, height: int, width: int) -> np.ndarray:
     return np.rint(0.225 * (crop + grey) + 0.55 * 140).astype(np.uint8)
 
 
+def _surface(height: int, width: int) -> tuple[np.ndarray, skia.Canvas, float, float]:
+    """Black pixels (height, width, 4), a canvas in units that draws on them, and their width and height in units."""
+    scale = min(height, width) / 64
+    pixels = np.zeros((height, width, 4), np.uint8)
+    canvas = skia.Surface(pixels, skia.kRGBA_8888_ColorType, skia.kPremul_AlphaType).getCanvas()
+    canvas.translate(width / 2, height / 2)
+    canvas.scale(scale, scale)
+    canvas.translate(-32, -32)
+    return pixels, canvas, width / scale, height / scale
+
+
+def _pan(scene: Scene) -> float:
+    return {"still": 0.0, "pan left": -scene.pan_rate, "pan right": scene.pan_rate}[scene.camera]
+
+
+def silhouettes(scene: Scene, times: Sequence[float], height: int, width: int) -> np.ndarray:
+    """Where the things are at these times (frames at 24 a second): uint8 (times, height, width), 255 inside."""
+    pixels, canvas, wide, high = _surface(height, width)
+    masks = np.empty((len(times), height, width), np.uint8)
+    for mask, time in zip(masks, times, strict=True):
+        pixels[...] = 0
+        for thing in scene.things:
+            with _placed(canvas, thing, pose(thing, time, wide, high, _pan(scene) * time)):
+                canvas.drawPath(_outline(thing.shape), _paint(WHITE))
+        mask[...] = pixels[..., 0]
+    return masks
+
+
 def render(
     scene: Scene, num_frames: int, height: int = 64, width: int = 64, fps: float = 24, start: int = 0
 ) -> np.ndarray:
@@ -300,17 +337,9 @@ def render(
             f"{num_frames} frames of {height} x {width} pixels at {fps} a second were asked for; "
             "at least 1 frame, 8 x 8 pixels and a positive rate are needed."
         )
-    scale = min(height, width) / 64
-    wide, high = width / scale, height / scale
-    period = wide + 32
-    pan = {"still": 0.0, "pan left": -scene.pan_rate, "pan right": scene.pan_rate}[scene.camera]
-
     # One small surface for all frames: the same time gives the same pixels, whatever `start` is.
-    pixels = np.zeros((height, width, 4), np.uint8)
-    canvas = skia.Surface(pixels, skia.kRGBA_8888_ColorType, skia.kPremul_AlphaType).getCanvas()
-    canvas.translate(width / 2, height / 2)
-    canvas.scale(scale, scale)
-    canvas.translate(-32, -32)
+    pixels, canvas, wide, high = _surface(height, width)
+    period, pan = wide + 32, _pan(scene)
     picture = None
     if scene.background.kind == "photo":
         pixels[..., :3], pixels[..., 3] = _photo(scene.background, height, width), 255

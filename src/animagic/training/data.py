@@ -53,6 +53,8 @@ class SceneBatches(Dataset):
         anywhere: all clips begin anywhere on their scene's timeline.
         camera: a key of CAMERA_MOVES that all clips are seen with.
         looks: look -> how often it is drawn in, "plain" being none.
+        crop: pixels of the sides of the random part of the picture that is kept.
+        recolour: share of the clips whose colour channels change places.
 
     Items: {"video": uint8 (clips, 3, frames, height, width), "captions": list[str], "index": int}; with alone_share
     "motions": list[str], with held_share "held": bool (clips,).
@@ -77,6 +79,8 @@ class SceneBatches(Dataset):
     anywhere: bool = False
     camera: str | None = None
     looks: Mapping[str, float] | None = None
+    crop: int | None = None
+    recolour: float = 0.0
 
     def __len__(self) -> int:
         return self.steps
@@ -86,7 +90,8 @@ class SceneBatches(Dataset):
         chunks = 1 if self.clip_chunks is None else int(rng.choice(self.clip_chunks, p=self.clip_shares))
         clips, frames = max(1, self.batch_size // chunks), chunks * self.num_frames
         held = np.zeros(clips, bool) if self.held_share is None else rng.random(clips) < self.held_share
-        video = np.empty((clips, frames, self.height, self.width, 3), np.uint8)
+        size = (self.height, self.width) if self.crop is None else (self.crop, self.crop)
+        video = np.empty((clips, frames, *size, 3), np.uint8)
         captions, motions = [], []
         for i in range(clips):
             scene = draw_scene(rng, self.simple_share, self.split)
@@ -97,6 +102,11 @@ class SceneBatches(Dataset):
             drawn = self._draw(rng, scene, frames)
             if held[i]:
                 drawn = np.concatenate([drawn[:1]] * self.held_frames + [drawn[: -self.held_frames]])
+            if self.crop is not None:
+                y, x = (int(rng.integers((side - self.crop) // 8 + 1)) * 8 for side in (self.height, self.width))
+                drawn = drawn[:, y : y + self.crop, x : x + self.crop]
+            if self.recolour and rng.random() < self.recolour:
+                drawn = drawn[..., rng.permutation(3)]
             video[i] = drawn
         batch = {"video": torch.from_numpy(video).permute(0, 4, 1, 2, 3), "captions": captions, "index": item}
         batch |= {} if self.held_share is None else {"held": torch.from_numpy(held)}

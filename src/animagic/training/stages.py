@@ -7,27 +7,38 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate.utils import broadcast_object_list
 from diffusers import DiffusionPipeline
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset
 
 from ..errors import CheckpointError, InputError
+from ..media import atomic_path
+from ..synthetic import vocabulary
+from ..weights.files import find_weights, read_tensors
+from ..weights.fit import check
+from .bank import SceneBank
 from .data import SceneBatches
 from .trainer import Trainer, TrainingConfig, processes
 from .videos import VideoBatches
 
+SHIPPED = "shipped.safetensors"
+"""In the folder of a stage: weights from which it begins, see `start_from`."""
+Network = TypeVar("Network", bound=nn.Module)
 RENAMED = {"most_weight": "max_snr_weight", "chunks_per_batch": "batch_size", "chunk_frames": "num_frames"}
 """Fields of earlier versions -> their names."""
+
+VOCABULARY = "vocabulary.json"
 
 
 @dataclass(frozen=True)
@@ -41,15 +52,18 @@ class Stage:
             objective needs.
         objective: its other fields are the section's `objective`, or that of the section `shares`.
         data: the studio's batches, whose fields are the section's `data`; with `files` that may name a `source`
-            instead, videos of one's own.
+            instead, videos of one's own; with `bank`, the source "bank" is a SceneBank.
         model: the fields of the section's `model`; None: it has none.
         needs: what else must be in the section, such as a rank.
         besides: what must be in the recipe, too -> who reads the fields under it, if any.
-        optional: it is left out where the recipe has no such section.
+        optional: it is left out where the recipe has no such section, or a path there: of a folder with what it would
+            make.
         save: writes what is made of the trained model, beyond the files of the trainer.
-        part: the name by which it is chosen, if not its own.
+        shipped: reads its weights from a model folder, under the names that they have in the file of the section's
+            `start`; None: the weights of the component that is called as the stage.
+        part: a name by which it is chosen, beside its own.
         folder: of the trainer within that of the run; {} is the name.
-        section, recipe, root: its part of a certain recipe, all of that, and the folder of the run; `train` adds them.
+        section, recipe, root: its part of a certain recipe, all of that, and the folder of the run; see `prepare`.
     """
 
     name: str
@@ -57,6 +71,7 @@ class Stage:
     objective: Callable[..., Any]
     data: Callable[..., Dataset] = SceneBatches
     files: bool = False
+    bank: bool = False
     model: Callable[..., Any] | None = None
     shares: str = ""
     needs: Sequence[str] = ()
@@ -64,6 +79,7 @@ class Stage:
     optional: bool = False
     several: bool = False
     save: Callable[[Stage, nn.Module], object] | None = None
+    shipped: Callable[[Path], dict[str, torch.Tensor]] | None = None
     part: str = ""
     folder: str = "{}"
     section: dict[str, Any] = field(default_factory=dict)
@@ -74,6 +90,11 @@ class Stage:
     def config(self) -> TrainingConfig:
         """How it is trained."""
         return TrainingConfig(**self.section["training"])
+
+    @property
+    def shows_files(self) -> bool:
+        """Whether it learns from videos of one's own."""
+        return _reader(self, self.section.get("data")) is VideoBatches
 
     def batches(self) -> Dataset:
         """The training data that the section describes. Raises InputError."""
@@ -92,6 +113,7 @@ class Course:
         export: (recipe, folder of the run) -> the model folder, written anew from what has been trained.
         needs: fields that the recipe must have.
         only: the field that tells recipes of this kind; "": all others are.
+        origin: the field that names the folder of a trained model that is gone on from, if there is one.
         check: raises InputError for what would otherwise be found out after hours.
     """
 
@@ -99,7 +121,57 @@ class Course:
     export: Callable[[dict[str, Any], Path], Path]
     needs: Sequence[str] = ()
     only: str = ""
+    origin: str = ""
     check: Callable[[dict[str, Any]], object] = lambda _: None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe in a folder. known: its stages; stages: those that are to be carried out."""
+
+    course: Course
+    recipe: dict[str, Any]
+    root: Path
+    known: list[Stage]
+    stages: list[Stage]
+
+    def export(self) -> Path:
+        """Write the model folder, anew, from what has been trained so far; the main process does. Returns it."""
+        made = [self._export() if processes().is_main_process else None]
+        return broadcast_object_list(made)[0]
+
+    def _export(self) -> Path:
+        """A pipeline's folder gets its vocabulary: that of the model it began as, else the studio's words. A model that
+        has seen videos of one's own has none: nobody has listed their words."""
+        target, origin = self.course.export(self.recipe, self.root), self.recipe.get(self.course.origin)
+        if origin is not None:
+            words = Path(origin) / VOCABULARY
+            if words.is_file():
+                shutil.copy(words, target)
+        elif (target / "model_index.json").exists() and not any(stage.shows_files for stage in self.known):
+            (target / VOCABULARY).write_text(json.dumps(vocabulary(), indent=2) + "\n", "utf-8")
+        return target
+
+
+def prepare(
+    recipe: dict[str, Any],
+    courses: Sequence[Course],
+    folder: str | Path,
+    parts: Iterable[str] | None = None,
+    steps: int | None = None,
+) -> Run:
+    """Check a recipe; the arguments are those of `train`. Raises InputError."""
+    recipe, folder = _with_new_names(recipe), Path(folder)
+    course = next(course for course in courses if not course.only or course.only in recipe)
+    known = _read(course, recipe, folder)
+    names = list(dict.fromkeys(stage.part for stage in known))
+    chosen = set(names if parts is None else parts)
+    if unknown := sorted(chosen - {name for stage in known for name in (stage.part, stage.name)}):
+        raise InputError(f"the part {unknown[0]!r} is unknown; the recipe has {', '.join(names)}.")
+    stages = [stage for stage in known if chosen & {stage.part, stage.name}]
+    for stage in stages if steps is not None else ():
+        stage.section["training"]["steps"] = steps
+    return Run(course, recipe, folder, known, stages)
 
 
 def train(
@@ -112,29 +184,33 @@ def train(
 ) -> Path:
     """Train the parts of a recipe (default: all) in `folder`, and write the model folder.
 
-    Each stage goes on from its own checkpoint. `steps` replaces the recipe's number of steps in the parts that are
-    trained. `on_log` is called with the stage and a line of its log. Of several processes only the main one writes.
+    Each stage goes on from its own checkpoint. `parts` are names of parts or of stages. `steps` replaces the recipe's
+    number of steps in the parts that are trained. `on_log` is called with the stage and a line of its log. Of several
+    processes only the main one writes.
 
     Returns: the model folder. Raises: InputError for a recipe that cannot be used, CheckpointError for a folder of
     another recipe.
     """
-    recipe, folder = _with_new_names(recipe), Path(folder)
-    course = next(course for course in courses if not course.only or course.only in recipe)
-    stages = _read(course, recipe, folder)
-    names = list(dict.fromkeys(stage.part for stage in stages))
-    chosen = names if parts is None else list(parts)
-    if unknown := sorted(set(chosen) - set(names)):
-        raise InputError(f"the part {unknown[0]!r} is unknown; the recipe has {', '.join(names)}.")
-    stages = [stage for stage in stages if stage.part in chosen]
-    for stage in stages if steps is not None else ():
-        stage.section["training"]["steps"] = steps
-    for stage, batches in [(stage, stage.batches()) for stage in stages]:  # what is wrong with any is refused now
-        _carry_out(stage, batches, on_log)
-    made = [course.export(recipe, folder) if processes().is_main_process else None]
-    return broadcast_object_list(made)[0]
+    run = prepare(recipe, courses, folder, parts, steps)
+    for stage, batches in [(stage, stage.batches()) for stage in run.stages]:  # what is wrong with any is refused now
+        carry_out(stage, batches, on_log)
+    return run.export()
 
 
-def _carry_out(stage: Stage, batches: Dataset, on_log: Callable[[str, dict], None] | None) -> None:
+def carry_out(
+    stage: Stage,
+    batches: Dataset,
+    on_log: Callable[[str, dict], None] | None = None,
+    on_save: Callable[[int, nn.Module], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> bool:
+    """Train a stage, on from its checkpoint; returns whether it is finished.
+
+    Args:
+        on_save: called with the step that is on disk and the moving average of the model, before the first step and
+            after every save.
+        stop: asked after every step; if it says yes, the stage is saved there and ends early.
+    """
     state = processes()
     with state.main_process_first():  # it may leave files that the others read
         model, frozen = stage.start(stage)
@@ -142,14 +218,63 @@ def _carry_out(stage: Stage, batches: Dataset, on_log: Callable[[str, dict], Non
     before = fingerprint(model, trained)
     section = stage.recipe[stage.shares] if stage.shares else stage.section
     objective = stage.objective(**frozen, **section["objective"])
+    if isinstance(batches, SceneBank):
+        networks = [part for part in frozen.values() if isinstance(part, nn.Module)]
+        key = "".join(fingerprint(network, set()) for network in networks)
+        batches.open(stage.root / "bank", objective.encode_video, objective.encode_text, key)
     log = None if on_log is None else partial(on_log, stage.folder)
-    average = Trainer(model, objective, batches, stage.config, stage.root / stage.folder, log).run()
+    trainer = Trainer(model, objective, batches, stage.config, stage.root / stage.folder, log)
+
+    def saved(step: int) -> None:
+        if on_save is not None:
+            on_save(step, trainer.average)
+
+    if state.is_main_process:
+        saved(trainer.step)
+    average = trainer.run(saved, stop)
     # Both: a parameter that is pulled to zero by weight decay changes without a gradient.
     if not before == fingerprint(model, trained) == fingerprint(average, trained):
         raise AssertionError("frozen weights have changed in training")
-    if stage.save is not None and state.is_main_process:
+    if trainer.finished and stage.save is not None and state.is_main_process:
         stage.save(stage, average)
     state.wait_for_everyone()
+    return trainer.finished
+
+
+def start_from(run: Run, model: Path) -> None:
+    """Let the stages of a recipe that have no checkpoint begin from the weights in a model folder, where it has them.
+    Their folders keep copies, because the model may be replaced while they are trained.
+
+    Raises: CheckpointError if it has none for a stage that is to be carried out.
+    """
+    for stage in run.known:
+        folder = stage.root / stage.folder
+        copy = folder / SHIPPED
+        if stage not in run.stages and stage.shipped is None and not (model / stage.name).is_dir():
+            continue
+        if not copy.exists() and not (folder / "state.pt").exists():
+            tensors = component(model, stage.name) if stage.shipped is None else stage.shipped(model)
+            folder.mkdir(parents=True, exist_ok=True)
+            with atomic_path(copy) as temporary:
+                save_file(tensors, temporary)
+        if copy.exists():
+            stage.section["start"] = str(copy)
+
+
+def with_start(model: Network, section: dict[str, Any]) -> Network:
+    """The model with the weights of the section's `start`, a file, if it has one. Raises CheckpointError."""
+    if section.get("start"):
+        tensors = read_tensors(Path(section["start"]))
+        check(model.state_dict(), tensors, section["start"])
+        model.load_state_dict(tensors)
+    return model
+
+
+def component(model: Path, name: str) -> dict[str, torch.Tensor]:
+    """The weights of a component in a model folder, as diffusers or transformers keep them. Raises CheckpointError."""
+    folder = model / name
+    stem = "model" if find_weights(folder) else "diffusion_pytorch_model"
+    return read_tensors(folder, stem)
 
 
 def fingerprint(model: nn.Module, trained: set[str]) -> str:
@@ -163,11 +288,16 @@ def fingerprint(model: nn.Module, trained: set[str]) -> str:
 
 
 def average_of(folder: Path, what: str = "this part") -> dict[str, torch.Tensor]:
-    """The moving average that a training has left in its folder. Raises CheckpointError."""
+    """The moving average that a training has left in its folder, or the weights there from which it is to begin.
+
+    Raises: CheckpointError.
+    """
     path = folder / "average.safetensors"
-    if not path.exists():
-        raise CheckpointError(f"{path} is missing: train {what} first.")
-    return load_file(path)
+    if path.exists():
+        return load_file(path)
+    if (folder / SHIPPED).exists():
+        return load_file(folder / SHIPPED)
+    raise CheckpointError(f"{path} is missing: train {what} first.")
 
 
 def save_model(pipe: DiffusionPipeline, root: Path, **arguments: Any) -> Path:
@@ -194,7 +324,7 @@ def _read(course: Course, recipe: dict[str, Any], root: Path) -> list[Stage]:
         readers |= {} if stage.shares else {"objective": stage.objective}
         readers |= {"data": _reader(stage, data), "training": TrainingConfig}
         for name, reader in readers.items():
-            known = ["source"] if name == "data" and stage.files else []
+            known = ["source"] if name == "data" and (stage.files or stage.bank) else []
             given = section.get(name, {}) if isinstance(section, dict) else section
             _check_fields(f"{path}.{name}", given, reader, known)
         missing += [f"{path}.{name}" for name in (*readers, *stage.needs) if name not in section]
@@ -216,7 +346,7 @@ def _sections(course: Course, recipe: dict[str, Any]) -> Iterator[tuple[Stage, s
     """The stages that a recipe has, each with its section and where that stands."""
     for stage in course.stages:
         section = recipe.get(stage.name)
-        if section is None and (stage.optional or stage.several):
+        if (section is None and stage.several) or (stage.optional and (section is None or isinstance(section, str))):
             continue
         if not stage.several:
             yield stage, stage.name, {} if section is None else section
@@ -227,8 +357,10 @@ def _sections(course: Course, recipe: dict[str, Any]) -> Iterator[tuple[Stage, s
 
 
 def _reader(stage: Stage, data: Any) -> Callable[..., Dataset]:
-    files = stage.files and isinstance(data, dict) and data.get("source", "studio") != "studio"
-    return VideoBatches if files else stage.data
+    source = data.get("source", "studio") if isinstance(data, dict) else "studio"
+    if stage.bank and source == "bank":
+        return SceneBank
+    return VideoBatches if stage.files and source != "studio" else stage.data
 
 
 def _check_fields(path: str, given: Any, reader: Callable[..., Any], more: Iterable[str] = ()) -> None:

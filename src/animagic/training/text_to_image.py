@@ -24,7 +24,7 @@ from ..synthetic import caption, picture_caption
 from ..weights.lora import add_lora
 from .data import PLAIN, SceneBatches, draw_scene, to_unit
 from .objectives import NoiseObjective
-from .stages import Stage, average_of
+from .stages import Stage, average_of, component, with_start
 
 SCHEDULE = {
     "num_train_timesteps": 1000,
@@ -171,7 +171,7 @@ def start_tokenizer(section: dict[str, Any], folder: Path) -> Any:
 def start_autoencoder(section: dict[str, Any]) -> AutoencoderKL:
     """The autoencoder before its first step, the same in every run of a recipe."""
     torch.manual_seed(section["training"].get("seed", 0))
-    return AutoencoderKL(**section["model"])
+    return with_start(AutoencoderKL(**section["model"]), section)
 
 
 def trained_autoencoder(recipe: dict[str, Any], root: Path) -> AutoencoderKL:
@@ -216,7 +216,7 @@ def start_model(recipe: dict[str, Any], tokenizer: Any) -> TextToImage:
         **recipe["text_encoder"]["model"],
     )
     unet = UNet2DConditionModel(cross_attention_dim=text_config.hidden_size, **recipe["unet"]["model"])
-    return TextToImage(unet, CLIPTextModel(text_config))
+    return with_start(TextToImage(unet, CLIPTextModel(text_config)), recipe["unet"])
 
 
 def trained_model(recipe: dict[str, Any], root: Path) -> TextToImage:
@@ -246,6 +246,13 @@ def _start_look(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
     model = trained_model(stage.recipe, stage.root)
     add_lora(model.unet, LORA_TARGETS, stage.section["rank"])
     return model, frozen
+
+
+def _shipped_model(model: Path) -> dict[str, torch.Tensor]:
+    """The weights of `TextToImage` in a model folder; of an animated one without those of the motion modules."""
+    parts = {part: component(model, part) for part in ("unet", "text_encoder")}
+    tensors = {f"{part}.{name}": tensor for part, inside in parts.items() for name, tensor in inside.items()}
+    return {name: tensor for name, tensor in tensors.items() if "motion_modules." not in name}
 
 
 def export_model(recipe: dict[str, Any], root: Path) -> Path:
@@ -278,7 +285,8 @@ STAGES = (
     Stage("vae", _start_autoencoder, AutoencoderObjective, **_SCENES, model=AutoencoderKL, optional=True,
           besides={"unet.model": None, "text_encoder.model": CLIPTextConfig, **_TOKENIZER}),
     Stage("unet", _start_model, ImageObjective, **_SCENES, model=UNet2DConditionModel, optional=True,
-          besides={"vae.model": None}, save=lambda stage, _: export_model(stage.recipe, stage.root)),
+          besides={"vae.model": None}, save=lambda stage, _: export_model(stage.recipe, stage.root),
+          shipped=_shipped_model),
     Stage("looks", _start_look, ImageObjective, **_SCENES, several=True, shares="unet", needs=["rank"],
           besides={"unet.model": None}, save=_save_look),
 )  # fmt: skip

@@ -19,6 +19,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import gather_object, set_seed
 from filelock import FileLock, Timeout
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -26,6 +27,9 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from ..errors import CheckpointError, InputError, first_line
 from .optimisers import optimisers
 from .throughput import Throughput
+
+STATES = ("state.pt", "state.previous.pt")
+"""In the folder of a training: its state, and that of the save before."""
 
 
 class Objective(Protocol):
@@ -282,7 +286,7 @@ class Trainer:
     @property
     def _states(self) -> tuple[Path, Path]:
         """Where the state is saved, and the one before it."""
-        return self.folder / "state.pt", self.folder / "state.previous.pt"
+        return self.folder / STATES[0], self.folder / STATES[1]
 
     def _load(self) -> None:
         """Go on from what is saved, if anything is."""
@@ -294,8 +298,9 @@ class Trainer:
             try:
                 self.model.load_state_dict(state["model"])
                 self.average.load_state_dict(state["average"])
-                for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
-                    optimiser.load_state_dict(saved)
+                if state["optimisers"] is not None:  # else it was restored from what was kept
+                    for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+                        optimiser.load_state_dict(saved)
                 self.step = state["step"]
             except (RuntimeError, KeyError, ValueError) as error:
                 path = self._states[0]
@@ -303,7 +308,7 @@ class Trainer:
             self.samples, self.pflop = state.get("samples", 0), state.get("pflop", 0.0)
         log = self.folder / "log.jsonl"
         if log.exists() and self.accelerator.is_main_process:  # lines after the save will be written again
-            lines = [json.dumps(line) + "\n" for line in _read_log(log) if line["step"] <= self.step]
+            lines = [json.dumps(line) + "\n" for line in read_log(log) if line["step"] <= self.step]
             _replace(log, lambda new: new.write_text("".join(lines)))
 
     def _read_state(self) -> dict[str, Any] | None:
@@ -317,6 +322,29 @@ class Trainer:
         if found:
             raise CheckpointError(f"{found[0]} is damaged, and there is no other; remove it to start anew.")
         return None
+
+
+def keep(folder: Path, file: Path) -> None:
+    """Write what a training has reached into a file: its moving average in float16, and how far it is."""
+    state = torch.load(folder / STATES[0], map_location="cpu", weights_only=True, mmap=True)
+    figures = {name: state[name] for name in ("step", "samples", "pflop")}
+    average = {name: x.half() if x.is_floating_point() else x.clone() for name, x in state["average"].items()}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    _replace(file, lambda new: save_file(average, new, {"training": json.dumps(figures)}))
+
+
+def restore(file: Path, folder: Path) -> None:
+    """Let a training go on from a file of `keep`, if there is one and its folder holds nothing."""
+    if not file.exists() or any((folder / name).exists() for name in STATES):
+        return
+    with safe_open(file, "pt") as kept:
+        figures = json.loads(kept.metadata()["training"])
+        average = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118 - not a dict
+    average = {name: x.float() if x.is_floating_point() else x for name, x in average.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(folder / "average.safetensors", lambda new: save_file(average, new))
+    state = figures | {"model": average, "average": average, "optimisers": None}
+    _replace(folder / STATES[0], lambda new: torch.save(state, new))
 
 
 def _replace(path: Path, write: Callable[[Path], object], keep: Path | None = None) -> None:
@@ -336,7 +364,7 @@ def _size(batch: dict) -> int:
     return next((len(value) for value in batch.values() if isinstance(value, (torch.Tensor, list))), 0)
 
 
-def _read_log(log: Path) -> list[dict]:
+def read_log(log: Path) -> list[dict]:
     """The lines of a log; a last one that was torn by a crash is left out."""
     lines = []
     for text in log.read_text().splitlines():
@@ -352,7 +380,7 @@ def plot_log(log: Path, picture: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    lines = _read_log(log) if log.exists() else []
+    lines = read_log(log) if log.exists() else []
     figure, axes = plt.subplots(figsize=(7, 4))
     axes.plot([x["step"] for x in lines], [x["loss"] for x in lines])
     axes.set(xlabel="step", ylabel="loss", yscale="log")

@@ -17,7 +17,7 @@ from ...errors import InputError
 from ...training import text_to_image
 from ...training.data import SceneBatches
 from ...training.objectives import NoiseObjective
-from ...training.stages import Course, Stage, average_of, save_model
+from ...training.stages import Course, Stage, average_of, component, save_model
 from ...training.text_to_image import load_text_to_image
 from ...weights.lora import add_lora
 from .denoiser import AnimateDiffSampling
@@ -111,6 +111,10 @@ def _start_motion_lora(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
     return unet, _frozen(base)
 
 
+def _shipped_motion(model: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in component(model, "unet").items() if "motion_modules." in name}
+
+
 def _save_adapter(stage: Stage, average: Any) -> None:
     save_file(motion_lora_state_dict(average, "adapter"), stage.root / "adapter.safetensors")
 
@@ -153,10 +157,12 @@ _STAGES = [
     *text_to_image.STAGES,
     # A LoRA over the spatial layers that takes in how the videos look, so that the motion module need not.
     Stage("adapter", _start_adapter, **_CLIPS, optional=True, needs=["rank"], save=_save_adapter),
-    Stage("motion", _start_motion, **_CLIPS, optional=True, model=AnimateDiffUNet, save=_save_motion),
+    Stage("motion", _start_motion, **_CLIPS, optional=True, model=AnimateDiffUNet, save=_save_motion,
+          shipped=_shipped_motion),
     Stage("motion_loras", _start_motion_lora, **_CLIPS, several=True, folder="motion_lora_{}", needs=["rank"],
           besides={"motion": None}, save=_save_motion_lora),
 ]  # fmt: skip
 STAGES = [
-    Course(_STAGES, export, ["sampling"], check=lambda recipe: AnimateDiffSampling.from_config(recipe["sampling"]))
-]
+    Course(_STAGES, export, ["sampling"], origin="base",
+           check=lambda recipe: AnimateDiffSampling.from_config(recipe["sampling"])),
+]  # fmt: skip

@@ -58,7 +58,7 @@ class Clips:
 
     latents, noise: (size, channels, frames, height, width); caption: (size, length, channels); mask: (size, length);
     positions: (size, chunks) in the schedule, 1 = clean; given: (size, frames), True where the frame is given;
-    width: latent frames of a chunk.
+    width: latent frames of a chunk; weight: how much the error of each latent counts, to go with latents.
     """
 
     latents: torch.Tensor
@@ -68,6 +68,7 @@ class Clips:
     positions: torch.Tensor
     given: torch.Tensor
     width: int
+    weight: torch.Tensor
 
     @property
     def clean(self) -> torch.Tensor:
@@ -109,6 +110,10 @@ class TransformerObjective:
         shift: of the time points; 3 as in sampling.
         clean_t: the time that clean chunks are given.
         text_length: tokens of a caption.
+        plain_shift: of the four in ten time points that are not spaced as in sampling; above 1: more of them where
+            things take their shape, fewer where only what a decoder forgives is left.
+        things: how much more than one the error of a latent counts that belongs to a thing of the studio, or lies
+            beside one, if the batch tells.
     """
 
     autoencoder: AutoencoderKLMagi1
@@ -120,14 +125,24 @@ class TransformerObjective:
     shift: float = 3.0
     clean_t: float = 0.9999
     text_length: int = 64
+    things: float = 0.0
+    plain_shift: float = 1.0
 
-    def _captions(self, captions: Sequence[str], device) -> tuple[torch.Tensor, torch.Tensor]:
-        text = encode_text(self.text_encoder, self.tokenizer, captions, self.text_length).trimmed()
-        return text.embeds.to(device), text.mask.to(device) != 0
+    @torch.no_grad()
+    def encode_video(self, video: torch.Tensor) -> torch.Tensor:
+        """uint8 (clips, 3, frames, height, width) -> latents."""
+        posterior: Any = self.autoencoder.to(video.device).encode(to_unit(video))
+        return posterior.latent_dist.mode() * self.autoencoder.config.scaling_factor
+
+    @torch.no_grad()
+    def encode_text(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embeddings (captions, text_length, channels), and where there is text, (captions, text_length)."""
+        text = encode_text(self.text_encoder, self.tokenizer, captions, self.text_length)
+        return text.embeds, text.mask != 0
 
     def times(self, u: torch.Tensor, squared: torch.Tensor) -> torch.Tensor:
         """Positions 0..1 in the schedule to times: the sampler's own spacing, or plain where `squared` is false."""
-        return torch.where(squared, flow_times(u, self.shift), u)
+        return torch.where(squared, flow_times(u, self.shift), u / (u + self.plain_shift * (1 - u)))
 
     def positions(self, batch: int, chunks: int, generator: torch.Generator) -> torch.Tensor:
         """(batch, chunks) positions in the schedule, 1 = clean; older chunks are never less clean than later ones."""
@@ -146,24 +161,25 @@ class TransformerObjective:
         anyhow = rand(batch, chunks).sort(dim=1, descending=True).values
         return torch.where(rand(batch, 1) < 0.7, stairs, anyhow).clamp(0, 1)
 
-    @staticmethod
-    def _channel_weights(network: Magi1Transformer3DModel) -> torch.Tensor | float:
-        """Where the channels' standard deviations are known, an error counts as much as it changes the pixels: the
-        latents of `fit_linear_path` are whitened half-way, so one standard deviation more brings that back."""
-        if network.config.data_std is None:
+    def _channel_weights(self, network: Magi1Transformer3DModel) -> torch.Tensor | float:
+        """An error counts as much as it changes the pixels: the latents of `fit_linear_path` are whitened half-way, so
+        one standard deviation more brings that back."""
+        if network.config.data_std is None or not self.autoencoder.config.get("linear_path"):
             return 1.0
         std = torch.tensor(network.config.data_std, device=network.device)
         return (std**2 / (std**2).mean())[:, None, None, None]
 
     def clips(self, network: Magi1Transformer3DModel, batch: dict, generator: torch.Generator) -> Clips:
-        """A batch of videos and captions as latents, text and places in the schedule."""
+        """A batch of videos and captions, or of a `SceneBank`, as latents, text and places in the schedule."""
         device, width = generator.device, network.config.chunk_width
-        self.autoencoder.to(device)
-        self.text_encoder.to(device)
-        with torch.no_grad():
-            posterior: Any = self.autoencoder.encode(to_unit(batch["video"].to(device)))
-            latents = posterior.latent_dist.mode() * self.autoencoder.config.scaling_factor
-            caption, mask = self._captions(batch["captions"], device)
+        if "latents" in batch:
+            latents, caption, mask = (batch[name].to(device) for name in ("latents", "text", "text_mask"))
+        else:
+            self.text_encoder.to(device)
+            latents = self.encode_video(batch["video"].to(device))
+            caption, mask = (x.to(device) for x in self.encode_text(batch["captions"]))
+            used = int(mask.any(0).nonzero()[-1]) + 1
+            caption, mask = caption[:, :used], mask[:, :used]
         size, _, frames = latents.shape[:3]
         chunks = frames // width
         positions = self.positions(size, chunks, generator)
@@ -175,7 +191,11 @@ class TransformerObjective:
         positions = torch.where(whole, torch.ones_like(positions), positions)
         noise = torch.randn(latents.shape, generator=generator, device=device)
         given_frames = torch.arange(frames, device=device) < given[:, None]
-        return Clips(latents, noise, caption, mask, positions, given_frames, width)
+        weight = torch.ones_like(latents[:, :1])
+        if "inside" in batch:
+            beside = nn.functional.max_pool2d(batch["inside"].to(device), 4, stride=2, padding=1)
+            weight = weight + self.things * (beside > 0.1)[:, None]
+        return Clips(latents, noise, caption, mask, positions, given_frames, width, weight)
 
     def read(self, network: Magi1Transformer3DModel, clips: Clips, without: torch.Tensor):
         """The text of each chunk, (size, chunks, length, channels), and its mask: the null caption where `without`."""
@@ -192,7 +212,8 @@ class TransformerObjective:
         """The weighted error of the frames that are made, (size, chunks) times `t`; and metrics by time."""
         time = clips.spread(t)[:, 0, :, 0, 0]
         learned = (~clips.given & ~clips.clean.repeat_interleave(clips.width, dim=1)).float()
-        error = ((velocity - target).square() * self._channel_weights(network)).mean(dim=(1, 3, 4))
+        error = (velocity - target).square() * self._channel_weights(network) * clips.weight
+        error = error.mean(dim=(1, 3, 4)) / clips.weight.mean(dim=(1, 3, 4))
         loss = (error * learned).sum() / learned.sum().clamp_min(1)
         metrics = {}
         for name, low, high in (("noisy", 0.0, 0.1), ("middle", 0.1, 0.5), ("nearly_clean", 0.5, 1.0)):
@@ -235,6 +256,9 @@ def initialise(transformer: Magi1Transformer3DModel) -> None:
     time, space = slice(0, n), slice(n, 3 * n)  # of the angles, in each half of the rotated dimensions
     blocks: Any = transformer.videodit_blocks.layers
     for i, block in enumerate(blocks):
+        if transformer.config.local:
+            nn.init.zeros_(block.local.weight)
+            nn.init.zeros_(block.local.bias)
         for norm in (block.self_attn_post_norm, block.mlp_post_norm):
             nn.init.constant_(norm.weight, -0.8)  # stored minus one
         for norm in (block.self_attention.q_layernorm, block.self_attention.k_layernorm):

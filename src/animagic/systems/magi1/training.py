@@ -14,9 +14,10 @@ from torch import nn
 from transformers import AutoModel, AutoTokenizer
 
 from ...errors import InputError
+from ...layers.autoencoder import ConvAutoencoder
+from ...training.bank import SceneBank
 from ...training.data import SceneBatches, to_unit
-from ...training.stages import Course, Stage, average_of, save_model
-from ...weights.files import read_tensors
+from ...training.stages import Course, Stage, average_of, save_model, with_start
 from .autoencoder import AutoencoderKLMagi1
 from .distillation import ShortcutObjective
 from .objectives import AutoencoderObjective, TransformerObjective, initialise
@@ -34,7 +35,7 @@ def start_autoencoder(section: dict[str, Any], folder: Path) -> AutoencoderKLMag
     vae = AutoencoderKLMagi1(**section["model"])
     start = folder / "start.safetensors"
     if section.get("start"):
-        vae.load_state_dict(read_tensors(Path(section["start"])))
+        with_start(vae, section)
     elif section["model"].get("linear_path"):
         if not start.exists():
             data = SceneChunks(seed=4321, steps=40, **section["data"])
@@ -48,9 +49,12 @@ def start_autoencoder(section: dict[str, Any], folder: Path) -> AutoencoderKLMag
     return vae
 
 
-def trained_autoencoder(recipe: dict[str, Any], root: Path) -> AutoencoderKLMagi1:
-    """The autoencoder as trained so far, frozen. Its encoder must be final before the transformer starts: with
-    `encoder_depth: 0` it is the PCA of the first step, so both can be trained at the same time."""
+def trained_autoencoder(recipe: dict[str, Any], root: Path) -> Any:
+    """The autoencoder as trained so far, or from the folder that the recipe names, frozen. Its encoder must be final
+    before the transformer starts: with `encoder_depth: 0` it is the PCA of the first step, so both can be trained at
+    the same time."""
+    if isinstance(recipe["vae"], str):
+        return ConvAutoencoder.from_pretrained(recipe["vae"]).float().eval().requires_grad_(False)
     vae = start_autoencoder(recipe["vae"], root / "vae")
     if (root / "vae" / "average.safetensors").exists():
         vae.load_state_dict(average_of(root / "vae"))
@@ -58,8 +62,13 @@ def trained_autoencoder(recipe: dict[str, Any], root: Path) -> AutoencoderKLMagi
 
 
 @torch.no_grad()
-def measure_std(vae: AutoencoderKLMagi1, data: dict[str, Any]) -> list[float]:
+def measure_std(vae: Any, recipe: dict[str, Any]) -> list[float]:
     """The standard deviation of each latent channel, over clips that are the same in every run of a recipe."""
+    if isinstance(recipe["vae"], str):
+        sampling = recipe["sampling"]["runtime_config"]
+        data = {"batch_size": 8, "height": sampling["video_size_h"], "width": sampling["video_size_w"]}
+    else:
+        data = recipe["vae"]["data"]
     batches = SceneChunks(seed=1234, steps=16, **data)
     latents = []
     for i in range(len(batches)):
@@ -77,16 +86,29 @@ def _text_encoder(recipe: dict[str, Any]) -> dict[str, Any]:
     return {"text_encoder": model.eval().requires_grad_(False), "tokenizer": tokenizer}
 
 
+def _network(recipe: dict[str, Any], vae: Any, section: dict[str, Any], **changes: Any) -> Magi1Transformer3DModel:
+    return Magi1Transformer3DModel(**section["model"] | changes, data_std=measure_std(vae, recipe))
+
+
+def _start_pictures(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
+    """The transformer on single latent frames: chunks of one, which see nothing but themselves."""
+    return _start_network(stage, chunk_width=1)
+
+
 def _start_transformer(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
-    section, vae = stage.section, trained_autoencoder(stage.recipe, stage.root)
-    text = _text_encoder(stage.recipe)
-    torch.manual_seed(section["training"].get("seed", 0))
-    std = measure_std(vae, stage.recipe["vae"]["data"])
-    transformer = Magi1Transformer3DModel(**section["model"], data_std=std)
+    return _start_network(stage)
+
+
+def _start_network(stage: Stage, **changes: Any) -> tuple[nn.Module, dict[str, Any]]:
+    recipe, vae = stage.recipe, trained_autoencoder(stage.recipe, stage.root)
+    text = _text_encoder(recipe)
+    torch.manual_seed(stage.config.seed)
+    transformer = _network(recipe, vae, stage.section, **changes)
     initialise(transformer)
-    if section.get("start"):  # go on from weights that are there, with a new schedule
-        transformer.load_state_dict(read_tensors(Path(section["start"])))
-    return transformer, {"autoencoder": vae, **text}
+    if stage.name == "transformer" and "pictures" in recipe:
+        transformer.load_state_dict(average_of(stage.root / "pictures", "the pictures"))
+    # A file to go on from, with a new schedule.
+    return with_start(transformer, stage.section), {"autoencoder": vae, **text}
 
 
 def _start_student(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
@@ -98,19 +120,25 @@ def _start_student(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
         part.requires_grad_(False)
     frozen = {"autoencoder": pipe.vae, "text_encoder": pipe.text_encoder, "tokenizer": pipe.tokenizer}
     frozen |= {"teacher": pipe.transformer, "sampling": pipe.sampling}
-    return copy.deepcopy(pipe.transformer).requires_grad_(True), frozen
+    return with_start(copy.deepcopy(pipe.transformer).requires_grad_(True), stage.section), frozen
 
 
 def _teacher(recipe: dict[str, Any]) -> Magi1Pipeline:
     return Magi1Pipeline.from_pretrained(recipe["teacher"], dtype=torch.float32)
 
 
+def _average_of_transformer(recipe: dict[str, Any], root: Path) -> dict[str, torch.Tensor]:
+    """That of the last stage that has begun."""
+    if "pictures" in recipe and not (root / "transformer" / "average.safetensors").exists():
+        return average_of(root / "pictures", "the pictures")
+    return average_of(root / "transformer", "the transformer")
+
+
 def export(recipe: dict[str, Any], root: Path) -> Path:
     """Write what has been trained so far as a float16 pipeline folder; returns its path."""
     vae = trained_autoencoder(recipe, root)
-    std = measure_std(vae, recipe["vae"]["data"])
-    transformer = Magi1Transformer3DModel(**recipe["transformer"]["model"], data_std=std)
-    transformer.load_state_dict(average_of(root / "transformer", "the transformer"))
+    transformer = _network(recipe, vae, recipe["transformer"])
+    transformer.load_state_dict(_average_of_transformer(recipe, root))
     parts = {"transformer": transformer.half(), "vae": vae.half()}
     text = _text_encoder(recipe)
     text["text_encoder"].half()
@@ -137,10 +165,12 @@ def _check_text_encoder(recipe: dict[str, Any]) -> None:
 _STUDENT = [Stage("transformer", _start_student, ShortcutObjective, SceneChunks)]
 _STAGES = [
     Stage("vae", lambda stage: (start_autoencoder(stage.section, stage.root / stage.folder), {}), AutoencoderObjective,
-          SceneChunks, model=AutoencoderKLMagi1),
-    Stage("transformer", _start_transformer, TransformerObjective, SceneChunks, model=Magi1Transformer3DModel),
+          SceneChunks, model=AutoencoderKLMagi1, optional=True),
+    Stage("pictures", _start_pictures, TransformerObjective, SceneBank, model=Magi1Transformer3DModel, optional=True),
+    Stage("transformer", _start_transformer, TransformerObjective, SceneChunks, bank=True,
+          model=Magi1Transformer3DModel),
 ]  # fmt: skip
 STAGES = [
-    Course(_STUDENT, export_student, ["sampling"], only="teacher"),
-    Course(_STAGES, export, ["text_encoder", "sampling"], check=_check_text_encoder),
+    Course(_STUDENT, export_student, ["sampling"], only="teacher", origin="teacher"),
+    Course(_STAGES, export, ["vae", "text_encoder", "sampling"], check=_check_text_encoder),
 ]
