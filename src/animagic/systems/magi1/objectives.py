@@ -256,9 +256,6 @@ def initialise(transformer: Magi1Transformer3DModel) -> None:
     time, space = slice(0, n), slice(n, 3 * n)  # of the angles, in each half of the rotated dimensions
     blocks: Any = transformer.videodit_blocks.layers
     for i, block in enumerate(blocks):
-        if transformer.config.adaptive:
-            nn.init.zeros_(block.adaptive_norm.proj.weight)
-            nn.init.zeros_(block.adaptive_norm.proj.bias)
         if transformer.config.local:
             nn.init.zeros_(block.local.weight)
             nn.init.zeros_(block.local.bias)

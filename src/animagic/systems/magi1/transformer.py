@@ -78,10 +78,6 @@ def linear(in_features: int, out_features: int, fp8: bool, smoothed: bool = Fals
     return nn.Linear(in_features, out_features, bias=False)
 
 
-Adapt = Callable[[torch.Tensor], torch.Tensor]
-"""What a condition makes of normalised tokens."""
-
-
 class QueryKeyValue(nn.Module):
     def __init__(self, dim: int, query_dim: int, key_dim: int, eps: float, fp8: bool):
         super().__init__()
@@ -91,8 +87,8 @@ class QueryKeyValue(nn.Module):
         self.k = linear(dim, key_dim, fp8)
         self.v = linear(dim, key_dim, fp8)
 
-    def forward(self, x: torch.Tensor, adapt: Adapt) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        x = adapt(self.layer_norm(x))
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        x = self.layer_norm(x)
         return self.q(x), self.qx(x), self.k(x), self.v(x)
 
 
@@ -110,10 +106,10 @@ class ParallelAttention(nn.Module):
         self.k_layernorm_xattn = LayerNorm1p(head_dim, eps)
         self.linear_proj = linear(2 * heads * head_dim, dim, fp8, smoothed=True)
 
-    def forward(self, x, text, text_mask, rotary, spans, past, backend, adapt=lambda x: x):
+    def forward(self, x, text, text_mask, rotary, spans, past, backend):
         batch, tokens, _ = x.shape
         chunks, text_length = text.shape[1:3]
-        q, qx, k, v = (y.unflatten(-1, (-1, self.head_dim)) for y in self.linear_qkv(x, adapt))
+        q, qx, k, v = (y.unflatten(-1, (-1, self.head_dim)) for y in self.linear_qkv(x))
         # The rotary tables are float32; attention runs in the dtype of the values.
         q, k = (
             apply_rotary(y.transpose(1, 2), *rotary).to(v.dtype) for y in (self.q_layernorm(q), self.k_layernorm(k))
@@ -146,8 +142,8 @@ class FeedForward(nn.Module):
         self.linear_fc1 = linear(dim, 2 * hidden if gated else hidden, fp8)
         self.linear_fc2 = linear(hidden, dim, fp8, smoothed=True)
 
-    def forward(self, x: torch.Tensor, adapt: Adapt = lambda x: x) -> torch.Tensor:
-        x = self.linear_fc1(adapt(self.layer_norm(x)))
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.linear_fc1(self.layer_norm(x))
         if self.gated:
             gate, x = x.chunk(2, dim=-1)
             return self.linear_fc2(F.silu(gate) * x)
@@ -171,28 +167,9 @@ def gate_chunks(x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
     return (x.unflatten(1, (gate.shape[1], -1)) * gate[:, :, None]).flatten(1, 2)
 
 
-class AdaptiveNorm(nn.Module):
-    """Scales and shifts of what attention and feed-forward read, chunk by chunk (adaLN, arXiv 2212.09748)."""
-
-    def __init__(self, condition_dim: int, dim: int):
-        super().__init__()
-        self.proj = nn.Linear(condition_dim, 4 * dim)
-
-    def forward(self, condition: torch.Tensor) -> tuple[Adapt, Adapt]:
-        def adapt(scale: torch.Tensor, shift: torch.Tensor) -> Adapt:
-            return lambda x: (
-                x.unflatten(1, (scale.shape[1], -1)) * (1 + scale[:, :, None]) + shift[:, :, None]
-            ).flatten(1, 2)
-
-        first, second, third, fourth = self.proj(F.silu(condition)).chunk(4, dim=-1)
-        return adapt(first, second), adapt(third, fourth)
-
-
 class Block(nn.Module):
-    def __init__(self, dim, hidden, heads, groups, head_dim, condition_dim, gated, eps, fp8, local, adaptive):
+    def __init__(self, dim, hidden, heads, groups, head_dim, condition_dim, gated, eps, fp8, local):
         super().__init__()
-        if adaptive:
-            self.adaptive_norm = AdaptiveNorm(condition_dim, dim)
         if local:
             self.local = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
         self.ada_modulate_layer = Modulation(condition_dim, dim)
@@ -206,10 +183,9 @@ class Block(nn.Module):
             frames = x.unflatten(1, (-1, *grid)).flatten(0, 1).permute(0, 3, 1, 2)
             x = x + self.local(frames).permute(0, 2, 3, 1).reshape(x.shape)
         attention_gate, feed_forward_gate = self.ada_modulate_layer(condition)
-        adapts = self.adaptive_norm(condition) if hasattr(self, "adaptive_norm") else [lambda x: x] * 2
-        y, present = self.self_attention(x, text, text_mask, rotary, spans, past, backend, adapts[0])
+        y, present = self.self_attention(x, text, text_mask, rotary, spans, past, backend)
         x = (x + self.self_attn_post_norm(gate_chunks(y, attention_gate))).to(x.dtype)
-        y = self.mlp(x, adapts[1])
+        y = self.mlp(x)
         x = (x + self.mlp_post_norm(gate_chunks(y, feed_forward_gate))).to(x.dtype)
         return x, present
 
@@ -297,7 +273,6 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         data_std: Sequence[float] | None = None,
         fp8: bool = False,
         local: bool = False,
-        adaptive: bool = False,
     ):
         super().__init__()
         if kv_channels % 8 or (2 * num_attention_heads * kv_channels) % 16:
@@ -329,12 +304,7 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
             gated=gated_linear_unit,
             fp8=fp8,
             local=local,
-            adaptive=adaptive,
         )
-        if adaptive:
-            self.pooled_embedder = nn.Sequential(
-                nn.Linear(caption_channels, condition_dim), nn.SiLU(), nn.Linear(condition_dim, condition_dim)
-            )
         self.final_linear = FinalLinear(hidden_size, patch[0] * patch[1] * patch[2] * out_channels)
         self.attention_backend: Backend = "auto"
 
@@ -429,14 +399,6 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         condition = condition + self.t_embedder(timestep)
         if shortcut is not None:
             condition = condition + self.t_embedder(shortcut)
-        if config.adaptive:
-            words = encoder_hidden_states.to(condition.dtype)
-            known = (
-                torch.ones_like(words[..., :1])
-                if encoder_attention_mask is None
-                else encoder_attention_mask[..., None] != 0
-            )
-            condition = condition + self.pooled_embedder((words * known).sum(-2) / known.sum(-2).clamp_min(1))
         text_mask = None
         if encoder_attention_mask is not None:
             text_mask = (encoder_attention_mask != 0).expand(batch, chunks, -1)
