@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import suppress
 import signal
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -72,6 +73,9 @@ def _show(queue: str, as_json: bool) -> None:
 def _work(queue: str, minutes: float | None, threads: int | None, as_json: bool) -> None:
     if hasattr(os, "nice"):
         os.nice(19)  # everything else goes first
+        if os.getsid(0) == os.getpid():  # Linux weighs sessions against each other; started by `setsid`, this is one
+            with suppress(OSError):
+                Path("/proc/self/autogroup").write_text("19")
     from ..requests.queue import queue_progress, train_queue
     from ..training.queue import Stop
 
