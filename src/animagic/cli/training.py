@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from contextlib import suppress
 import signal
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import typer

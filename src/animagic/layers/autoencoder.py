@@ -62,6 +62,8 @@ class ConvAutoencoder(VideoAutoencoderMixin, ModelMixin, ConfigMixin):
     Raises: InputError for another patch_size.
     """
 
+    __module__ = "animagic"  # where diffusers looks for it when it loads a pipeline
+
     @register_to_config
     def __init__(
         self,
