@@ -1,9 +1,8 @@
 # Needs Python 3.10 or newer and make. Everything goes into .venv; `make clean` leaves it alone.
-# To change: make demo PYTHON=python3.12 PROMPT="a blue star spins"
+# To change: make demo PYTHON=python3.12
 PYTHON = python3
 TORCH_CPU = torch==2.13.0
 TORCH_CPU_INDEX = https://download.pytorch.org/whl/cpu
-PROMPT = a red ball bounces on a green floor
 # Of train-embedded: CPU threads, and minutes until it stops by itself.
 THREADS = 1
 MINUTES =
@@ -24,11 +23,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/.installed  ## install what is missing, then make a first video
-	@mkdir -p out
-	$(BIN)/animagic generate "$(PROMPT)" -o out/ball.mp4 --contact-sheet out/ball.png --seed 7
-	@echo "video:         $(CURDIR)/out/ball.mp4"
-	@echo "contact sheet: $(CURDIR)/out/ball.png"
+demo: $(VENV)/.installed  ## install what is missing, then make first videos, side by side and judged
+	$(BIN)/python examples/demo.py
 
 style: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check
@@ -76,7 +72,7 @@ $(VENV)/.torch:
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/.torch
 	@echo "Installing animagic ..."
-	@$(PIP) install -q -e .
+	@$(PIP) install -q -e '.[eval]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.torch

@@ -15,6 +15,7 @@ FEW = ["--steps", "4"]
 FEWEST = ["--steps", "2"]  # of AnimateDiff; MAGI-1 needs four
 # Example -> its arguments here, and the files that it writes: frames of a video, or None for anything else.
 RUNS: dict[str, tuple[list[str], dict[str, int | None]]] = {
+    "demo": (FEW, {"magi1-tiny.mp4": 48, "magi1-tiny-distilled.mp4": 48, "demo.png": None}),
     "text_to_video": ([*FEW, "--frames", "24"], {"text_to_video.mp4": 24}),
     "image_to_video": ([*FEW, "--frames", "20"], {"image_to_video.mp4": 20}),
     "video_to_video": ([*FEW, "--frames", "12"], {"clip.mp4": 24, "video_to_video.mp4": 36}),
