@@ -10,11 +10,12 @@ from animagic.pipelines.text import TextEmbedding
 from animagic.systems.magi1.autoencoder import AutoencoderKLMagi1
 from animagic.systems.magi1.denoiser import Magi1Denoiser, Magi1Sampling
 from animagic.systems.magi1.distillation import ShortcutObjective
-from animagic.systems.magi1.objectives import AutoencoderObjective, TransformerObjective, initialise
+from animagic.systems.magi1.objectives import TransformerObjective, initialise
 from animagic.systems.magi1.prompts import ChunkPrompts, null_caption
 from animagic.systems.magi1.training import SceneChunks
 from animagic.timeline import Window, flow_levels
 from animagic.training import SceneBatches, Trainer, TrainingConfig
+from animagic.training.autoencoding import ReconstructionObjective
 
 WIDTH = 2  # latent frames of a chunk; four times as many pixels
 
@@ -292,7 +293,7 @@ def test_what_is_trained_is_what_the_sampler_asks_for(objective):
 
 def test_the_autoencoder_s_objective_is_a_loss(autoencoder):
     model = copy.deepcopy(autoencoder).requires_grad_(True)
-    loss, figures = AutoencoderObjective()(model, batches(chunks=1, clips=2)[0], generator())
+    loss, figures = ReconstructionObjective()(model, batches(chunks=1, clips=2)[0], generator())
     loss.backward()
     assert loss.isfinite()
     assert set(figures) == {"psnr"}

@@ -17,42 +17,50 @@ from .stages import Course, Stage, average_of, with_start
 
 @dataclass
 class ReconstructionObjective:
-    """Reconstruction of pixels from noisy latents: the decoder learns to forgive a diffusion model's errors.
+    """Reconstruction of a video's pixels. Nothing is downloaded.
 
     Args:
-        latent_noise: the standard deviation of the noise is anything up to that, another for every clip.
+        latent_noise: noise on the latents, so that the decoder learns to forgive a diffusion model's errors. Its
+            standard deviation is anything up to that, another for every clip.
         motion: extra weight of a pixel by how much it changes between frames.
         edges: weight of the difference of spatial gradients, which keeps outlines sharp.
+        kl: weight of the divergence from the unit Gaussian, for encoders that give one and learn.
         unit: weight of a pull of the latents' mean square to 1.
         equivariance: share of the batches in which a part of the latents, moved by fractions of a latent and shrunk, is
             to be decoded to that part of the picture, as much moved and shrunk. It makes latents smooth, which a
             diffusion model learns sooner (EQ-VAE, arXiv 2502.09509).
     """
 
-    latent_noise: float = 0.3
+    latent_noise: float = 0.0
     motion: float = 4.0
-    edges: float = 0.05
-    unit: float = 0.01
+    edges: float = 0.5
+    kl: float = 0.0
+    unit: float = 0.0
     equivariance: float = 0.0
 
     def __call__(self, model: Any, batch: dict, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         device = generator.device
         video = to_unit(batch["video"].to(device))
-        latents = model.encode(video).latent_dist.mode()
+        posterior = model.encode(video).latent_dist
+        latents = posterior.sample(generator)
         size = self.latent_noise * torch.rand(len(video), 1, 1, 1, 1, generator=generator, device=device)
         mean_square = latents.square().mean()
         if torch.rand((), generator=generator, device=device) < self.equivariance:
             latents, video = _same_part(latents, video, generator)
         noise = torch.randn(latents.shape, generator=generator, device=device)
-        error = model.decode(latents + size * noise, whole=True).sample - video
+        whole = {"whole": True} if isinstance(model, ConvAutoencoder) else {}
+        error = model.decode(latents + size * noise, **whole).sample - video
+        squared = error.square()
         change = torch.zeros_like(video[:, :1])
         if video.shape[2] > 1:
             steps = video.diff(dim=2).abs().amax(1, keepdim=True)
             change[:, :, 1:], change[:, :, :-1] = steps, torch.maximum(change[:, :, :-1], steps)
-        loss = ((1 + self.motion * change) * (error.square() + 0.1 * error.abs())).mean()
-        loss = loss + self.edges * (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean())
+        loss = ((1 + self.motion * change) * (squared + 0.1 * error.abs())).mean()
+        loss = loss + 0.1 * self.edges * (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean())
         loss = loss + self.unit * (mean_square - 1).square()
-        return loss, {"psnr": float(10 * torch.log10(4 / error.detach().square().mean()))}
+        if self.kl and any(p.requires_grad for p in model.encoder.parameters()):
+            loss = loss + self.kl * posterior.kl().mean()
+        return loss, {"psnr": float(10 * torch.log10(4 / squared.detach().mean()))}
 
 
 def _same_part(latents: torch.Tensor, video: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, ...]:

@@ -1,5 +1,7 @@
-"""How MAGI-1's two networks are trained: the autoencoder on pixels, the transformer on chunks that grow cleaner
-towards the past. Source: arXiv 2505.13211, section 3 (no training code was published)."""
+"""How MAGI-1's transformer is trained: on chunks that grow cleaner towards the past.
+
+Source: arXiv 2505.13211, section 3 (no training code was published).
+"""
 
 from __future__ import annotations
 
@@ -16,40 +18,6 @@ from ...timeline.levels import flow_times
 from ...training.data import to_unit
 from .autoencoder import AutoencoderKLMagi1
 from .transformer import Magi1Transformer3DModel
-
-
-@dataclass
-class AutoencoderObjective:
-    """Reconstruction that minds what moves, plus a small divergence from the unit Gaussian. Nothing is downloaded.
-
-    Args:
-        motion: extra weight of a pixel by how much it changes between frames.
-        edges: weight of the difference of spatial gradients, which keeps outlines sharp.
-        kl: weight of the divergence.
-        latent_noise: standard deviation of noise on the latents, so that the decoder forgives a sampler's errors.
-    """
-
-    motion: float = 4.0
-    edges: float = 0.5
-    kl: float = 1e-6
-    latent_noise: float = 0.0
-
-    def __call__(self, model: Any, batch: dict, generator: torch.Generator):
-        video = to_unit(batch["video"].to(generator.device))
-        posterior = model.encode(video).latent_dist
-        latents = posterior.sample(generator)
-        if self.latent_noise:
-            noise = torch.randn(latents.shape, generator=generator, device=latents.device)
-            latents = latents + self.latent_noise * noise
-        error = model.decode(latents).sample - video
-        change = torch.zeros_like(video[:, :1])
-        change[:, :, 1:] = (video[:, :, 1:] - video[:, :, :-1]).abs().amax(1, keepdim=True)
-        squared = error.square().mean()
-        loss = ((1 + self.motion * change) * (error.square() + 0.1 * error.abs())).mean()
-        loss = loss + self.edges * (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()) * 0.1
-        if any(p.requires_grad for p in model.encoder.parameters()):
-            loss = loss + self.kl * posterior.kl().mean()
-        return loss, {"psnr": float(10 * torch.log10(4 / squared.detach()))}
 
 
 @dataclass(frozen=True)

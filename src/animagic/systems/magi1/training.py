@@ -15,12 +15,13 @@ from transformers import AutoModel, AutoTokenizer
 
 from ...errors import InputError
 from ...layers.autoencoder import ConvAutoencoder
+from ...training.autoencoding import ReconstructionObjective
 from ...training.bank import SceneBank
 from ...training.data import SceneBatches, to_unit
 from ...training.stages import Course, Stage, average_of, save_model, with_start
 from .autoencoder import AutoencoderKLMagi1
 from .distillation import ShortcutObjective
-from .objectives import AutoencoderObjective, TransformerObjective, initialise
+from .objectives import TransformerObjective, initialise
 from .pipeline import Magi1Pipeline
 from .transformer import Magi1Transformer3DModel
 
@@ -47,6 +48,10 @@ def start_autoencoder(section: dict[str, Any], folder: Path) -> AutoencoderKLMag
     if section["model"].get("encoder_depth") == 0:
         vae.encoder.requires_grad_(False)
     return vae
+
+
+def _start_autoencoder(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
+    return start_autoencoder(stage.section, stage.root / stage.folder), {}
 
 
 def trained_autoencoder(recipe: dict[str, Any], root: Path) -> Any:
@@ -164,8 +169,7 @@ def _check_text_encoder(recipe: dict[str, Any]) -> None:
 
 _STUDENT = [Stage("transformer", _start_student, ShortcutObjective, SceneChunks)]
 _STAGES = [
-    Stage("vae", lambda stage: (start_autoencoder(stage.section, stage.root / stage.folder), {}), AutoencoderObjective,
-          SceneChunks, model=AutoencoderKLMagi1, optional=True),
+    Stage("vae", _start_autoencoder, ReconstructionObjective, SceneChunks, model=AutoencoderKLMagi1, optional=True),
     Stage("pictures", _start_pictures, TransformerObjective, SceneBank, model=Magi1Transformer3DModel, optional=True),
     Stage("transformer", _start_transformer, TransformerObjective, SceneChunks, bank=True,
           model=Magi1Transformer3DModel),
