@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from diffusers import ModelMixin
 from diffusers.models.attention_processor import AttnProcessor2_0
+from diffusers.models.embeddings import TimestepEmbedding
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -77,6 +78,18 @@ class MotionHook:
         return made if is_resnet else (made,)
 
 
+@dataclass(frozen=True)
+class TimeHook:
+    """Lets the time of a video be embedded once, not for every frame of it."""
+
+    clip: Clip
+
+    def __call__(self, layer: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        if isinstance(layer, TimestepEmbedding):
+            return output.repeat_interleave(self.clip.num_frames, dim=0)
+        return output[:: self.clip.num_frames]
+
+
 class InflatedMixin(ModelMixin):
     """What a 2-D network of diffusers needs to read videos. config: the network's."""
 
@@ -85,6 +98,8 @@ class InflatedMixin(ModelMixin):
         self.clip = Clip()
         processors = self.attn_processors.items()
         self.set_attn_processor({k: SharedTextProcessor() if "attn2" in k else p for k, p in processors})
+        for layer in (self.time_proj, self.time_embedding):
+            layer.register_forward_hook(TimeHook(self.clip))
 
     @staticmethod
     def _get_init_keys(input_class: type) -> set[str]:

@@ -148,7 +148,7 @@ class AnimateDiffUNet(InflatedMixin, UNet2DConditionModel):
             by_frame(sample),
             timestep_by_frame(timestep, sample),
             self._text_rows(encoder_hidden_states, batch * frames),
-            timestep_cond=each_frame(timestep_cond),
+            timestep_cond=timestep_cond,
             added_cond_kwargs={name: each_frame(value) for name, value in (added_cond_kwargs or {}).items()},
             return_dict=False,
             **others,
