@@ -4,6 +4,9 @@ PYTHON = python3
 TORCH_CPU = torch==2.13.0
 TORCH_CPU_INDEX = https://download.pytorch.org/whl/cpu
 PROMPT = a red ball bounces on a green floor
+# Of train-embedded: CPU threads, and minutes until it stops by itself.
+THREADS = 1
+MINUTES =
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,10 +19,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo style check test test-slow docs clean
+.PHONY: help demo style check test test-slow docs train-embedded clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.installed  ## install what is missing, then make a first video
 	@mkdir -p out
@@ -45,6 +48,9 @@ test-slow: $(VENV)/.installed-dev  ## the tests that take minutes
 
 docs: $(VENV)/.installed-dev  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
+
+train-embedded: $(VENV)/.installed-dev  ## go on training the embedded models, at low priority, until Ctrl-C
+	$(BIN)/animagic train --queue recipes/queue.yaml --threads $(THREADS) $(if $(MINUTES),--minutes $(MINUTES))
 
 clean:  ## remove what the other targets made, but .venv and runs/
 	rm -rf out site dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -88,8 +88,7 @@ def diffusers_unet(unet: Any, mended: bool) -> Any:
     """diffusers' UNetMotionModel with the weights of ours."""
     from diffusers import MotionAdapter
     from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D, UNetMotionModel
-
-    from animagic.systems.animatediff.published import diffusers_motion_name
+    from diffusers_unet import diffusers_motion_name
 
     adapter = MotionAdapter(
         block_out_channels=unet.config.block_out_channels,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from diffusers import UNetMotionModel
 from torch import nn
 
-from animagic.systems.animatediff.published import diffusers_motion_name
 from animagic.systems.animatediff.unet import AnimateDiffUNet
 
 SHARED = (
@@ -23,6 +24,15 @@ SHARED = (
     "addition_time_embed_dim",
     "projection_class_embeddings_input_dim",
 )
+
+
+def diffusers_motion_name(name: str) -> str:
+    """The name that diffusers has for a tensor of a motion module with at most two attentions; others stay."""
+    if "motion_modules." not in name:
+        return name
+    name = name.replace(".temporal_transformer.", ".").replace(".ff_norm.", ".norm3.")
+    name = re.sub(r"\.norms\.(\d)\.", lambda m: f".norm{int(m[1]) + 1}.", name)
+    return re.sub(r"\.attention_blocks\.(\d)\.", lambda m: f".attn{int(m[1]) + 1}.", name)
 
 
 class PerFrameGroupNorm(nn.GroupNorm):

@@ -22,13 +22,14 @@ from torch import Tensor
 
 from animagic import checkpoints
 from animagic.layers.fp8 import Fp8Linear
+from animagic.pipelines.text import TextEmbedding
 from animagic.systems.magi1.denoiser import Magi1Denoiser, Magi1Sampling
-from animagic.systems.magi1.prompts import ChunkPrompts, TextEmbedding, null_caption
+from animagic.systems.magi1.prompts import ChunkPrompts, null_caption
 from animagic.systems.magi1.published import NAMES, config_of
-from animagic.systems.magi1.quantize import quantize_transformer, recorded_maxima
 from animagic.systems.magi1.weights import transformer_from_config
 from animagic.timeline import FlowEuler, Sampler, Timeline
 from animagic.weights.fit import loading_dtype
+from animagic.weights.quantize import quantize_network, recorded_maxima
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "docs" / "benchmarks" / "magi1-parity.md"
@@ -150,7 +151,7 @@ def fp8_lines() -> list[str]:
     config, golden, transformer = read_golden(name)
     with recorded_maxima(transformer) as maxima:
         full = sample(transformer, config, golden)
-    quantised = quantize_transformer(transformer, maxima)
+    quantised = quantize_network(transformer, maxima)
     worst: dict[str, float] = {}
 
     def compare(layer: Fp8Linear, inputs, output) -> None:

@@ -81,7 +81,7 @@ def whole_clip(pipe: Any, chunks: int, steps: int | None):
 
     def denoise(latents, window, *, text=True, history=True, commit=False):
         prompt = prompts.at(0) if text else prompts.null
-        alone = [range(i * width, (i + 1) * width) for i in range(chunks)]
+        alone = torch.tensor([[i * width, (i + 1) * width] for i in range(chunks)])
         return pipe.transformer(
             latents,
             times[window.levels[0]].expand(1, chunks),

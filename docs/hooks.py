@@ -1,8 +1,9 @@
-"""Puts what the code knows into the pages: model cards, the options of commands, the rooms of the code."""
+"""Puts what the code knows into the pages: models' cards and words, the options of commands, the rooms of the code."""
 
 from __future__ import annotations
 
 import ast
+import json
 import re
 from html import escape
 from pathlib import Path
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "animagic"
 ZOO = SOURCE / "zoo"
 PLACE = re.compile(r"^<!-- card: (?P<model>[\w.-]+) -->$", re.MULTILINE)
+WORDS = re.compile(r"^<!-- vocabulary: (?P<model>[\w.-]+) -->$", re.MULTILINE)
 OPTIONS = re.compile(r"^<!-- options: (?P<command>\w+) -->$", re.MULTILINE)
 ROOMS = re.compile(r"^<!-- rooms -->$", re.MULTILINE)
 FRONT_MATTER = re.compile(r"\A---\n.*?^---\n", re.MULTILINE | re.DOTALL)
@@ -42,6 +44,16 @@ def card(model: str, zoo: Path = ZOO) -> str:
     text = FRONT_MATTER.sub("", file.read_text("utf-8")).strip()
     text = re.sub(r"\A# .*\n", "", text).strip()
     return PICTURE.sub(rf"\g<1>{model}/", text)
+
+
+def words(model: str, zoo: Path = ZOO) -> str:
+    """The vocabulary of a model as a table, a row for each group: words, with other wordings in brackets."""
+    rows = []
+    for group, known in json.loads((zoo / model / "vocabulary.json").read_text("utf-8")).items():
+        others = {word: ", ".join(one for one in wordings if one != word) for word, wordings in known.items()}
+        cells = [f"**{word}** ({other})" if other else f"**{word}**" for word, other in others.items()]
+        rows.append(f"| {group} | {'; '.join(cells)} |")
+    return "\n".join(["| what | words (in other words) |", "|---|---|", *rows])
 
 
 def options(command: str) -> str:
@@ -115,4 +127,5 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     markdown = OPTIONS.sub(lambda place: options(place["command"]), markdown)
     markdown = ROOMS.sub(lambda place: rooms(), markdown)
-    return PLACE.sub(lambda place: card(place["model"]), markdown)
+    markdown = PLACE.sub(lambda place: card(place["model"]), markdown)
+    return WORDS.sub(lambda place: words(place["model"]), markdown)

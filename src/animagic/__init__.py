@@ -21,6 +21,7 @@ _HOMES = {
     "CheckpointError": "animagic.errors",
     "InputError": "animagic.errors",
     "MediaError": "animagic.errors",
+    "LivePrompt": "animagic.pipelines.text",
     "load": "animagic.zoo",
     # diffusers looks for its base class beside ours when it loads a pipeline folder.
     "ModelMixin": "diffusers",

@@ -29,6 +29,18 @@ def test_the_place_in_a_page_is_filled():
     assert "<!-- card:" not in hooks.on_page_markdown(page, page=None)
 
 
+def test_the_words_of_a_model_stand_in_its_card(tmp_path):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "vocabulary.json").write_text(
+        '{"things": {"ball": ["ball", "sphere", "disc"], "car": ["car"]}}'
+    )
+    assert hooks.words("tiny", tmp_path).splitlines()[2:] == ["| things | **ball** (sphere, disc); **car** |"]
+    for model in ("magi1-tiny", "animatediff-tiny"):
+        page = hooks.on_page_markdown(f"<!-- card: {model} -->", page=None)
+        assert "**square** (box, block, cube); **triangle**" in page
+        assert "<!-- vocabulary" not in page
+
+
 def test_the_options_of_a_command_stand_in_its_page():
     page = hooks.on_page_markdown("# x\n\n<!-- options: generate -->\n", page=None)
     assert "`--frames` `N\\|endless` | Frames of the video" in page

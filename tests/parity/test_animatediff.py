@@ -3,10 +3,10 @@ for v1 (norms over all frames together), v2 (a motion module in the middle) and 
 
 import copy
 import json
-from pathlib import Path
 
 import pytest
 import torch
+from diffusers_unet import diffusers_unet
 from goldens import golden_path, relative_error
 from safetensors.torch import load_file
 from torch.nn import functional as F
@@ -108,12 +108,9 @@ def test_names_and_shapes_at_full_size(version):
 
 
 @pytest.mark.parametrize("version", ["v2", "v3"])
-def test_diffusers_on_the_same_weights(version, monkeypatch):
+def test_diffusers_on_the_same_weights(version):
     """Its motion modules take their norms over all frames together; with that mended it has the same numbers. (With
     these small networks it also has another number of groups there.)"""
-    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
-    from diffusers_unet import diffusers_unet
-
     entry, tensors, unet = read_golden(version)
     noise, text = tensors["in.noise"].repeat(2, 1, 1, 1, 1), tensors["in.text_uncond_then_cond"]
     per_frame = text.repeat_interleave(entry["frames"], dim=0)

@@ -10,8 +10,9 @@ from goldens import golden_path, relative_error
 from safetensors.torch import load_file
 
 from animagic.layers.rotary import rotary_angles
+from animagic.pipelines.text import TextEmbedding
 from animagic.systems.magi1.denoiser import Magi1Denoiser, Magi1Sampling
-from animagic.systems.magi1.prompts import ChunkPrompts, TextEmbedding, null_caption
+from animagic.systems.magi1.prompts import ChunkPrompts, null_caption
 from animagic.systems.magi1.transformer import LearnedRotary, Magi1Transformer3DModel
 from animagic.timeline import FlowEuler, Sampler, Staircase, Timeline, flow_levels, shortcut_intervals
 

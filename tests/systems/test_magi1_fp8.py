@@ -15,16 +15,11 @@ import animagic
 from animagic import CheckpointError, InputError, MediaError
 from animagic.checkpoints import from_original
 from animagic.layers.fp8 import FP8, Fp8Linear
-from animagic.systems.magi1.quantize import (
-    check_quantizable,
-    measure_activations,
-    quantize,
-    quantize_transformer,
-    recorded_maxima,
-)
+from animagic.systems.magi1.quantize import check_quantizable, quantize
+from animagic.systems.magi1.schema import ModelConfig
 from animagic.systems.magi1.transformer import Magi1Transformer3DModel
 from animagic.systems.magi1.weights import transformer_from_config
-from animagic.weights.quantize import Quantized, folder_of
+from animagic.weights.quantize import Quantized, folder_of, measure_activations, quantize_network, recorded_maxima
 
 QUANTISED = {"self_attention.linear_proj", "mlp.linear_fc1", "mlp.linear_fc2"} | {
     f"self_attention.linear_qkv.{name}" for name in ("q", "qx", "k", "v")
@@ -58,7 +53,7 @@ def quantized(make_four_layers):
     with recorded_maxima(transformer) as maxima:
         for seed in range(4):
             call(transformer, seed)
-    return transformer, quantize_transformer(transformer, maxima)
+    return transformer, quantize_network(transformer, maxima)
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +109,12 @@ def test_all_layers_but_the_first_and_the_last(make_four_layers, num_layers):
 
 def test_original_weights_come_back_as_they_were(quantized):
     _, transformer = quantized
-    fields = {k: v for k, v in transformer.config.items() if k not in ("chunk_width", "fp8") and not k.startswith("_")}
-    config = {"model_config": fields, "runtime_config": {"chunk_width": 2}, "engine_config": {"fp8_quant": True}}
+    fields = {name: value for name, value in transformer.config.items() if name in ModelConfig.model_fields}
+    config = {
+        "model_config": {"model_name": "videodit_ardf", **fields},
+        "runtime_config": {"chunk_width": 2},
+        "engine_config": {"fp8_quant": True},
+    }
     published = {  # bfloat16 where the published files have it
         name: tensor.bfloat16() if tensor.dtype == torch.float32 and not name.endswith("_scale") else tensor
         for name, tensor in transformer.state_dict().items()
@@ -190,7 +189,7 @@ def test_the_transformer_is_one_graph(make_four_layers):
     transformer = make_four_layers(num_layers=3)
     with recorded_maxima(transformer) as maxima:
         call(transformer)
-    transformer = quantize_transformer(transformer, maxima)
+    transformer = quantize_network(transformer, maxima)
     torch.compiler.reset()
     compiled = torch.compile(transformer, fullgraph=True, backend="eager")
     assert relative_error(call(compiled), call(transformer)) < 0.01
@@ -220,7 +219,7 @@ def test_the_float_transformer_is_left_as_it_was(make_four_layers):
     before = tensors(transformer)
     with recorded_maxima(transformer) as maxima:
         call(transformer)
-    quantize_transformer(transformer, maxima)
+    quantize_network(transformer, maxima)
     assert_equal(tensors(transformer), before)
     assert all(not module._forward_pre_hooks for module in transformer.modules())
     first = maxima["videodit_blocks.layers.1.mlp.linear_fc1"].clone()
@@ -245,7 +244,7 @@ def test_what_cannot_be_quantised(make_four_layers, quantized):
     with pytest.raises(InputError, match="has 2 layers; at least 3 are needed"):
         check_quantizable(make_four_layers(num_layers=2))
     with pytest.raises(InputError, match="quantised already"):
-        quantize_transformer(quantized[1], {})
+        quantize_network(quantized[1], {})
 
 
 def test_a_damaged_model_is_named(folder):
@@ -253,7 +252,7 @@ def test_a_damaged_model_is_named(folder):
     with torch.no_grad():
         pipe.transformer.videodit_blocks.layers[1].mlp.layer_norm.weight[0] = float("nan")
     with pytest.raises(CheckpointError, match=r"layers\.1\.\S+ is given numbers that are not finite"):
-        measure_activations(pipe, ["a red ball"], **FEW)
+        measure_activations(pipe, pipe.transformer, ["a red ball"], **FEW)
 
 
 def test_from_folder_to_folder(folder, tmp_path):

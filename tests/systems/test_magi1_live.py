@@ -9,7 +9,8 @@ import torch
 import animagic
 from animagic import LivePrompt
 from animagic.errors import InputError
-from animagic.systems.magi1.prompts import ChunkPrompts, TextEmbedding
+from animagic.pipelines.text import TextEmbedding
+from animagic.systems.magi1.prompts import ChunkPrompts
 from animagic.timeline import RunFolder
 
 CHUNK = 8  # frames of the random model's chunk

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from animagic.pipelines.text import TextEmbedding
 from animagic.systems.magi1.autoencoder import AutoencoderKLMagi1
 from animagic.systems.magi1.denoiser import Magi1Denoiser, Magi1Sampling
 from animagic.systems.magi1.distillation import ShortcutObjective
 from animagic.systems.magi1.objectives import AutoencoderObjective, TransformerObjective, initialise
-from animagic.systems.magi1.prompts import ChunkPrompts, TextEmbedding, null_caption
+from animagic.systems.magi1.prompts import ChunkPrompts, null_caption
 from animagic.systems.magi1.training import SceneChunks
 from animagic.timeline import Window, flow_levels
 from animagic.training import SceneBatches, Trainer, TrainingConfig
@@ -322,9 +323,9 @@ def shortcut(autoencoder):
 
 
 SETTINGS = Magi1Sampling(
-    cfg_t_range=(0.0, 0.1, 0.4),
-    prev_chunk_scales=(1.5, 1.0, 1.0),
-    text_scales=(4.0, 3.0, 0.0),
+    cfg_t_range=[0.0, 0.1, 0.4],
+    prev_chunk_scales=[1.5, 1.0, 1.0],
+    text_scales=[4.0, 3.0, 0.0],
     num_steps=64,
     chunk_width=WIDTH,
 )

@@ -79,30 +79,17 @@ def test_what_is_left_out_has_its_default(config):
     assert {section: set(fields) for section, fields in filled.items()} == {s: set(f) for s, f in FIELDS.items()}
 
 
-def test_defaults_are_those_of_the_sampler():
-    """Where a file leaves a field out, the table and the sampler must not differ."""
-    from dataclasses import fields
-
-    from animagic.systems.magi1.denoiser import Magi1Sampling
-
-    for field in fields(Magi1Sampling):
-        about = FIELDS["runtime_config"].get(field.name) or FIELDS["engine_config"][field.name]
-        default = about.get_default()
-        assert field.default == (tuple(default) if isinstance(default, list) else default), field.name
-
-
 def test_no_field_is_read_by_nobody():
     """Each is an argument of the transformer, a setting of the sampler, used by load_pipeline, fixed, or without effect
     for one process."""
     import inspect
-    from dataclasses import fields
     from typing import get_args
 
     from animagic import Magi1Transformer3DModel
     from animagic.systems.magi1.denoiser import Magi1Sampling
 
     read = set(inspect.signature(Magi1Transformer3DModel.__init__).parameters)
-    read |= {field.name for field in fields(Magi1Sampling)}
+    read |= set(Magi1Sampling.model_fields)
     read |= {"params_dtype", "load", "t5_pretrained", "vae_pretrained", "t5_device", "fp8_quant", "kv_offload"}
     for section in FIELDS.values():
         for name, about in section.items():
@@ -123,7 +110,20 @@ def test_the_sampler_gets_every_value(config):
     for section in config.values():
         for name, value in section.items():
             if hasattr(sampling, name):
-                assert getattr(sampling, name) == (tuple(value) if isinstance(value, list) else value), name
+                assert getattr(sampling, name) == value, name
+
+
+def test_the_sampler_refuses_what_a_configuration_may_not_say():
+    from animagic.systems.magi1.denoiser import Magi1Sampling
+
+    assert Magi1Sampling.from_config({"runtime_config": {"noise2clean_kvrange": (3, 2)}}).noise2clean_kvrange == [3, 2]
+    for config, said in (
+        ({"runtime_config": {"num_steps": "many"}}, "the model's num_steps is many; a whole number is needed"),
+        ({"runtime_config": {"cfg_number": 2}}, "the model's cfg_number is 2; it can be 1 or 3"),
+        ({"engine_config": {"shortcut_mode": "8"}}, "the model's shortcut_mode is 8; it can be"),
+    ):
+        with pytest.raises(InputError, match=said):
+            Magi1Sampling.from_config(config)
 
 
 # What is refused
@@ -143,7 +143,9 @@ def test_unknown_sections_and_far_names(config):
     with pytest.raises(InputError, match="unknown section 'runtime'; did you mean runtime_config"):
         check_config({**config, "runtime": {}})
     config["engine_config"]["qqq"] = 1
-    with pytest.raises(InputError, match=r"engine_config\.qqq is unknown; known are distributed_backend, "):
+    with pytest.raises(
+        InputError, match=r"engine_config\.qqq is unknown; known are distill_nearly_clean_chunk_threshold, "
+    ):
         check_config(config)
 
 

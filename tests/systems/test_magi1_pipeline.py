@@ -17,8 +17,8 @@ from animagic import InputError, Magi1ImageToVideoPipeline, Magi1Pipeline, Magi1
 from animagic.media import iter_video, probe, read_metadata, resize
 from animagic.media.outputs import to_bytes
 from animagic.pipelines import base
+from animagic.pipelines.text import encode_text
 from animagic.systems.magi1 import pipeline as module
-from animagic.systems.magi1.prompts import encode_text
 
 PROMPT = "a red ball bounces"
 HEIGHT, WIDTH, FRAMES, CHUNK, STEPS = 32, 48, 16, 8, 4  # of the random model; CHUNK in pixel frames
@@ -437,7 +437,7 @@ def test_a_pipeline_without_the_parts_that_it_does_not_need(tiny_pipe, make):
         ({"guidance_scale": -1.0}, "between 0 and 100"),
         ({"guidance_scale": float("nan")}, "between 0 and 100"),
         ({"output_type": "gif"}, "'gif' is unknown; choose pil, np, pt or latent"),
-        ({"prompts_at": {-1: "it falls"}}, "cannot begin at chunk -1"),
+        ({"prompts_at": {-1: "it falls"}}, "no prompt can begin at chunk -1"),
         ({"prompts_at": {1: " "}}, "the prompt is empty"),
         ({"special_tokens": ["hq"]}, "no special tokens; leave out hq"),
         ({"enable_distillation": True}, "not distilled"),

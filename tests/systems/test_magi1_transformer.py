@@ -99,6 +99,11 @@ def test_what_is_not_committed_leaves_no_trace(tiny_transformer):
     assert (cache.start, cache.stop) == (0, WIDTH)
 
 
+def ends(*frames: range) -> torch.Tensor:
+    """The frames that each chunk sees, as the transformer takes them."""
+    return torch.tensor([[seen.start, seen.stop] for seen in frames])
+
+
 @torch.no_grad()
 def test_the_front_of_a_window_can_be_committed_alone(tiny_transformer):
     """As the sampler does when a clean chunk goes along: its keys are those it had in the window."""
@@ -114,13 +119,13 @@ def test_the_front_of_a_window_can_be_committed_alone(tiny_transformer):
 def test_forgotten_frames_are_those_that_no_key_range_names(tiny_transformer):
     transformer, arguments = tiny_transformer(), inputs(4)
     look_back = [range(2), range(4), range(2, 6), range(4, 8)]
-    whole = transformer(**arguments, key_frames=look_back).sample
+    whole = transformer(**arguments, key_frames=ends(*look_back)).sample
     cache, parts = KeyValueCache(), []
     for chunk in range(4):
         frames = range(chunk * WIDTH, (chunk + 1) * WIDTH)
         cache.forget(look_back[chunk].start)
         seen = range(look_back[chunk].start - cache.start, look_back[chunk].stop - cache.start)
-        part = committed(transformer, cache, frames, **chunk_of(arguments, chunk, chunk + 1), key_frames=[seen])
+        part = committed(transformer, cache, frames, **chunk_of(arguments, chunk, chunk + 1), key_frames=ends(seen))
         parts.append(part)
         assert cache.layers[0][0].shape[2] == (cache.stop - cache.start) * 6
     close(torch.cat(parts, dim=2), whole)
@@ -133,9 +138,9 @@ def test_places_may_be_given_as_tensors(tiny_transformer):
     cache = KeyValueCache()
     committed(transformer, cache, range(WIDTH), **chunk_of(arguments, 0, 1))
     later = chunk_of(arguments, 1, 3)
-    plain = transformer(**later, cache=cache, key_frames=[range(WIDTH, 2 * WIDTH), range(3 * WIDTH)]).sample
+    plain = transformer(**later, cache=cache).sample
     later["first_frame"] = torch.tensor(float(WIDTH))
-    tensors = transformer(**later, cache=cache, key_frames=torch.tensor([[WIDTH, 2 * WIDTH], [0, 3 * WIDTH]])).sample
+    tensors = transformer(**later, cache=cache, key_frames=ends(range(2 * WIDTH), range(3 * WIDTH))).sample
     assert torch.equal(tensors, plain)
 
 
@@ -358,7 +363,7 @@ def test_latents_that_cannot_be_cut_are_refused(tiny_transformer, shape):
         {"encoder_hidden_states": randn(1, 2, 5, 8)},
         {"encoder_hidden_states": randn(1, 3, 5, 7)},
         {"encoder_attention_mask": torch.ones(1, 3, 4)},
-        {"key_frames": [range(2)]},
+        {"key_frames": torch.tensor([[0, 2]])},
     ],
     ids=["channels", "timesteps", "texts", "text channels", "mask", "key ranges"],
 )

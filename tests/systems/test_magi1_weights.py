@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ from safetensors.torch import load_file, save, save_file
 
 import animagic
 from animagic import CheckpointError, InputError, Magi1Pipeline
+from animagic.systems.magi1 import weights as module
 from animagic.systems.magi1.conversion import convert
-from animagic.systems.magi1.weights import open_original, read_special_tokens
+from animagic.systems.magi1.weights import read_special_tokens
 from animagic.weights.files import Weights
 
 # Of the tests' random transformer, in the form of the original configurations.
@@ -41,6 +43,7 @@ NETWORK = {
     "caption_max_length": 12,
     "params_dtype": "torch.float32",
 }
+open_original = partial(module.open_original, Magi1Pipeline)
 ALONE = {"vae": None, "t5": None, "special_tokens": None}
 TENSOR = "videodit_blocks.layers.1.mlp.linear_fc2.weight"
 
@@ -154,7 +157,7 @@ def test_paths_are_relative_to_the_configuration_or_the_working_directory(origin
     for source in (original, elsewhere, json.loads(original.read_text())):
         assert open_original(source, **ALONE).parts.keys() == {"transformer"}
     monkeypatch.chdir(elsewhere.parent)
-    with pytest.raises(CheckpointError, match=r"names the folder \./ckpt, which is neither beside it nor"):
+    with pytest.raises(CheckpointError, match=r"runtime_config\.load is \./ckpt, but there is no folder ckpt; name"):
         open_original("config.json", **ALONE)
     assert open_original("config.json", transformer=tmp_path / "ckpt", **ALONE)
 
@@ -178,7 +181,7 @@ def test_one_file_without_an_index(tmp_path, make_weights, name):
 def test_parts_are_looked_for_beside_the_transformer(whole):
     files = open_original(whole.parent / "magi" / "4.5B", config=config(), allow_pickle=True)
     assert files.parts.keys() == {"transformer", "vae", "text_encoder"}
-    assert files.special_tokens is not None
+    assert files.pipeline.special_tokens is not None
 
 
 def test_a_part_that_is_absent_must_be_left_out_in_so_many_words(original, tmp_path):
@@ -188,7 +191,7 @@ def test_a_part_that_is_absent_must_be_left_out_in_so_many_words(original, tmp_p
         open_original(original, vae=None)
     files = open_original(original, vae=None, t5=None)
     assert files.parts.keys() == {"transformer"}
-    assert files.special_tokens is None
+    assert files.pipeline.special_tokens is None
 
 
 @pytest.mark.parametrize(("fp8", "distill"), [(False, False), (False, True), (True, False), (True, True)])
@@ -509,8 +512,11 @@ BAD_TOKENS = {
     "one missing": ({k: v for k, v in GOOD_TOKENS.items() if k != "logo_token"}, "the tensor logo_token is missing"),
     "other width": ({**GOOD_TOKENS, "other_tokens": np.ones((100, 4))}, r"other_tokens has the shape \[100, 4\]"),
     "two rows": ({**GOOD_TOKENS, "logo_token": np.ones((2, 8))}, r"logo_token has the shape \[2, 8\]"),
-    "few rows": ({**GOOD_TOKENS, "other_tokens": np.ones((5, 8))}, "other_tokens has 5 rows; 17 are needed"),
-    "whole numbers": ({**GOOD_TOKENS, "logo_token": np.ones((1, 8), int)}, "logo_token holds int64"),
+    "few rows": (
+        {**GOOD_TOKENS, "other_tokens": np.ones((5, 8))},
+        r"other_tokens has the shape \[5, 8\], not \[17, 8\]",
+    ),
+    "whole numbers": ({**GOOD_TOKENS, "logo_token": np.ones((1, 8), int)}, "logo_token is stored as torch.int64"),
     "objects": ({**GOOD_TOKENS, "logo_token": np.array([[Hostile()] * 8])}, "cannot be read as a table"),
 }
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from animagic.errors import CheckpointError
+from animagic.pipelines.text import TextEmbedding
 from animagic.systems.magi1.denoiser import Magi1Denoiser, Magi1Sampling
-from animagic.systems.magi1.prompts import ChunkPrompts, TextEmbedding, null_caption
+from animagic.systems.magi1.prompts import ChunkPrompts, null_caption
 from animagic.timeline import (
     FlowEuler,
     Plan,
@@ -335,7 +336,7 @@ def test_magi1_resumes_exactly_after_any_step(tiny_transformer, cfg_number, pref
     """With the network itself: its cache of keys and values is part of the state."""
     transformer = tiny_transformer()
     sampling = Magi1Sampling(
-        num_steps=4, chunk_width=2, cfg_number=cfg_number, distill=cfg_number == 1, noise2clean_kvrange=(3, 2)
+        num_steps=4, chunk_width=2, cfg_number=cfg_number, distill=cfg_number == 1, noise2clean_kvrange=[3, 2]
     )
     plan = sampling.plan(4, prefix_frames)
     null = null_caption(transformer.y_embedder.null_caption_embedding, 1, length=5)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from animagic.errors import CheckpointError, InputError
+from animagic.synthetic import vocabulary
 from animagic.training import Course, Stage, train
 from animagic.training.stages import average_of
 
@@ -103,6 +104,27 @@ def test_fields_may_have_the_names_of_earlier_versions(recipe, tmp_path):
     old, new = ([json.loads(line) for line in (tmp_path / x / "base" / "log.jsonl").open()] for x in ("old", "new"))
     assert [line["loss"] for line in old] == [line["loss"] for line in new]
     assert old[0]["batch"] == 5
+
+
+def test_what_was_learned_from_the_studio_has_its_words(recipe, tmp_path):
+    def export(recipe, root):
+        (root / "model").mkdir(parents=True)
+        (root / "model" / "model_index.json").write_text("{}")
+        return root / "model"
+
+    def words(name, **fields):
+        file = train({**recipe, **fields}, courses, tmp_path / name, parts=[]) / "vocabulary.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
+    stage = Stage("motion", start, Objective, files=True)  # its batches are the studio's, unless a source is named
+    courses = [Course([stage], export, origin="begun")]
+    assert words("studio") == vocabulary()
+    assert words("own", motion={**recipe["motion"], "data": {"source": "clips"}}) is None
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    assert words("of nobody knows what", begun=str(begun)) is None
+    (begun / "vocabulary.json").write_text('{"things": {"ball": []}}')
+    assert words("of a model", begun=str(begun)) == {"things": {"ball": []}}
 
 
 def without(path):

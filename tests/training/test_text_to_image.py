@@ -215,3 +215,20 @@ def test_words_of_a_tokenizer_that_is_not_there(recipe, tmp_path):
 def test_export_before_training(recipe, tmp_path):
     with pytest.raises(CheckpointError, match="train this part first"):
         images.export_model(recipe, tmp_path)
+
+
+def test_weights_are_read_from_a_model_folder(animatediff_model):
+    """Of an animated model, too: without the motion modules, which are read by themselves."""
+    from animagic import AnimateDiffUNet
+    from animagic.systems.animatediff.training import STAGES
+
+    known = {stage.name: stage for stage in STAGES[0].stages}
+    pipe = images.load_text_to_image(animatediff_model)
+    model = images.TextToImage(pipe.unet, pipe.text_encoder).state_dict()
+    shipped = known["unet"].shipped(animatediff_model)
+    assert shipped.keys() == model.keys()
+    assert all(torch.equal(shipped[name], tensor) for name, tensor in model.items())
+    motion = AnimateDiffUNet.from_pretrained(animatediff_model / "unet").motion_state_dict()
+    shipped = known["motion"].shipped(animatediff_model)
+    assert shipped.keys() == motion.keys()
+    assert all(torch.equal(shipped[name], tensor) for name, tensor in motion.items())

@@ -2,7 +2,9 @@
 
 import json
 import math
+import multiprocessing
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -288,6 +290,74 @@ def test_a_crash_while_saving_leaves_a_whole_checkpoint(tmp_path, monkeypatch, d
     assert_same(final_state(tmp_path / "whole"), final_state(tmp_path / "crashed"))
 
 
+def torn(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def test_a_torn_checkpoint_leaves_the_one_before_it(tmp_path):
+    trainer(tmp_path / "whole", steps=9).run()
+    trainer(tmp_path / "torn", steps=9).run(stop=lambda: False)
+    torn(tmp_path / "torn" / "state.pt")
+    with pytest.warns(UserWarning, match=r"state\.pt is damaged"):
+        again = trainer(tmp_path / "torn", steps=9)
+    assert again.step == 6
+    again.run()
+    assert_same(final_state(tmp_path / "whole"), final_state(tmp_path / "torn"))
+
+
+def test_torn_checkpoints_are_not_taken_for_none(tmp_path):
+    trainer(tmp_path).run()
+    torn(tmp_path / "state.pt")
+    torn(tmp_path / "state.previous.pt")
+    with (
+        pytest.warns(UserWarning, match="damaged"),
+        pytest.raises(CheckpointError, match=r"state\.pt is damaged, and there is no other"),
+    ):
+        trainer(tmp_path)
+
+
+def test_what_was_written_halfway_is_removed(tmp_path):
+    trainer(tmp_path).run()
+    (tmp_path / "state.new").write_bytes(b"half")
+    trainer(tmp_path)
+    assert not list(tmp_path.glob("*.new"))
+
+
+def test_two_trainings_in_one_folder_are_refused(tmp_path):
+    refused = []
+
+    def second(line):
+        with pytest.raises(InputError, match="is being trained in by another process; wait, or stop that one"):
+            trainer(tmp_path)
+        refused.append(line["step"])
+
+    trainer(tmp_path, on_log=second).run()
+    assert refused == [1, 2, 3, 4, 5, 6]
+    assert trainer(tmp_path).finished
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork")
+def test_a_killed_process_leaves_a_folder_to_go_on_in(tmp_path):
+    settings = {"steps": 60, "workers": 1}
+    trainer(tmp_path / "whole", **settings).run()
+
+    def train_slowly():
+        trainer(tmp_path / "killed", **settings, on_log=lambda _: time.sleep(0.05)).run()
+
+    process = multiprocessing.get_context("fork").Process(target=train_slowly)
+    process.start()
+    while process.is_alive() and not (tmp_path / "killed" / "state.previous.pt").exists():
+        time.sleep(0.01)
+    with pytest.raises(InputError):
+        trainer(tmp_path / "killed", **settings)
+    process.kill()
+    process.join()
+    again = trainer(tmp_path / "killed", **settings)
+    assert 3 <= again.step < 60
+    again.run()
+    assert_same(final_state(tmp_path / "whole"), final_state(tmp_path / "killed"))
+
+
 # Logs
 
 
@@ -306,7 +376,8 @@ def test_every_line_of_the_log_is_a_mean_over_its_steps(tmp_path, pictures):
     means = [sum(losses[:3]) / 3, sum(losses[3:6]) / 3, losses[6]]
     assert [line["loss"] for line in lines] == pytest.approx(means, abs=1e-5)
     # A figure that had no sample is left out.
-    assert all(set(line) == {"step", "loss", "gradient_norm", "noise", "seconds_per_step"} for line in lines)
+    work = {"seconds_per_step", "samples", "pflop", "gflops", "share_of_matmul"}
+    assert all(set(line) == {"step", "loss", "gradient_norm", "noise", *work} for line in lines)
     assert (tmp_path / "loss.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -316,6 +387,36 @@ def test_the_log_tells_every_step_once_after_an_interruption(tmp_path):
     trainer(tmp_path).run()
     steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_samples_and_arithmetic_are_summed_over_interruptions(tmp_path):
+    lines = []
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path, on_log=Stop(5)).run()
+    trainer(tmp_path, on_log=lines.append).run()
+    assert [line["samples"] for line in lines] == [32, 40, 48]
+    step = 2 * 8 * (2 * 3 * 4 + 3 * 4 * 1)  # the data need no gradient
+    assert [line["pflop"] for line in lines] == pytest.approx([n * step / 1e15 for n in (4, 5, 6)], rel=1e-3)
+    assert all(line["gflops"] > 0 and line["share_of_matmul"] > 0 for line in lines)
+
+
+def test_the_figures_of_an_objective_may_be_tensors(tmp_path):
+    def with_tensors(model, batch, generator):
+        loss, figures = objective(model, batch, generator)
+        return loss, {name: torch.tensor(value) for name, value in figures.items()}
+
+    plain, tensors = [], []
+    trainer(tmp_path / "plain", on_log=plain.append).run()
+    trainer(tmp_path / "tensors", objective=with_tensors, on_log=tensors.append).run()
+    assert [line["noise"] for line in tensors] == pytest.approx([line["noise"] for line in plain], abs=2e-6)
+    assert "nothing" not in tensors[0]
+
+
+def test_a_run_that_was_never_saved_leaves_no_lines(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path, on_log=Stop(2)).run()
+    trainer(tmp_path).run()
+    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == list(range(1, 7))
 
 
 def test_a_run_may_be_saved_before_it_is_logged(tmp_path, pictures):

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .app import Json, app, print_json, say
-from .options import Threads
+from .app import Json, app, print_json
+
+if TYPE_CHECKING:
+    from ..zoo.words import Vocabulary
 
 
 @app.command()
-def models(as_json: Json = False) -> None:
+def models(
+    vocabulary: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Instead, the words that this model was trained with.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """List the embedded models."""
     from .. import zoo
+    from ..errors import InputError
 
+    if vocabulary is not None:
+        words = zoo.vocabulary(vocabulary)
+        if words is None:
+            raise InputError(
+                f"the model {vocabulary} has no vocabulary: its folder does not say what it was trained on."
+            )
+        print_json(words) if as_json else _print_vocabulary(words)
+        return
     facts: dict[str, dict[str, Any]] = {}
     for name in zoo.names():
         entry = zoo.entry(name)
@@ -27,6 +43,20 @@ def models(as_json: Json = False) -> None:
                     print(f"    --{kind.removesuffix('s').replace('_', '-')}: {', '.join(names)}")
     if as_json:
         print_json(facts)
+
+
+def _print_vocabulary(vocabulary: Vocabulary) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("word", "in other words", box=box.SIMPLE)
+    for group, words in vocabulary.items():
+        table.add_row(group.upper())
+        for word, wordings in words.items():
+            table.add_row(word, ", ".join(other for other in wordings if other != word))
+        table.add_section()
+    Console(highlight=False, markup=False).print(table)
 
 
 @app.command()
@@ -63,23 +93,3 @@ def doctor(
         print(section)
         for name, value in values.items():
             print(f"  {name:<22} {('no', 'yes')[value] if isinstance(value, bool) else value}")
-
-
-@app.command()
-def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe file (YAML).")],
-    folder: Annotated[str | None, typer.Option(help="Where the run lives; default: runs/NAME-OF-RECIPE.")] = None,
-    part: Annotated[list[str] | None, typer.Option(help="Train only this part; may be repeated.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Another number of steps for the parts trained.")] = None,
-    threads: Threads = None,
-    as_json: Json = False,
-) -> None:
-    """Train a model by a recipe; a run that is started again goes on where it stopped."""
-    from ..requests.training import train as run
-
-    def on_log(name: str, line: dict) -> None:
-        values = "  ".join(f"{k} {v:.4g}" for k, v in line.items() if k != "step")
-        say(f"{name}  step {line['step']}  {values}")
-
-    target = run(recipe, folder, part, steps, threads, on_log)
-    print_json({"output": str(target)}) if as_json else print(target)

@@ -27,7 +27,6 @@ from ..timeline import OverlappingWindows
 from .metrics import confusion, ratios, summarise
 from .suites import SUITES, Case, Files, Suite, Take, Variant, find_suite, make_cases
 
-SIDE = 64  # pixels: of what the studio draws and the judges look at
 SHOTS = 5  # frames of a video that a report shows
 
 Judged = list[tuple[dict[str, Any], np.ndarray]]
@@ -73,7 +72,7 @@ def _active(pipe: Any, variant: Variant) -> Iterator[None]:
 def make_videos(
     pipe: Any, variant: Variant, cases: Sequence[Case], clips: Sequence[Any], frames: int, settings: Mapping
 ) -> list[np.ndarray]:
-    """A video a case, uint8 (F, 64, 64, 3), from noise that only depends on its seed."""
+    """A video a case, uint8 (F, height, width, 3), from noise that only depends on its seed."""
     if variant.drawn:
         return [reconstruct(pipe, clip) for clip in clips]
     given: dict[str, Any] = {**variant.settings, **settings}
@@ -85,8 +84,6 @@ def make_videos(
         prompt=[case.prompt for case in cases],
         generator=[torch.Generator().manual_seed(case.seed) for case in cases],
         num_frames=frames,
-        height=SIDE,
-        width=SIDE,
         output_type="np",
         **given,
     )
@@ -116,7 +113,8 @@ def _make_and_judge(
     pipe: Any, suite: Suite, variant: Variant, cases: Sequence[Case], frames: int, settings: Mapping[str, Any]
 ) -> Judged:
     shown = frames if variant.drawn else suite.given
-    clips: list[Any] = [render(case.scene, shown, fps=pipe.sampling.fps) if shown else None for case in cases]
+    drawing = {"height": pipe.sampling.height, "width": pipe.sampling.width, "fps": pipe.sampling.fps}
+    clips: list[Any] = [render(case.scene, shown, **drawing) if shown else None for case in cases]
     if variant.drawn and variant.style in DRAWN_STYLES:
         clips = [apply_style(variant.style, clip, case.seed) for clip, case in zip(clips, cases, strict=True)]
     videos = make_videos(pipe, variant, cases, clips, frames, settings)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import InputError
+from ..media import resize
 from ..synthetic import Scene, caption, facts, motion_caption, picture_caption, sample_scene
 from ..synthetic.cameras import CAMERA_MOVES
 from ..synthetic.captions import VIEW_WORDS
@@ -18,6 +19,8 @@ from .metrics import angle, psnr, seams
 from .scenes import direction, judge
 from .styles import TO_PLAIN, flicker, kind_of, style_of
 
+SIDE = 64
+"""Pixels of the pictures that the judges look at, whatever size a model makes."""
 Split = Literal["train", "test"]
 Files = Mapping[str, Any]
 """Name -> file of a LoRA."""
@@ -98,7 +101,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Take:
-    """A video of a case, uint8 (F, 64, 64, 3), and what it was made from.
+    """A video of a case, uint8 (F, height, width, 3), and what it was made from.
 
     clip: pixels that it began from: a picture, a clip or, for the autoencoder alone, all frames; None: only a prompt.
     windows: the frames of every window of every step of its plan.
@@ -110,6 +113,11 @@ class Take:
     clip: Any
     fps: float
     windows: Sequence[Sequence[Sequence[int]]]
+
+    @property
+    def small(self) -> np.ndarray:
+        """The video as the judges look at it, (F, SIDE, SIDE, 3)."""
+        return resize(self.video, SIDE, SIDE, "stretch")
 
 
 @dataclass(frozen=True)
@@ -141,7 +149,7 @@ def _compared(asked: dict[str, str], seen: dict[str, str]) -> Judgement:
 
 def judge_prompt(take: Take) -> Judgement:
     """Whether colour, shape, motion and background are those of the prompt."""
-    truth, verdict = facts(take.case.scene), judge(take.video, take.fps)
+    truth, verdict = facts(take.case.scene), judge(take.small, take.fps)
     names = ("colour", "shape", "motion", "background")
     judgement = _compared({name: truth[name] for name in names}, {name: getattr(verdict, name) for name in names})
     if take.clip is None and not take.case.names_background:
@@ -152,18 +160,18 @@ def judge_prompt(take: Take) -> Judgement:
 def judge_style(take: Take) -> Judgement:
     """Which frames are in the style, and whether what can be seen in it is that of the prompt."""
     style = take.variant.style
-    truth, verdict = facts(take.case.scene), judge(TO_PLAIN[style](take.video), take.fps)
+    truth, verdict = facts(take.case.scene), judge(TO_PLAIN[style](take.small), take.fps)
     # What appears here and there does not move, whatever path lies nearest.
     motion = kind_of(verdict.motion) if verdict.share >= FOLLOWED else "cannot be followed"
     seen = {name: getattr(verdict, name) for name in VISIBLE[style]} | {"motion": motion}
     judgement = _compared({name: truth[name] for name in seen} | {"motion": kind_of(truth["motion"])}, seen)
-    judgement["right"]["style"] = [one == style for one in style_of(take.video)]
+    judgement["right"]["style"] = [one == style for one in style_of(take.small)]
     return judgement
 
 
 def judge_camera(take: Take) -> Judgement:
     """Whether the camera moves as its LoRA is named, or stands still without one."""
-    return _compared({"camera": take.variant.name}, {"camera": camera_move(take.video)})
+    return _compared({"camera": take.variant.name}, {"camera": camera_move(take.small)})
 
 
 def in_styles(loras: Files, motion_loras: Files, by_frame: bool) -> list[Variant]:
@@ -208,7 +216,7 @@ _SUITES = (
         "video",
         "does the motion of a given clip go on?",
         judge_prompt,
-        {"degrees": lambda take: angle(direction(take.clip), direction(take.video))},
+        {"degrees": lambda take: angle(direction(resize(take.clip, SIDE, SIDE)), direction(take.small))},
         splits=_BOTH,
         fits=lambda scene: scene.things[0].motion.name in STRAIGHT,
         needs=("prefix_latents",),
@@ -227,7 +235,7 @@ _SUITES = (
         "styles",
         "is each style LoRA's style kept, does it move as prompted, how much flickers?",
         judge_style,
-        {"flicker": lambda take: flicker(take.video, take.variant.style)},
+        {"flicker": lambda take: flicker(take.small, take.variant.style)},
         in_styles,
         count=60,
         **_LATER,

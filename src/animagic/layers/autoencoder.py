@@ -7,13 +7,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.autoencoders.vae import AutoencoderMixin, DecoderOutput
+from diffusers.models.autoencoders.vae import DecoderOutput
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .patches import Size
+from .video_autoencoder import VideoAutoencoderMixin
 
 SIDE = 8
 """Pixels of a latent's height and width."""
@@ -43,7 +45,7 @@ class Mean:
         return self.mean
 
 
-class ConvAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
+class ConvAutoencoder(VideoAutoencoderMixin, ModelMixin, ConfigMixin):
     """An autoencoder of `patch_length` x 8 x 8 pixels. Its latents have a mean square of about 1.
 
     Each latent frame is decoded for itself, so that a video can be decoded as it is made, in pieces of any length. A
@@ -94,7 +96,7 @@ class ConvAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
             nn.Conv2d(narrow, 4 * pixels, 3, padding=1),
             nn.PixelShuffle(2),
         )
-        self.use_slicing = self.use_tiling = False
+        self.patch: Size = (patch_length, SIDE, SIDE)
 
     @apply_forward_hook  # so that offloading brings the weights in for this call too
     def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple:
@@ -105,18 +107,10 @@ class ConvAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
         """
         length = self.config["patch_length"]
         video = x[:, :, None] if length == 1 and x.ndim == 4 else x
-        if video.ndim != 5 or video.shape[1] != 3:
-            raise InputError(f"the video's shape is {tuple(x.shape)}; give (batch, 3, frames, height, width).")
+        self.check_video(video)
         if video.shape[2] == 1:
             video = video.expand(-1, -1, length, -1, -1)
-        batch, _, frames, height, width = video.shape
-        if frames % length or height % SIDE or width % SIDE:
-            raise InputError(
-                f"the video has {frames} frames of {width} x {height} pixels; give a multiple of {length} frames (or "
-                f"1), and of {SIDE} pixels."
-            )
-        cells = video.unflatten(2, (-1, length)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
-        latents = self.encoder(cells).unflatten(0, (batch, -1)).transpose(1, 2)
+        latents = self.run(self._encode, video, encoding=True)
         distribution: Any = Mean(latents[:, :, 0] if x.ndim == 4 else latents)
         return AutoencoderKLOutput(latent_dist=distribution) if return_dict else (distribution,)
 
@@ -129,19 +123,18 @@ class ConvAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
         shape.
         """
         latents = z[:, :, None] if self.config["patch_length"] == 1 and z.ndim == 4 else z
-        if latents.ndim != 5 or latents.shape[1] != self.config["latent_channels"]:
-            channels = self.config["latent_channels"]
-            raise InputError(
-                f"the latents' shape is {tuple(z.shape)}; give (batch, {channels}, frames, height, width)."
-            )
-        cells = self.decoder(latents.transpose(1, 2).flatten(0, 1)).unflatten(1, (3, -1))
-        video = cells.unflatten(0, (len(z), -1)).transpose(1, 2).flatten(2, 3)
+        self.check_latents(latents, self.config["latent_channels"])
+        video = self.run(self._decode, latents, encoding=False)
         if latents.shape[2] == 1 and not whole:
             video = video[:, :, :1]
         if z.ndim == 4:
             video = video[:, :, 0]
         return DecoderOutput(sample=video) if return_dict else (video,)
 
-    def forward(self, sample: Tensor, return_dict: bool = True) -> DecoderOutput | tuple:
-        """Encode and decode."""
-        return self.decode(self.encode(sample, return_dict=False)[0].mode(), return_dict)
+    def _encode(self, video: Tensor) -> Tensor:
+        cells = video.unflatten(2, (-1, self.patch[0])).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+        return self.encoder(cells).unflatten(0, (len(video), -1)).transpose(1, 2)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        cells = self.decoder(latents.transpose(1, 2).flatten(0, 1)).unflatten(1, (3, -1))
+        return cells.unflatten(0, (len(latents), -1)).transpose(1, 2).flatten(2, 3)

@@ -64,6 +64,18 @@ class KeyValueCache:
                 self.layers[i] = k[:, :, tokens:].clone(), v[:, :, tokens:].clone()
         self.start += drop
 
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        state = {"span": torch.tensor([self.start, self.stop])}
+        for i, (keys, values) in enumerate(self.layers):
+            state |= {f"{i}.keys": keys, f"{i}.values": values}
+        return state
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Take what `state_dict` gave into an empty cache."""
+        span, count = range(*state["span"].tolist()), sum(name.endswith(".keys") for name in state)
+        self.start = self.stop = span.start
+        self.append(span, [(state[f"{i}.keys"], state[f"{i}.values"]) for i in range(count)])
+
 
 @dataclass
 class _Slot:

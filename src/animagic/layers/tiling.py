@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-Size = tuple[int, int, int]  # frames, height, width: of a patch, a grid of patches or a tile
+from .patches import Size
 
 
 def fade(before: Tensor, tile: Tensor, overlap: int, dim: int) -> Tensor:
@@ -21,7 +22,7 @@ def fade(before: Tensor, tile: Tensor, overlap: int, dim: int) -> Tensor:
 
 
 def tiled(
-    network: nn.Module, x: Tensor, tile: Size, overlap: Size, unit: Size, out_unit: Size, chained: bool
+    network: Callable[[Tensor], Tensor], x: Tensor, tile: Size, overlap: Size, unit: Size, out_unit: Size, chained: bool
 ) -> Tensor:
     """Run a network on tiles of its input and join what it makes of them.
 

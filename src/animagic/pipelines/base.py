@@ -183,6 +183,12 @@ class VideoPipeline(DiffusionPipeline):
         self.interrupt = False
         """Set to True (in a callback, or another thread) to end the run after the present step."""
 
+    def _register_parts(self, config: dict[str, Any] | None, **parts: Any) -> None:
+        """Take the components of a model, and its configuration, which has the settings of its own."""
+        self.register_modules(**parts)
+        self.register_to_config(config=config)
+        self.sampling = self.sampling_of(config)
+
     # ---------------------------------------------------------------- what a system makes its own
 
     def denoiser(self, prompt: Any, plan: Plan, sampling: Any, **own: Any) -> Denoiser:

@@ -29,8 +29,11 @@ def be_quiet() -> None:
 
 @contextmanager
 def refusing(device: str) -> Iterator[None]:
-    """Turn the errors that PyTorch raises for a device that is missing or too small into an InputError."""
+    """Turn the errors that PyTorch raises for a device that is missing, at once, or too small into an InputError."""
+    import torch
+
     try:
+        torch.ones(1, device=device).item()
         yield
     except (AssertionError, NotImplementedError, RuntimeError) as error:  # AssertionError: PyTorch without CUDA
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

@@ -58,6 +58,8 @@ class Job:
     height: int
     width: int
     clip: np.ndarray | None = None
+    places_parts = False
+    """Whether `read` puts the parts of the pipeline on their devices."""
     hidden = 0
     """Frames at the front of the stream that are not shown."""
 
@@ -93,7 +95,6 @@ class Job:
             )
         model = request.model if request.model in self.models.names() else str(self.models.folder_of(request.model))
         with refusing(device):
-            torch.ones(1, device=device).item()  # before anything is loaded
             predictor = Predictor(
                 self.models.networks_of(model, self.models.dtype_on(model, device)),
                 torch.device(device).type,
@@ -111,7 +112,7 @@ class Job:
         with refusing(device):
             pipe = self.read(device, allow_pickle, fitted)
             pipe.set_progress_bar_config(disable=True)
-            return pipe if fitted is not None else pipe.to(device)
+            return pipe if fitted is not None or self.places_parts else pipe.to(device)
 
     def read(self, device: str, allow_pickle: bool, fitted: Any) -> Any:
         """The pipeline of the model, with weights in the dtype that suits the device."""

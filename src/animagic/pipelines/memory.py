@@ -123,6 +123,12 @@ class Networks(ABC):
     def settings(self, height: int | None, width: int | None, frames: int | None, steps: int | None) -> Any:
         """The settings of a video; None: the model's own. Raises InputError for what it cannot make."""
 
+    def latents(self, settings: Any, frames: int) -> torch.Tensor:
+        """Latents of a video, (1, channels, frames, height, width); frames: latent ones."""
+        ratio = self.pipe.pixels_per_latent
+        shape = (1, self.pipe.latent_channels, frames, settings.height // ratio, settings.width // ratio)
+        return torch.empty(shape, device="meta")
+
     @abstractmethod
     def calls(self, settings: Any, kv_offload: bool) -> list[Call]:
         """The moments of denoising among which is the one that takes the most memory."""

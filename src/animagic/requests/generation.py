@@ -15,7 +15,7 @@ from .. import __version__
 from ..errors import InputError, MediaError
 from ..pipelines.options import VideoOptions
 from .kept import forget_unbegun, resume_folder, run_note
-from .request import Report, Result, build_request, input_files, job_for
+from .request import Report, Result, build_request, hint, input_files, job_for
 
 if TYPE_CHECKING:
     import numpy as np
@@ -120,6 +120,7 @@ def generate(
         stop: asked after every step of an endless video; True ends it with the frames that are final.
         memory: bytes that may be used on the device (by this process, on a CPU); what makes the video fit is
             chosen, and told to `on_note`. It changes no frame but by `tiling`, which the stored request then has.
+        on_note: told in a line what was chosen, and of prompts that the model cannot draw.
 
     Nothing is left half-written: the file appears under its name when it is whole.
     Raises: InputError, MediaError, CheckpointError; KeyboardInterrupt passes through.
@@ -154,6 +155,8 @@ def generate(
     pipe = pipe or job.load(device, allow_pickle, fitted)
     job.begin(pipe)  # everything that can be wrong is refused before a file is begun
     request = job.request
+    if on_note is not None and (line := hint(request)) is not None:
+        on_note(line)
     fps = request.fps or job.fps
     fingerprints = {name: _fingerprint(path) for name, path in input_files(request).items()}
 

@@ -14,6 +14,7 @@ from ..pipelines.options import VideoOptions, default_of, flag_of
 from ..systems import SYSTEMS, System, systems_with
 from ..weights.original import SUFFIXES, read_file
 from ..wording import nearest
+from ..zoo.words import advice
 
 
 def system_of(model: str) -> System:
@@ -82,6 +83,16 @@ def job_for(request: VideoOptions, live: Any = None) -> Job:
 def input_files(request: VideoOptions) -> dict[str, str]:
     """The files that a request names, by what they are. Raises InputError, CheckpointError."""
     return _job_class(request).input_files(request, zoo)
+
+
+def hint(request: VideoOptions) -> str | None:
+    """One line about prompts that the model cannot draw; None: it knows them, or its folder lists no words."""
+    words = None if is_original(request.model) else zoo.vocabulary(request.model)
+    own = {name for kind in ("loras", "motion_loras") for name in zoo.loras(request.model, kind)} if words else set()
+    added = {field for field, _, name in request.files() if name not in own}
+    if words is None or added - {"image", "video"}:  # a LoRA and the like may bring words of its own
+        return None
+    return advice(request.model, words, [request.prompt, *request.prompts_at.values()], not added)
 
 
 def _job_class(request: VideoOptions) -> type[Job]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .captions import canonical_caption, caption, motion_caption, picture_caption
+from .captions import canonical_caption, caption, motion_caption, picture_caption, vocabulary
 from .photos import photo_background
 from .scenes import (
     COLOURS,
@@ -36,6 +36,7 @@ __all__ = [
     "picture_caption",
     "render",
     "sample_scene",
+    "vocabulary",
 ]
 
 

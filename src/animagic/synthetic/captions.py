@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from .scenes import Background, Scene, Thing
+from .scenes import CAMERAS, FLOORS, PHOTOS, PLAIN, Background, Motion, Scene, Thing
 
 T = TypeVar("T")
 
@@ -86,7 +86,15 @@ PLACE_WORDS = {
     "floor": ("on a {} floor", "on the {} floor", "on {} ground", "over a {} floor"),
     "photo": ("on a photo of {}", "before a photo of {}", "over a picture of {}"),
 }
+CAMERA_WORDS = ("the camera pans {}", "the camera moves {}", "the view pans to the {}")
 PLAIN_RATE, BACKGROUND_LEFT_OUT = 0.4, 0.15
+
+EXAMPLES = (
+    Scene(Background("floor", "green"), (Thing("ball", "red", 24, Motion("bounces", 32, 55)),)),
+    Scene(Background("night"), (Thing("star", "blue", 24, Motion("spins", 32, 32)),)),
+    Scene(Background("hills"), (Thing("rocket", "yellow", 24, Motion("rises", 32, 50)),)),
+)
+"""What one may ask for, to begin with."""
 
 Chance = np.random.Generator | None
 """Chooses among wordings; None takes the plain one."""
@@ -101,9 +109,13 @@ def _coin(chance: Chance, rate: float) -> bool:
     return chance is not None and chance.random() < rate
 
 
+def _places(background: Background) -> list[str]:
+    name = PHOTO_WORDS[background.colour] if background.kind == "photo" else background.colour
+    return [words.format(name) for words in PLACE_WORDS.get(background.kind) or VIEW_WORDS[background.kind]]
+
+
 def _where(background: Background, chance: Chance) -> str:
-    words = _choose(chance, PLACE_WORDS.get(background.kind) or VIEW_WORDS[background.kind])
-    return words.format(PHOTO_WORDS[background.colour] if background.kind == "photo" else background.colour)
+    return _choose(chance, _places(background))
 
 
 def _name(thing: Thing, chance: Chance) -> str:
@@ -130,8 +142,7 @@ def _sentence(scene: Scene, chance: Chance, leave_out: bool) -> str:
         core = f"{where}, {core}" if _coin(chance, 0.3) else f"{core} {where}"
     if scene.camera == "still":
         return core
-    view = _choose(chance, ("the camera pans {}", "the camera moves {}", "the view pans to the {}"))
-    view = view.format(scene.camera.removeprefix("pan "))
+    view = _choose(chance, CAMERA_WORDS).format(scene.camera.removeprefix("pan "))
     return f"{view}: {core}" if _coin(chance, 0.3) else f"{core}, {view}"
 
 
@@ -165,3 +176,24 @@ def motion_caption(scene: Scene, rng: np.random.Generator) -> str:
     names = dict.fromkeys(thing.motion.name for thing in scene.things)
     words = " and ".join(_choose(chance, MOTION_WORDS[name])[progressive] for name in names)
     return words if scene.camera == "still" else f"{words}, the camera {scene.camera.replace('pan', 'pans')}"
+
+
+def vocabulary() -> dict[str, dict[str, list[str]]]:
+    """The words of the captions: group -> canonical word -> its wordings, the plain one first.
+
+    Groups: "colours", "things", "motions", "backgrounds", "camera", and "prompts": whole ones made of these words.
+    """
+    kinds = {"plain": PLAIN, "floor": FLOORS, "photo": PHOTOS}
+    places = [_places(Background(kind, name)) for kind, names in kinds.items() for name in names]
+    return {
+        "colours": {name: list(words) for name, words in COLOUR_WORDS.items()},
+        "things": {name: list(words) for name, words in SHAPE_WORDS.items()},
+        "motions": {name: [does for does, _ in words] for name, words in MOTION_WORDS.items()},
+        "backgrounds": {words[0].removeprefix("on a "): words for words in places}
+        | {name: list(words) for name, words in VIEW_WORDS.items()},
+        "camera": {move: [words.format(move.removeprefix("pan ")) for words in CAMERA_WORDS] for move in CAMERAS[1:]},
+        "prompts": {
+            canonical_caption(scene): [canonical_caption(scene), _sentence(scene, np.random.default_rng(1), False)]
+            for scene in EXAMPLES
+        },
+    }

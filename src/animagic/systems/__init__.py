@@ -90,9 +90,8 @@ register(
         job="job:Magi1Job",
         classes={
             "AutoencoderKLMagi1": "autoencoder:AutoencoderKLMagi1",
-            "LivePrompt": "live:LivePrompt",
             "Magi1ImageToVideoPipeline": "pipeline:Magi1ImageToVideoPipeline",
-            "Magi1LoraLoaderMixin": "lora:Magi1LoraLoaderMixin",
+            "Magi1LoraLoaderMixin": "pipeline:Magi1LoraLoaderMixin",
             "Magi1Pipeline": "pipeline:Magi1Pipeline",
             "Magi1SpecialTokens": "prompts:Magi1SpecialTokens",
             "Magi1Transformer3DModel": "transformer:Magi1Transformer3DModel",

@@ -22,7 +22,7 @@ LABELS = {"shape": SHAPES, "colour": tuple(COLOURS), "motion": MOTIONS}
 """What is known of a scene's main thing -> its values."""
 _PART = 32  # scenes of a file
 _OF_SCENES = {
-    *("seed", "num_frames", "fps", "height", "width", "patch_length"),
+    *("scene_seed", "num_frames", "fps", "height", "width", "patch_length"),
     *("simple_share", "held_share", "captions", "picture_share"),
 }  # what the files depend on
 
@@ -41,9 +41,10 @@ class SceneBank(Dataset):
     encoding cost as much as a step of training does, so every scene is used for many pieces.
 
     Args:
-        seed: of scenes and pieces. steps: batches.
+        seed: of the pieces. steps: batches.
         batch_size: latent frames of a batch, over `length`: pieces of it.
         scenes: how many there are in the end. begin: how many at the first step; then 32 more every `grow` steps.
+        scene_seed: of the scenes.
         lengths: of the pieces in latent frames, one for a whole batch; `shares` how often each is chosen.
         num_frames, fps, height, width: of a scene, pixels. patch_length: frames of a latent frame.
         simple_share: see SceneBatches.
@@ -52,8 +53,8 @@ class SceneBank(Dataset):
         captions: of a scene; picture_share: share of those that do not tell what the thing does.
 
     Items: {"latents": (pieces, channels, length, h, w), "text": (pieces, tokens, channels), "text_mask": bool (pieces,
-    tokens), "held": bool (pieces,), "inside": (pieces, length, 2 h, 2 w), "labels": int64 (pieces, len(LABELS))}.
-    Inside is which part of each quarter of a latent belongs to the things; a scene with several things has labels of -1.
+    tokens), "held": bool (pieces,), "inside": (pieces, length, 2 h, 2 w), "labels": (pieces, len(LABELS))}.
+    Inside is which part of each quarter of a latent belongs to the things. Labels are -1 in a scene of several.
     """
 
     seed: int
@@ -62,6 +63,7 @@ class SceneBank(Dataset):
     scenes: int = 6000
     begin: int = 640
     grow: int = 20
+    scene_seed: int = 0
     lengths: Sequence[int] = (1,)
     shares: Sequence[float] | None = None
     num_frames: int = 96
@@ -135,7 +137,7 @@ class SceneBank(Dataset):
         cells = (2 * self.height // 8, 2 * self.width // 8)
         latents, inside, held, labels, captions = [], [], [], [], []
         for index in range(number * _PART, (number + 1) * _PART):
-            rng = np.random.default_rng((self.seed, 0, index))
+            rng = np.random.default_rng((self.scene_seed, 0, index))
             scene = draw_scene(rng, self.simple_share)
             start = int(rng.integers(1, 4)) * 24 if rng.random() < 0.1 else 0
             still = rng.random() < self.held_share

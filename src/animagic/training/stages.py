@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from torch.utils.data import Dataset
 
 from ..errors import CheckpointError, InputError
 from ..media import atomic_path
+from ..synthetic import vocabulary
 from ..weights.files import find_weights, read_tensors
 from ..weights.fit import check
 from .bank import SceneBank
@@ -35,6 +37,8 @@ SHIPPED = "shipped.safetensors"
 Network = TypeVar("Network", bound=nn.Module)
 RENAMED = {"most_weight": "max_snr_weight", "chunks_per_batch": "batch_size", "chunk_frames": "num_frames"}
 """Fields of earlier versions -> their names."""
+
+VOCABULARY = "vocabulary.json"
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,11 @@ class Stage:
         """How it is trained."""
         return TrainingConfig(**self.section["training"])
 
+    @property
+    def shows_files(self) -> bool:
+        """Whether it learns from videos of one's own."""
+        return _reader(self, self.section.get("data")) is VideoBatches
+
     def batches(self) -> Dataset:
         """The training data that the section describes. Raises InputError."""
         data, config = dict(self.section["data"]), self.config
@@ -104,6 +113,7 @@ class Course:
         export: (recipe, folder of the run) -> the model folder, written anew from what has been trained.
         needs: fields that the recipe must have.
         only: the field that tells recipes of this kind; "": all others are.
+        origin: the field that names the folder of a trained model that is gone on from, if there is one.
         check: raises InputError for what would otherwise be found out after hours.
     """
 
@@ -111,6 +121,7 @@ class Course:
     export: Callable[[dict[str, Any], Path], Path]
     needs: Sequence[str] = ()
     only: str = ""
+    origin: str = ""
     check: Callable[[dict[str, Any]], object] = lambda _: None
 
 
@@ -126,8 +137,20 @@ class Run:
 
     def export(self) -> Path:
         """Write the model folder, anew, from what has been trained so far; the main process does. Returns it."""
-        made = [self.course.export(self.recipe, self.root) if processes().is_main_process else None]
+        made = [self._export() if processes().is_main_process else None]
         return broadcast_object_list(made)[0]
+
+    def _export(self) -> Path:
+        """A pipeline's folder gets its vocabulary: that of the model it began as, else the studio's words. A model that
+        has seen videos of one's own has none: nobody has listed their words."""
+        target, origin = self.course.export(self.recipe, self.root), self.recipe.get(self.course.origin)
+        if origin is not None:
+            words = Path(origin) / VOCABULARY
+            if words.is_file():
+                shutil.copy(words, target)
+        elif (target / "model_index.json").exists() and not any(stage.shows_files for stage in self.known):
+            (target / VOCABULARY).write_text(json.dumps(vocabulary(), indent=2) + "\n", "utf-8")
+        return target
 
 
 def prepare(

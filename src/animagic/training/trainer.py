@@ -7,8 +7,10 @@ import copy
 import json
 import math
 import os
+import pickle
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,19 +18,26 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import gather_object, set_seed
+from filelock import FileLock, Timeout
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, first_line
+from .optimisers import optimisers
+from .throughput import Throughput
+
+STATES = ("state.pt", "state.previous.pt")
+"""In the folder of a training: its state, and that of the save before."""
 
 
 class Objective(Protocol):
-    """The loss of a batch, which training makes small, and named values for the log."""
+    """The loss of a batch, which training makes small, and named values for the log: numbers, or tensors of one."""
 
     def __call__(
         self, model: nn.Module, batch: dict, generator: torch.Generator
-    ) -> tuple[torch.Tensor, dict[str, float]]: ...
+    ) -> tuple[torch.Tensor, dict[str, Any]]: ...
 
 
 @dataclass(frozen=True)
@@ -58,8 +67,6 @@ class TrainingConfig:
         for name, known in (("optimiser", ("adamw", "muon")), ("precision", ("auto", "fp32", "bf16"))):
             if getattr(self, name) not in known:
                 raise InputError(f"{name} {getattr(self, name)!r} is unknown; choose from {', '.join(known)}.")
-        if self.optimiser == "muon" and not hasattr(torch.optim, "Muon"):
-            raise InputError(f"PyTorch {torch.__version__} has no Muon; install 2.9 or newer, or choose adamw.")
 
     def rate(self, step: int) -> float:
         """The learning rate as a share of its peak."""
@@ -81,25 +88,6 @@ def _mixed_precision(precision: str) -> str:
     return "bf16" if good and precision != "fp32" else "no"
 
 
-def _optimisers(model: nn.Module, config: TrainingConfig) -> list[torch.optim.Optimizer]:
-    """AdamW for everything that is trained; with "muon", Muon for the matrices of the repeated blocks before it."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimisers: list[torch.optim.Optimizer] = []
-    if config.optimiser == "muon":
-        repeated = [list(module.parameters()) for module in model.modules() if isinstance(module, nn.ModuleList)]
-        matrices = {id(p): p for block in repeated for p in block if p.ndim == 2 and p.requires_grad}
-        parameters = [p for p in parameters if id(p) not in matrices]
-        # Scaled so that the learning rate and weight decay of AdamW are right for it too.
-        scaled: Any = {"weight_decay": config.weight_decay, "adjust_lr_fn": "match_rms_adamw"}
-        optimisers.append(torch.optim.Muon(list(matrices.values()), lr=config.learning_rate, **scaled))
-    # Vectors (norms, biases, bands) are not to be pulled to zero.
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return [*optimisers, torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)]
-
-
 class _Loss(nn.Module):
     """A model and its objective as one network whose output is the loss: what several processes share is its gradient,
     whichever parts and methods of the model the objective calls."""
@@ -108,12 +96,13 @@ class _Loss(nn.Module):
         super().__init__()
         self.model, self.objective = model, objective
 
-    def forward(self, batch: dict, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+    def forward(self, batch: dict, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, Any]]:
         return self.objective(self.model, batch, generator)
 
 
 class Trainer:
-    """Trains `model` in `folder`, which holds model and average (safetensors), optimiser state, log.jsonl, loss.png.
+    """Trains `model` in `folder`, which holds state.pt (all that is needed to go on; state.previous.pt is that of the
+    save before), average.safetensors, log.jsonl and loss.png.
 
     Args:
         batches: item i is the i-th batch, a function of i alone. Of N processes (started by `accelerate launch` or
@@ -122,7 +111,9 @@ class Trainer:
         on_log: called with every log line, in the main process.
 
     Interrupted at any time, a run that is started again gives the same weights as one that was never interrupted,
-    up to the steps since the last save.
+    up to the steps since the last save. Only one process, or group of processes, trains in a folder at a time.
+
+    Raises: InputError where another one trains in the folder; CheckpointError if what is there cannot be used.
     """
 
     def __init__(
@@ -137,6 +128,7 @@ class Trainer:
         self.config, self.model, self.batches, self.on_log = config, model, batches, on_log
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self.folder / "training.lock", timeout=0)  # the system frees it when the process dies
         processes()
         self.accelerator = Accelerator(
             mixed_precision=_mixed_precision(config.precision),
@@ -146,9 +138,12 @@ class Trainer:
         set_seed(config.seed, device_specific=True)
         self.average = copy.deepcopy(model).eval().requires_grad_(False).to(self.accelerator.device)
         loss = _Loss(model, objective)
-        self._loss, *self.optimisers = self.accelerator.prepare(loss, *_optimisers(model, config))
-        self.step = 0
-        if (self.folder / "state.pt").exists():
+        settings = (config.optimiser, config.learning_rate, config.weight_decay, config.betas)
+        self._loss, *self.optimisers = self.accelerator.prepare(loss, *optimisers(model, *settings))
+        self.step, self.samples, self.pflop = 0, 0, 0.0
+        dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32
+        self._throughput = Throughput(self.accelerator.device, dtype)
+        with self._alone():
             self._load()
 
     @property
@@ -164,6 +159,10 @@ class Trainer:
             stop: asked after every step, such as `threading.Event().is_set`; if it says yes (to any process), the run
                 is logged and saved there, and ends early: see `finished`.
         """
+        with self._alone():
+            return self._run(on_save, stop)
+
+    def _run(self, on_save: Callable[[int], None] | None, stop: Callable[[], bool] | None) -> nn.Module:
         config, device = self.config, self.accelerator.device
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         items = range(self.step * processes + rank, config.steps * processes, processes)
@@ -173,7 +172,7 @@ class Trainer:
         )
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.model.train()
-        sums: dict[str, list[float]] = {}
+        sums: dict[str, list[Any]] = {}
         count, began = 0, time.monotonic()
         for item, batch in zip(items, loader, strict=True):
             # Each batch has its own randomness, so that a resumed run repeats it.
@@ -181,12 +180,13 @@ class Trainer:
             for optimiser in self.optimisers:
                 for group in optimiser.param_groups:
                     group["lr"] = config.learning_rate * config.rate(self.step)
-            loss, values = self._loss(batch, generator)
-            self.accelerator.backward(loss)
+            with contextlib.nullcontext() if sums else self._throughput.count():  # the first step of every line
+                loss, values = self._loss(batch, generator)
+                self.accelerator.backward(loss)
             norm = self.accelerator.clip_grad_norm_(parameters, config.gradient_clip)
             mean_loss = self.accelerator.reduce(loss.detach(), "mean")  # the same everywhere: all go on, or none
             # Before the weights are touched: what is saved must always be usable.
-            if not (math.isfinite(mean_loss) and math.isfinite(norm)):
+            if not math.isfinite(mean_loss + norm):
                 raise FloatingPointError(
                     f"step {self.step + 1}: loss or gradient is not finite; lower the learning rate"
                 )
@@ -195,23 +195,42 @@ class Trainer:
                 optimiser.zero_grad()
             self._update_average()
             self.step += 1
+            self.samples += processes * _size(batch)
+            self.pflop += processes * self._throughput.flop / 1e15
 
             for name, value in {"loss": mean_loss, "gradient_norm": norm, **values}.items():
-                value = float(value)
-                if not math.isnan(value):  # it had no sample this time
-                    sums.setdefault(name, []).append(value)
+                sums.setdefault(name, []).append(value)
             count += 1
             last = self.finished or (stop is not None and self._any(stop()))
             if self.step % config.log_every == 0 or last:
                 self._log(sums, (time.monotonic() - began) / count)
                 sums, count, began = {}, 0, time.monotonic()
             if self.step % config.save_every == 0 or last:
+                saving = time.monotonic()
                 self.save()
                 if on_save is not None and self.accelerator.is_main_process:
                     on_save(self.step)
+                began += time.monotonic() - saving
             if last:
                 break
         return self.average
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While no other process trains in the folder."""
+        if not self.accelerator.is_main_process:
+            yield
+            return
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            raise InputError(
+                f"{self.folder} is being trained in by another process; wait, or stop that one."
+            ) from error
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _any(self, here: bool) -> bool:
         """Whether it is so in any process: all go on, or none."""
@@ -223,62 +242,129 @@ class Trainer:
     def _update_average(self) -> None:
         # A short memory at first, so that the average is useful early.
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        for average, current in zip(self.average.parameters(), self.model.parameters(), strict=True):
-            average.lerp_(current.detach().to(average), 1 - decay)
+        pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
+        averages, currents = zip(*((average, now) for average, now in pairs if now.requires_grad), strict=True)
+        torch._foreach_lerp_(averages, currents, 1 - decay)
 
-    def _log(self, sums: dict[str, list[float]], seconds: float) -> None:
-        everyone: list[dict[str, list[float]]] = gather_object([sums])
+    def _log(self, sums: dict[str, list[Any]], seconds: float) -> None:
+        # What is no number had no sample in that step.
+        here = {name: [x for x in map(float, values) if not math.isnan(x)] for name, values in sums.items()}
+        everyone: list[dict[str, list[float]]] = gather_object([here])
         if not self.accelerator.is_main_process:
             return
         line: dict[str, float] = {"step": self.step}
-        for name in sums | {name: [] for one in everyone for name in one}:
-            values = [value for one in everyone for value in one.get(name, ())]
-            line[name] = round(sum(values) / len(values), 6)
-        line["seconds_per_step"] = round(seconds, 4)
+        for name in here | {name: [] for one in everyone for name in one}:
+            if values := [value for one in everyone for value in one.get(name, ())]:
+                line[name] = round(sum(values) / len(values), 6)
+        figures = {"seconds_per_step": seconds, "samples": self.samples, "pflop": self.pflop}
+        for name, value in (figures | self._throughput.figures(seconds)).items():
+            line[name] = value if isinstance(value, int) else float(f"{value:.4g}")
         with open(self.folder / "log.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
         if self.on_log is not None:
             self.on_log(line)
 
     def save(self) -> None:
-        """Write model, average and optimiser so that a crash in between leaves the older checkpoint whole."""
+        """Write what is needed to go on; whatever happens in between, one whole checkpoint is on the disk."""
         if self.accelerator.is_main_process:
             average = {k: v.contiguous().cpu() for k, v in self.average.state_dict().items()}
-            save_file(average, self.folder / "average.new")
-            torch.save(
-                {
-                    "step": self.step,
-                    "config": asdict(self.config),
-                    "model": self.model.state_dict(),
-                    "average": average,  # again: the two files are not replaced in one instant
-                    "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
-                },
-                self.folder / "state.new",
-            )
-            (self.folder / "average.new").replace(self.folder / "average.safetensors")
-            (self.folder / "state.new").replace(self.folder / "state.pt")
+            state = {
+                "step": self.step,
+                "samples": self.samples,
+                "pflop": self.pflop,
+                "config": asdict(self.config),
+                "model": self.model.state_dict(),
+                "average": average,  # again: the two files are not replaced in one instant
+                "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            }
+            _replace(self.folder / "average.safetensors", lambda new: save_file(average, new))
+            _replace(self._states[0], lambda new: torch.save(state, new), keep=self._states[1])
             with contextlib.suppress(ImportError):  # a courtesy: training must not end for want of matplotlib
                 plot_log(self.folder / "log.jsonl", self.folder / "loss.png")
         self.accelerator.wait_for_everyone()
 
+    @property
+    def _states(self) -> tuple[Path, Path]:
+        """Where the state is saved, and the one before it."""
+        return self.folder / STATES[0], self.folder / STATES[1]
+
     def _load(self) -> None:
-        path = self.folder / "state.pt"
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            self.model.load_state_dict(state["model"])
-            self.average.load_state_dict(state["average"])
-            for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
-                optimiser.load_state_dict(saved)
-        except (RuntimeError, KeyError, ValueError, EOFError) as error:
-            raise CheckpointError(f"{path} does not fit this recipe ({error}); give another folder.") from error
-        self.step = state["step"]
+        """Go on from what is saved, if anything is."""
+        if self.accelerator.is_main_process:
+            for left in self.folder.glob("*.new"):  # by a process that died while it wrote
+                left.unlink()
+        state = self._read_state()
+        if state is not None:
+            try:
+                self.model.load_state_dict(state["model"])
+                self.average.load_state_dict(state["average"])
+                if state["optimisers"] is not None:  # else it was restored from what was kept
+                    for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+                        optimiser.load_state_dict(saved)
+                self.step = state["step"]
+            except (RuntimeError, KeyError, ValueError) as error:
+                path = self._states[0]
+                raise CheckpointError(f"{path} does not fit this recipe ({error}); give another folder.") from error
+            self.samples, self.pflop = state.get("samples", 0), state.get("pflop", 0.0)
         log = self.folder / "log.jsonl"
         if log.exists() and self.accelerator.is_main_process:  # lines after the save will be written again
-            lines = _read_log(log)
-            log.write_text("".join(json.dumps(line) + "\n" for line in lines if line["step"] <= self.step))
+            lines = [json.dumps(line) + "\n" for line in read_log(log) if line["step"] <= self.step]
+            _replace(log, lambda new: new.write_text("".join(lines)))
+
+    def _read_state(self) -> dict[str, Any] | None:
+        """The newest state that is whole; None: nothing was saved."""
+        found = [path for path in self._states if path.exists()]
+        for path in found:
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True)
+            except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+                warnings.warn(f"{path} is damaged ({first_line(error)}).", stacklevel=4)
+        if found:
+            raise CheckpointError(f"{found[0]} is damaged, and there is no other; remove it to start anew.")
+        return None
 
 
-def _read_log(log: Path) -> list[dict]:
+def keep(folder: Path, file: Path) -> None:
+    """Write what a training has reached into a file: its moving average in float16, and how far it is."""
+    state = torch.load(folder / STATES[0], map_location="cpu", weights_only=True, mmap=True)
+    figures = {name: state[name] for name in ("step", "samples", "pflop")}
+    average = {name: x.half() if x.is_floating_point() else x.clone() for name, x in state["average"].items()}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    _replace(file, lambda new: save_file(average, new, {"training": json.dumps(figures)}))
+
+
+def restore(file: Path, folder: Path) -> None:
+    """Let a training go on from a file of `keep`, if there is one and its folder holds nothing."""
+    if not file.exists() or any((folder / name).exists() for name in STATES):
+        return
+    with safe_open(file, "pt") as kept:
+        figures = json.loads(kept.metadata()["training"])
+        average = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118 - not a dict
+    average = {name: x.float() if x.is_floating_point() else x for name, x in average.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(folder / "average.safetensors", lambda new: save_file(average, new))
+    state = figures | {"model": average, "average": average, "optimisers": None}
+    _replace(folder / STATES[0], lambda new: torch.save(state, new))
+
+
+def _replace(path: Path, write: Callable[[Path], object], keep: Path | None = None) -> None:
+    """Write a file anew: a crash of the process or the machine leaves the old one or the new one, whole. The old one is
+    kept under the name `keep`."""
+    new = path.with_suffix(".new")
+    write(new)
+    with open(new, "rb+") as file:
+        os.fsync(file.fileno())
+    if keep is not None and path.exists():
+        path.replace(keep)
+    new.replace(path)
+
+
+def _size(batch: dict) -> int:
+    """The samples of a batch: the length of the first tensor or list in it."""
+    return next((len(value) for value in batch.values() if isinstance(value, (torch.Tensor, list))), 0)
+
+
+def read_log(log: Path) -> list[dict]:
     """The lines of a log; a last one that was torn by a crash is left out."""
     lines = []
     for text in log.read_text().splitlines():
@@ -294,7 +380,7 @@ def plot_log(log: Path, picture: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    lines = _read_log(log) if log.exists() else []
+    lines = read_log(log) if log.exists() else []
     figure, axes = plt.subplots(figsize=(7, 4))
     axes.plot([x["step"] for x in lines], [x["loss"] for x in lines])
     axes.set(xlabel="step", ylabel="loss", yscale="log")

@@ -14,20 +14,21 @@ from torch import nn
 from ..errors import MediaError
 from ..media.files import atomic_path, check_writable
 from .files import SHARD_BYTES, PathLike, Weights, disk_errors, write_shards
+from .fit import Part
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A pipeline to be written.
+    """A pipeline that was put together from files.
 
     Args:
-        pipeline: with its parts; those in `weights` may be on the meta device.
-        weights: of parts that are written as they are stored, in files of limited size.
+        pipeline: with its networks; those in `parts` are on the meta device until they are loaded.
+        parts: networks whose weights are still on disk, and are written as they are stored.
         model: which published model it is, where that was recognised.
     """
 
     pipeline: Any
-    weights: Mapping[str, Weights] = field(default_factory=dict)
+    parts: Mapping[str, Part] = field(default_factory=dict)
     model: str | None = None
 
 
@@ -73,7 +74,8 @@ def convert(
     check_writable(target, folder=True)
     opened = open_source(source, **options)
     parts = {name: part for name, part in opened.pipeline.components.items() if part is not None}
-    total = sum(opened.weights[name].nbytes if name in opened.weights else _nbytes(parts[name]) for name in parts)
+    weights = {name: part.weights for name, part in opened.parts.items()}
+    total = sum(weights[name].nbytes if name in weights else _nbytes(parts[name]) for name in parts)
     free = shutil.disk_usage(target.absolute().parent).free
     if free < total:
         raise MediaError(f"{output} needs {total / 1e9:.1f} GB, and only {free / 1e9:.1f} GB are free there.")
@@ -87,7 +89,7 @@ def convert(
                 done += size
                 on_written(Written(name, done, total))
 
-            _write(part, opened.weights.get(name), unfinished / name, count, shard_bytes)
+            _write(part, weights.get(name), unfinished / name, count, shard_bytes)
         opened.pipeline.save_config(unfinished)
     return Converted(str(output), opened.model, tuple(sorted(parts)), total, round(time.monotonic() - began, 3))
 

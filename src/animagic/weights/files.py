@@ -318,6 +318,19 @@ def read_tensors(path: Path, stem: str = "model", allow_pickle: bool = False) ->
     return dict(Weights.open(path, stem, allow_pickle).read())
 
 
+def fetch(name: str, missing: str, advice: str = "", **hub: Any) -> Path:
+    """The folder of a repository of the hub, fetched if it is not here.
+
+    hub: see `huggingface_hub.snapshot_download`. Raises: InputError, which begins with `missing`, ends with `advice`.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, **hub))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{missing}, and it cannot be fetched: {first_line(error)}{advice}.") from error
+
+
 def find_weights(folder: Path, stem: str = "model") -> Path | None:
     """The index or the one file of the weights in a folder; None if there are none."""
     names = [f"{stem}.safetensors.index.json", f"{stem}.safetensors", f"{stem}.safetensors.zst"]

@@ -71,6 +71,20 @@ def build(make: Callable[[], Network], source: Any) -> Network:
         raise CheckpointError(f"{source} describes no network that can be built: {first_line(error)}.") from error
 
 
+def network_of(cls: Any, config: Mapping[str, Any], source: Any) -> Any:
+    """A network of diffusers or transformers with this configuration, on the meta device; see `build`."""
+    of_transformers = getattr(cls, "config_class", None)
+    fields = dict(config)
+    return build(lambda: cls(of_transformers.from_dict(fields)) if of_transformers else cls.from_config(fields), source)
+
+
+def changed_twin(network: Network, **changes: Any) -> Network:
+    """A network of diffusers once more, on the meta device, with other values of some fields of its configuration."""
+    config: Any = network.config
+    with torch.device("meta"):
+        return type(network)(**{name: value for name, value in config.items() if name[0] != "_"} | changes)
+
+
 def fill(
     network: Network, tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]], dtype: torch.dtype | None = None
 ) -> Network:

@@ -19,7 +19,7 @@ from torch import nn
 
 from ..errors import CheckpointError, InputError, first_line
 from ..layers.fp8 import Fp8Linear
-from .files import SUFFIXES, read_json, read_tensors
+from .files import SUFFIXES, fetch, read_json, read_tensors
 
 # Tools write lora_A, lora.down, lora_linear_layer.down, to_q_lora.down, ...; peft puts the adapter's name before
 # "weight" when it is asked for the state of a live model.
@@ -167,16 +167,12 @@ def find_lora_file(
 
 
 def _fetch(source: str, weight_name: str | None, subfolder: str | None, hub: dict[str, Any]) -> Path:
-    from huggingface_hub import snapshot_download
-
     inside = f"{subfolder}/" if subfolder else ""
     wanted = [f"{inside}{weight_name or '*.safetensors'}", f"{inside}adapter_config.json"]
     # Without a name, not what lies in folders: in the repository of a whole model those are its weights.
     others = [f"{inside}*/*"] if weight_name is None else None
-    try:
-        return Path(snapshot_download(source, allow_patterns=wanted, ignore_patterns=others, **hub))
-    except (OSError, ValueError) as error:
-        raise InputError(f"there is no LoRA {source} here, and it cannot be fetched: {first_line(error)}.") from error
+    missing = f"there is no LoRA {source} here"
+    return fetch(source, missing, allow_patterns=wanted, ignore_patterns=others, **hub)
 
 
 def read_lora_file(path: Path, allow_pickle: bool = False) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

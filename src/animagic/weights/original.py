@@ -11,13 +11,15 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ..errors import InputError
 from ..wording import annotations_of, in_one_sentence, nearest, needs, spell
+
+S = TypeVar("S", bound="Section")
 
 SUFFIXES = (".json", ".yaml", ".yml")
 
@@ -50,13 +52,18 @@ class Section(BaseModel):
         return {name: about.get_default() for name, about in cls.model_fields.items() if not about.is_required()}
 
     @classmethod
-    def check(cls, given: Mapping[str, Any], where: str) -> dict[str, Any]:
-        """The values of all fields. Raises InputError that names the field and what is allowed, and begins with
+    def read(cls: type[S], given: Mapping[str, Any], where: str) -> S:
+        """The section with these fields. Raises InputError that names the field and what is allowed, and begins with
         `where`."""
         try:
-            return cls.model_validate(given).model_dump(by_alias=True)
+            return cls.model_validate(given)
         except ValidationError as error:
             raise in_one_sentence(error, cls, given, where.__add__) from error
+
+    @classmethod
+    def check(cls, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """The values of all fields; raises InputError as `read`."""
+        return cls.read(given, where).model_dump(by_alias=True)
 
 
 def read_file(file: str | Path) -> Any:

@@ -3,7 +3,6 @@ with the UNet of diffusers, or a folder of diffusers. Nothing is fetched."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ from typing import Any
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders import single_file_utils as single_file
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from ..errors import CheckpointError, first_line
 from .files import PathLike, read_json, read_tensors
-from .fit import build, check
+from .fit import check, network_of
 
 CLASSES: dict[str, Any] = {
     "unet": UNet2DConditionModel,
@@ -192,13 +191,6 @@ class StableDiffusion:
             return single_file.convert_open_clip_checkpoint(network, self._tensors, prefix=_PREFIXES[part][0])
         except KeyError as error:
             raise CheckpointError(f"{self.source}: the tensor {error.args[0]} is missing.") from error
-
-
-def network_of(cls: Any, config: Mapping[str, Any], source: Any) -> Any:
-    """A network of diffusers, or a CLIP of transformers, on the meta device; see `fit.build`."""
-    if issubclass(cls, (CLIPTextModel, CLIPTextModelWithProjection)):
-        return build(lambda: cls(CLIPTextConfig.from_dict(dict(config))), source)
-    return build(lambda: cls.from_config(dict(config)), source)
 
 
 def _without_old_attention(name: str) -> str:

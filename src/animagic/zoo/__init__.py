@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, InputError
 from ..systems import SYSTEMS, System
+from .words import Vocabulary, read_vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -117,6 +118,15 @@ def _index(model: str | Path, **hub: Any) -> dict[str, Any]:
 def loras(model: str | Path, kind: str = "loras") -> dict[str, Path]:
     """The LoRAs that lie in a model's folder, by name. kind: "loras" (looks) or "motion_loras" (camera moves)."""
     return {file.stem: file for file in sorted((Path(resolve(model)) / kind).glob("*.safetensors"))}
+
+
+def vocabulary(model: str | Path) -> Vocabulary | None:
+    """The words that a model, or its base, was trained with: group -> canonical word -> its wordings.
+
+    None: its folder does not say, or is not here. Raises: InputError, CheckpointError.
+    """
+    own, base = read_vocabulary(Path(resolve(model))), _MODELS[str(model)].base if str(model) in _MODELS else None
+    return vocabulary(base) if own is None and base is not None else own
 
 
 def settings(model: str | Path = DEFAULT) -> dict[str, Any]:

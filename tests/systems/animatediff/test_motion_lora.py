@@ -7,13 +7,14 @@ import json
 
 import pytest
 import torch
+from diffusers_unet import diffusers_motion_name
 from published_files import UNET_XL, motion_module, picture_model, save, write_folder
 from safetensors.torch import save_file
 
 from animagic.errors import CheckpointError, InputError
 from animagic.systems.animatediff.lora import motion_lora_state_dict
 from animagic.systems.animatediff.pipeline import AnimateDiffPipeline
-from animagic.systems.animatediff.published import VERSIONS, diffusers_motion_name
+from animagic.systems.animatediff.published import VERSIONS
 from animagic.systems.animatediff.training import MOTION_TARGETS, SPATIAL_TARGETS
 from animagic.systems.animatediff.unet import AnimateDiffUNet
 from animagic.weights.lora import add_lora, lora_layers

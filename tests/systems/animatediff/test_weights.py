@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from diffusers_unet import diffusers_motion_name
 from published_files import (
     TEXT,
     UNET,
@@ -18,7 +19,7 @@ from published_files import (
 
 from animagic.errors import CheckpointError, InputError
 from animagic.systems.animatediff.pipeline import AnimateDiffPipeline
-from animagic.systems.animatediff.published import VERSIONS, diffusers_motion_name, published_sampling
+from animagic.systems.animatediff.published import VERSIONS, published_sampling
 from animagic.systems.animatediff.sparse import SparseControlNet
 from animagic.systems.animatediff.weights import (
     load_sparse_controlnet,

@@ -3,68 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers import LatentConsistencyModelPipeline
 
-from ...errors import InputError
-from ...pipelines.base import Sampling
-from ...timeline import Denoiser, OverlappingWindows, Plan, SchedulerSolver, TextGuidance, WholeClip, Window
+from ...pipelines.windows import WindowedSampling
+from ...timeline import Denoiser, SchedulerSolver, TextGuidance, Window
 from .prompts import PromptEmbeds
 
 Residuals = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, list[int]], dict[str, Any]]
 """(latents, timestep, text, frames) -> a ControlNet's residuals, as arguments of AnimateDiffUNet.forward."""
 
 
-@dataclass(frozen=True)
-class AnimateDiffSampling(Sampling):
-    """The settings of AnimateDiff (arXiv 2307.04725, section 5).
-
-    context_frames: frames of a window, as many as the motion module was trained on; context_overlap: frames that
-    neighbouring windows share.
-    """
-
-    context_frames: int = 16
-    context_overlap: int = 4
-
-    def changed(self, **values: Any) -> AnimateDiffSampling:
-        changed = super().changed(**values)
-        if changed.context_frames < 1:
-            raise InputError(f"context_frames must be at least 1, not {changed.context_frames}.")
-        if values.get("context_overlap") is not None and changed.context_overlap >= changed.context_frames:
-            raise InputError(f"the overlap must be less than the window's {changed.context_frames} frames.")
-        return changed
-
-    def plan_for(
-        self,
-        num_frames: int | None = None,
-        num_inference_steps: int | None = None,
-        *,
-        context_frames: int | None = None,
-        context_overlap: int | None = None,
-        strength: float = 1.0,
-        **windows: Any,
-    ) -> Plan:
-        settings = self.changed(num_frames=num_frames, context_frames=context_frames, context_overlap=context_overlap)
-        return settings.plan(settings.changed(num_inference_steps=num_inference_steps).num_inference_steps, **windows)
-
-    def plan(
-        self, num_steps: int, *, closed_loop: bool = False, context_stride: int = 1, context_weights: str = "pyramid"
-    ) -> Plan:
-        """Whole where the clip fits into one window and is no loop, else in overlapping windows."""
-        if self.num_frames <= self.context_frames and not closed_loop:
-            return WholeClip(self.num_frames, num_steps)
-        return OverlappingWindows(
-            self.num_frames,
-            num_steps,
-            size=self.context_frames,
-            overlap=self.context_overlap,
-            stride=context_stride,
-            closed_loop=closed_loop,
-            weights=context_weights,  # type: ignore[arg-type]  # it refuses what it does not know
-        )
+class AnimateDiffSampling(WindowedSampling):
+    """The settings of AnimateDiff (arXiv 2307.04725, section 5); windows are as long as clips of its training."""
 
 
 class AnimateDiffDenoiser:

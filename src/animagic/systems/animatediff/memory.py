@@ -24,11 +24,6 @@ class MemoryNetworks(Networks):
         self.pipe.check_size(settings.height, settings.width)
         return settings
 
-    def _latents(self, settings: Any, frames: int) -> torch.Tensor:
-        ratio = self.pipe.pixels_per_latent
-        shape = (1, self.pipe.unet.config.in_channels, frames, settings.height // ratio, settings.width // ratio)
-        return torch.empty(shape, device="meta")
-
     def calls(self, settings: Any, kv_offload: bool) -> list[Call]:
         unet, solver = self.pipe.unet, SchedulerSolver(self.pipe.scheduler, settings.num_inference_steps)
         window = next(settings.plan(solver.num_steps).steps()).windows[0]
@@ -41,13 +36,13 @@ class MemoryNetworks(Networks):
                 added = {"text_embeds": text.new_empty(1, pooled), "time_ids": text.new_empty(1, 6)}
             prompts = PromptEmbeds(text[:, None], text[:, None], text, text, added, added)
             # The whole clip: as it is, and what is summed up of its windows.
-            whole = [self._latents(settings, settings.num_frames) for _ in range(2)]
+            whole = [self.latents(settings, settings.num_frames) for _ in range(2)]
             denoiser = AnimateDiffDenoiser(unet, solver, prompts, settings.guidance_scale).guided()
-            return denoiser(self._latents(settings, len(window.frames)), window), whole
+            return denoiser(self.latents(settings, len(window.frames)), window), whole
 
         return [(run, 0, 0)]
 
     def decode(self, settings: Any, tiling: bool) -> Callable[[], torch.Tensor]:
         self.pipe.vae.enable_tiling() if tiling else self.pipe.vae.disable_tiling()
         together = min(settings.num_frames, AnimateDiffPipeline.frames_decoded_together)
-        return lambda: self.pipe.decode_frames(self._latents(settings, together))
+        return lambda: self.pipe.decode_frames(self.latents(settings, together))

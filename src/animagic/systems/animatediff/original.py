@@ -141,13 +141,6 @@ class Entry:
             )
         return AnimateDiffPipeline(**parts, config=self.sampling).to(dtype)
 
-    def load_on(self, device: str, *, allow_pickle: bool = False) -> AnimateDiffPipeline:
-        """As `load`, on a device: float16 on a GPU unless `--fp32` is set, else float32."""
-        import torch
-
-        half = torch.device(device).type == "cuda" and not self.options["--fp32"]
-        return self.load(torch.float16 if half else torch.float32, allow_pickle=allow_pickle).to(device)
-
     # ---- how
 
     @property
@@ -174,19 +167,13 @@ class Entry:
         name = given or _BASE_ID
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
             raise InputError(f"there is no base model {name}; name its folder with --pretrained-model-path.")
-        from huggingface_hub import snapshot_download
+        from ...weights.files import fetch
 
         parts = ("unet", "vae", "text_encoder", "tokenizer")
         # One file a part, in float32.
         wanted = [f"{part}/{file}" for part in parts for file in ("*.json", "*model.safetensors", "merges.txt")]
-        try:
-            return Path(snapshot_download(name, allow_patterns=wanted))
-        except (OSError, ValueError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-            raise InputError(
-                f"the base model {name} is not here, and it cannot be fetched: {reason}; name its folder with "
-                "--pretrained-model-path."
-            ) from error
+        advice = "; name its folder with --pretrained-model-path"
+        return fetch(name, f"the base model {name} is not here", advice, allow_patterns=wanted)
 
     @cached_property
     def _inference(self) -> dict[str, dict[str, Any]]:

@@ -42,7 +42,8 @@ class AnimateDiffOriginalJob(AnimateDiffJob):
 
     def read(self, device: str, allow_pickle: bool, fitted: Any) -> Any:
         torch.ones(1, device=device).item()  # refused before gigabytes are read
-        return self.entry.load_on(device, allow_pickle=allow_pickle)
+        half = torch.device(device).type == "cuda" and not self.entry.options["--fp32"]
+        return self.entry.load(torch.float16 if half else torch.float32, allow_pickle=allow_pickle).to(device)
 
     def settings(self) -> AnimateDiffSampling:
         return AnimateDiffSampling(**self.entry.sampling)

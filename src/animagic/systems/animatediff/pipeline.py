@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
-from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 
 from ...errors import InputError
 from ...media.frames import resize
-from ...pipelines.base import Call, Run, VideoPipeline, frames_of
+from ...pipelines.base import Call, Run, frames_of
 from ...timeline import FreeInit, Plan, Sampler, SchedulerSolver, Timeline, build_scheduler, free_noise
 from ...timeline.free_init import FreeInitSolver, Rounds
 from ...timeline.noise import randn
-from ...weights.textual_inversion import TextualInversionMixin
 from .denoiser import AnimateDiffDenoiser, AnimateDiffSampling
 from .lora import AnimateDiffLoraMixin
 from .prompts import AnimateDiffPromptMixin
@@ -22,9 +20,7 @@ from .sparse import SparseControl, SparseControlNet
 from .unet import AnimateDiffUNet
 
 
-class AnimateDiffPipeline(
-    AnimateDiffPromptMixin, TextualInversionMixin, AnimateDiffLoraMixin, VideoPipeline, StableDiffusionMixin
-):
+class AnimateDiffPipeline(AnimateDiffLoraMixin, AnimateDiffPromptMixin):
     """Text, image or video to video with AnimateDiff (arXiv 2307.04725).
 
     Args:
@@ -35,17 +31,8 @@ class AnimateDiffPipeline(
     """
 
     sampling = AnimateDiffSampling()
-    frames_decoded_together = 16  # more take memory and save no time
-    model_cpu_offload_seq = "text_encoder->text_encoder_2->unet->vae"
-    _optional_components = [
-        "vae",
-        "text_encoder",
-        "tokenizer",
-        "scheduler",
-        "text_encoder_2",
-        "tokenizer_2",
-        "sparse_controlnet",
-    ]
+    _optional_components = ["vae", "text_encoder", "tokenizer", "scheduler", "text_encoder_2", "tokenizer_2",
+                            "sparse_controlnet"]  # fmt: skip
 
     def __init__(
         self,
@@ -60,7 +47,8 @@ class AnimateDiffPipeline(
         config: dict[str, Any] | None = None,
     ):
         super().__init__()
-        self.register_modules(
+        self._register_parts(
+            config,
             unet=unet,
             vae=vae,
             text_encoder=text_encoder,
@@ -70,8 +58,6 @@ class AnimateDiffPipeline(
             tokenizer_2=tokenizer_2,
             sparse_controlnet=sparse_controlnet,
         )
-        self.register_to_config(config=config)
-        self.sampling = self.sampling_of(config)
 
     @classmethod
     def from_published(cls, base: Any, motion_module: Any = None, **arguments: Any) -> AnimateDiffPipeline:
@@ -79,25 +65,6 @@ class AnimateDiffPipeline(
         from .weights import load_published
 
         return load_published(cls, base, motion_module, **arguments)
-
-    def to_latents(self, video: torch.Tensor) -> torch.Tensor:
-        parts = video[0].transpose(0, 1).split(self.frames_decoded_together)
-        latents = torch.cat([self.vae.encode(part).latent_dist.mode() for part in parts])
-        return latents.float().transpose(0, 1)[None] * self.vae.config.scaling_factor
-
-    def to_video(self, latents: torch.Tensor) -> torch.Tensor:
-        flat = latents.transpose(1, 2).flatten(0, 1).to(self._execution_device, self.vae.dtype)
-        parts = (flat / self.vae.config.scaling_factor).split(self.frames_decoded_together)
-        video = torch.cat([self.vae.decode(part).sample for part in parts])
-        return video.unflatten(0, (len(latents), -1)).transpose(1, 2)
-
-    @property
-    def latent_channels(self) -> int:  # type: ignore[override]
-        return self.unet.config.in_channels
-
-    @property
-    def pixels_per_latent(self) -> int:  # type: ignore[override]
-        return 8 if self.vae is None else 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     def configure(self, **values: Any) -> AnimateDiffSampling:
         """The settings of a call. Raises InputError.
@@ -221,17 +188,12 @@ class AnimateDiffPipeline(
         num_frames: int | None = None,
         num_inference_steps: int | None = None,
         *,
-        context_frames: int | None = None,
-        context_overlap: int | None = None,
         strength: float = 1.0,
+        context_frames: int | None = None,
         **windows: Any,
     ) -> Plan:
-        """The plan of a call with these arguments; windows: closed_loop, context_stride, context_weights."""
-        settings = self.configure(
-            num_frames=num_frames,
-            num_inference_steps=num_inference_steps,
-            context_frames=context_frames,
-            context_overlap=context_overlap,
-        )
-        steps = SchedulerSolver(self.scheduler, settings.num_inference_steps, torch.Generator(), strength).num_steps
-        return settings.plan(steps, **windows)
+        """The plan of a call with these arguments; windows: those of `AnimateDiffSampling.plan_for`."""
+        asked = {"num_frames": num_frames, "num_inference_steps": num_inference_steps}
+        settings = self.configure(**asked, context_frames=context_frames)
+        solver = SchedulerSolver(self.scheduler, settings.num_inference_steps, torch.Generator(), strength)
+        return settings.plan_for(None, solver.num_steps, context_frames=context_frames, **windows)

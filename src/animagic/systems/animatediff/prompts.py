@@ -2,67 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ...errors import InputError
-
-
-@dataclass(frozen=True)
-class TextEmbeds:
-    """sequence: (texts, length, channels); pooled: (texts, channels), which only SDXL has."""
-
-    sequence: torch.Tensor
-    pooled: torch.Tensor | None = None
-
-    def repeated(self, count: int) -> TextEmbeds:
-        """Each text `count` times, one after another."""
-        return self._each(lambda tensor: tensor.repeat_interleave(count, dim=0))
-
-    def zeros(self) -> TextEmbeds:
-        return self._each(torch.zeros_like)
-
-    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> TextEmbeds:
-        return TextEmbeds(change(self.sequence), None if self.pooled is None else change(self.pooled))
-
-
-def encode_texts(
-    texts: Sequence[str],
-    encoders: Sequence[tuple[Any, Any]],
-    *,
-    clip_skip: int | None = None,
-    convert: Callable[[list[str], Any], list[str]] = lambda texts, tokenizer: texts,
-) -> TextEmbeds:
-    """Texts as CLIP reads them, truncated to its length. Raises InputError for a clip_skip that leaves no layer.
-
-    encoders: (tokenizer, text encoder): one (Stable Diffusion), or two (SDXL, whose second gives the pooled text).
-    clip_skip: as in diffusers. convert: writes out tokens that stand for several (textual inversion).
-    """
-    sequences, pooled = [], None
-    for tokenizer, encoder in encoders:
-        layers = encoder.config.num_hidden_layers
-        if clip_skip is not None and not 0 <= clip_skip < layers:
-            raise InputError(f"clip_skip must lie between 0 and {layers - 1} for this text encoder, not {clip_skip}.")
-        ids = tokenizer(
-            convert(list(texts), tokenizer),
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        ).input_ids.to(encoder.device)
-        output = encoder(ids, output_hidden_states=True)
-        if len(encoders) == 2:
-            sequences.append(output.hidden_states[-((clip_skip or 0) + 2)])
-            pooled = getattr(output, "text_embeds", None)
-        elif clip_skip:
-            norm = getattr(encoder, "text_model", encoder).final_layer_norm
-            sequences.append(norm(output.hidden_states[-(clip_skip + 1)]))
-        else:
-            sequences.append(output.last_hidden_state)
-    return TextEmbeds(torch.cat(sequences, dim=-1), pooled)
+from ...pipelines.stable_diffusion import StableDiffusionVideoPipeline, TextEmbeds
 
 
 def travel(keys: Mapping[int, torch.Tensor], num_frames: int, closed_loop: bool = False) -> torch.Tensor:
@@ -137,32 +84,13 @@ def _one_each(name: str, embeds: torch.Tensor, count: int) -> torch.Tensor:
     return embeds.expand(count, -1, -1)
 
 
-class AnimateDiffPromptMixin:
+class AnimateDiffPromptMixin(StableDiffusionVideoPipeline):
     """The prompts of AnimateDiffPipeline."""
-
-    unet: Any
-    tokenizer: Any
-    text_encoder: Any
-    tokenizer_2: Any
-    text_encoder_2: Any
-    maybe_convert_prompt: Callable[..., Any]
-    _execution_device: torch.device
 
     @property
     def reads_motion(self) -> bool:
         """Whether the motion modules read a text of their own."""
         return "Temporal_Cross" in self.unet.config.motion_attention_block_types
-
-    @property
-    def _encoders(self) -> list[tuple[Any, Any]]:
-        pairs = ((self.tokenizer, self.text_encoder), (self.tokenizer_2, self.text_encoder_2))
-        return [(tokenizer, encoder) for tokenizer, encoder in pairs if tokenizer is not None and encoder is not None]
-
-    def encode(self, texts: Sequence[str], clip_skip: int | None = None) -> TextEmbeds:
-        """Texts as the UNet reads them. Raises InputError."""
-        if not self._encoders:
-            raise InputError("this pipeline has no text encoder with a tokenizer; pass prompt_embeds.")
-        return encode_texts(texts, self._encoders, clip_skip=clip_skip, convert=self.maybe_convert_prompt)
 
     def encode_prompt(
         self,
@@ -204,27 +132,27 @@ class AnimateDiffPromptMixin:
 
         if negative_prompt_embeds is not None:
             negative = TextEmbeds(_one_each("negative_prompt_embeds", negative_prompt_embeds, count))
-        elif negative_prompt is None and len(self._encoders) != 1:
+        elif negative_prompt is None and len(self.text_encoders) != 1:
             negative = first.zeros()  # SDXL was trained so; and without an encoder there is no other
         else:
             negative = one_each(negative_prompt or "", clip_skip)
         motion, unmoved = first.sequence, negative.sequence
-        given = (motion_prompt_embeds, negative_motion_prompt_embeds)
-        spoken = motion_prompt or negative_motion_prompt or any(embeds is not None for embeds in given)
-        if spoken and not self.reads_motion:
-            raise InputError("this motion module reads no text of its own; say how things move in the prompt.")
+        if not self.reads_motion:
+            given = (motion_prompt, negative_motion_prompt, motion_prompt_embeds, negative_motion_prompt_embeds)
+            if any(one is not None and len(one) for one in given):
+                raise InputError("this motion module reads no text of its own; say how things move in the prompt.")
+        elif self.text_encoders:
+            unmoved = one_each(negative_motion_prompt or "").sequence
         if motion_prompt:
             motion = one_each(motion_prompt).sequence
         elif motion_prompt_embeds is not None:
             motion = _one_each("motion_prompt_embeds", motion_prompt_embeds, count)
         if negative_motion_prompt_embeds is not None:
             unmoved = _one_each("negative_motion_prompt_embeds", negative_motion_prompt_embeds, count)
-        elif self.reads_motion and self._encoders:
-            unmoved = one_each(negative_motion_prompt or "").sequence
         keys = {0: first.repeated(repeats).sequence}
         for frame, text in (prompts_at or {}).items():
             keys[frame] = one_each(text, clip_skip).repeated(repeats).sequence
-        added, not_added = (self._size_conditions(text.repeated(repeats), size) for text in (first, negative))
+        added, not_added = (self.added_conditions(text.repeated(repeats), size) for text in (first, negative))
         return PromptEmbeds(
             prompted=travel(keys, num_frames, closed_loop) if len(keys) > 1 else keys[0][:, None],
             unprompted=negative.repeated(repeats).sequence[:, None],
@@ -233,12 +161,3 @@ class AnimateDiffPromptMixin:
             added=added,
             not_added=not_added,
         ).to(self._execution_device, self.unet.dtype)
-
-    def _size_conditions(self, text: TextEmbeds, size: tuple[int, int]) -> dict[str, torch.Tensor] | None:
-        """SDXL's further conditions: the pooled text, and the size of the image, uncropped."""
-        if self.unet.config.addition_embed_type != "text_time":
-            return None
-        if text.pooled is None:
-            raise InputError("an SDXL model needs both of its text encoders.")
-        times = torch.tensor([[*size, 0, 0, *size]], dtype=torch.float32).expand(len(text.pooled), -1)
-        return {"text_embeds": text.pooled, "time_ids": times.contiguous()}

@@ -140,12 +140,3 @@ def published_sampling(version: str | None, file: Path) -> tuple[Any, dict[str, 
     if version == "sdxl":
         return build_scheduler("ddim", beta_end=0.02, beta_schedule="scaled_linear"), {}
     return build_scheduler("ddim"), {}
-
-
-def diffusers_motion_name(name: str) -> str:
-    """The name that diffusers has for a tensor of a motion module with at most two attentions; others stay."""
-    if "motion_modules." not in name:
-        return name
-    name = name.replace(".temporal_transformer.", ".").replace(".ff_norm.", ".norm3.")
-    name = re.sub(r"\.norms\.(\d)\.", lambda m: f".norm{int(m[1]) + 1}.", name)
-    return re.sub(r"\.attention_blocks\.(\d)\.", lambda m: f".attn{int(m[1]) + 1}.", name)

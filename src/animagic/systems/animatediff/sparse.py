@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,19 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers.configuration_utils import register_to_config
 from PIL import Image
 from torch import nn
 
 from ...errors import InputError
+from ...layers.inflation import InflatedMixin, arguments_for, by_frame, timestep_by_frame
 from ...media import resize
 from ...pipelines.base import frames_of
-from .unet import SharedTextProcessor, add_motion_modules, layers, run_layer, run_middle
 
 # Settings that must be the same in a network and the UNet that it steers.
 _SHARED = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim", "addition_embed_type")
 
 
-class SparseControlNet(ControlNetModel):
+class SparseControlNet(InflatedMixin, ControlNetModel):
     """A ControlNet whose frames see each other, so that a few given ones steer all.
 
     Behind every ResNet of the encoder stands a motion module with one temporal self-attention. Parameters have the
@@ -41,7 +41,9 @@ class SparseControlNet(ControlNetModel):
     """
 
     __module__ = "animagic"  # see AnimateDiffUNet
+    ignore_for_config = ["controlnet_config"]
 
+    @register_to_config
     def __init__(
         self,
         conditioning_channels: int = 3,
@@ -59,41 +61,28 @@ class SparseControlNet(ControlNetModel):
             raise InputError("there is no SparseCtrl for SDXL; take a base of Stable Diffusion 1.5's kind.")
         channels = conditioning_channels + bool(concate_conditioning_mask)
         super().__init__(conditioning_channels=channels, **controlnet_config)
-        self.register_to_config(
-            conditioning_channels=conditioning_channels,
-            use_simplified_condition_embedding=use_simplified_condition_embedding,
-            concate_conditioning_mask=concate_conditioning_mask,
-            set_noisy_sample_input_to_zero=set_noisy_sample_input_to_zero,
-            motion_num_attention_heads=motion_num_attention_heads,
-            motion_num_transformer_blocks=motion_num_transformer_blocks,
-            motion_max_length=motion_max_length,
-            motion_attention_dim_div=motion_attention_dim_div,
-            motion_resolutions=tuple(motion_resolutions),
-        )
+        self.register_to_config(conditioning_channels=conditioning_channels)
         if use_simplified_condition_embedding:
             embedding = nn.Conv2d(channels, self.config.block_out_channels[0], 3, padding=1)
             for parameter in embedding.parameters():
                 nn.init.zeros_(parameter)
             self.controlnet_cond_embedding = embedding
-        add_motion_modules(
+        self._add_motion(
             self.down_blocks,
-            resolutions=motion_resolutions,
-            levels=range(len(self.down_blocks)),
+            range(len(self.down_blocks)),
+            motion_resolutions,
             attention_block_types=("Temporal_Self",),
             num_attention_heads=motion_num_attention_heads,
             num_transformer_blocks=motion_num_transformer_blocks,
             max_length=motion_max_length,
             attention_dim_div=motion_attention_dim_div,
         )
-        self.mid_block.motion_modules = nn.ModuleList()
-        processors = self.attn_processors
-        self.set_attn_processor({k: SharedTextProcessor() if "attn2" in k else p for k, p in processors.items()})
 
     @staticmethod
-    def _get_init_keys(input_class: type) -> set[str]:
-        # As in AnimateDiffUNet: diffusers takes the fields from the constructor, which here has some of them in `**`.
-        names = (name for kind in (input_class, ControlNetModel) for name in inspect.signature(kind).parameters)
-        return {"self", *names} - {"controlnet_config"}
+    def config_for(unet: UNet2DConditionModel, **config: Any) -> dict[str, Any]:
+        """The arguments of the constructor for this base: its fields, in which `config` may differ."""
+        base = arguments_for(ControlNetModel, unet.config)
+        return base | {"encoder_hid_dim": None, "encoder_hid_dim_type": None} | config
 
     @classmethod
     def from_unet(cls, unet: UNet2DConditionModel, **config: Any) -> SparseControlNet:
@@ -102,13 +91,11 @@ class SparseControlNet(ControlNetModel):
         config: arguments of the constructor; for RGB `conditioning_channels=4,
         use_simplified_condition_embedding=True`. Raises InputError for a UNet with LoRAs or of another kind.
         """
-        known = set(inspect.signature(ControlNetModel).parameters) - {"encoder_hid_dim", "encoder_hid_dim_type"}
-        made = cls(**{**{k: v for k, v in unet.config.items() if k in known}, **config})
+        made = cls(**cls.config_for(unet, **config))
         made.to(unet.conv_in.weight)  # its device and type; diffusers warns where these are given
         given = {k: v for k, v in unet.state_dict().items() if "motion_modules." not in k}
         copied = [k for k in made.state_dict() if not k.startswith("controlnet_") and "motion_modules." not in k]
-        lacking = [name for name in copied if name not in given]
-        if lacking:
+        if lacking := [name for name in copied if name not in given]:
             raise InputError(
                 f"the UNet lacks {lacking[0]}; unload or fuse its LoRAs before a SparseCtrl is made of it."
             )
@@ -133,7 +120,7 @@ class SparseControlNet(ControlNetModel):
         condition: torch.Tensor,
         condition_mask: torch.Tensor,
         conditioning_scale: float = 1.0,
-    ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+    ) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
         """(down residuals, middle residual) for AnimateDiffUNet.forward, each (batch * frames, ...), times the scale.
 
         Args:
@@ -144,42 +131,29 @@ class SparseControlNet(ControlNetModel):
 
         Raises: InputError for images that do not fit.
         """
-        batch, _, frames = sample.shape[:3]
         self._check_channels(condition)
-        emb = self.time_proj(torch.as_tensor(timestep, device=sample.device).expand(batch)).to(sample.dtype)
-        emb = self.time_embedding(emb).repeat_interleave(frames, dim=0)
-        text = encoder_hidden_states
-        if not all(isinstance(p, SharedTextProcessor) for k, p in self.attn_processors.items() if "attn2" in k):
-            text = text.repeat_interleave(batch * frames // len(text), dim=0)
-        rest = (emb, text, frames, None, None)
-
-        if self.config.set_noisy_sample_input_to_zero:
-            sample = torch.zeros_like(sample)
-        if self.config.concate_conditioning_mask:
-            condition = torch.cat([condition, condition_mask], dim=1)
-        hidden = self.conv_in(_by_frame(sample))
-        embedded = self.controlnet_cond_embedding(_by_frame(condition))
-        if embedded.shape != hidden.shape:
-            sizes = [f"{x.shape[-1]}x{x.shape[-2]}" for x in (embedded, hidden)]
+        shrunk = 1
+        if not self.config.use_simplified_condition_embedding:
+            shrunk = 2 ** (len(self.config.conditioning_embedding_out_channels) - 1)
+        sizes = [f"{-(-x.shape[-1] // n)}x{-(-x.shape[-2] // n)}" for x, n in ((condition, shrunk), (sample, 1))]
+        if sizes[0] != sizes[1]:
             raise InputError(
                 f"the network makes feature maps of {sizes[0]} from the control pictures, the latents have {sizes[1]}; "
                 f"give pictures of the video's size to a network that was made for this autoencoder."
             )
-        hidden = hidden + embedded
-        skips = [hidden]
-        for block in self.down_blocks:
-            for resnet, attention, motion in layers(block):
-                hidden = run_layer(block, resnet, attention, motion, hidden, *rest)
-                skips.append(hidden)
-            for downsampler in block.downsamplers or ():
-                hidden = downsampler(hidden)
-                skips.append(hidden)
-        hidden = run_middle(self.mid_block, hidden, *rest)
-
-        down = tuple(
-            conv(skip) * conditioning_scale for conv, skip in zip(self.controlnet_down_blocks, skips, strict=True)
+        if self.config.set_noisy_sample_input_to_zero:
+            sample = torch.zeros_like(sample)
+        if self.config.concate_conditioning_mask:
+            condition = torch.cat([condition, condition_mask], dim=1)
+        batch, _, self.clip.num_frames = sample.shape[:3]
+        return super().forward(
+            by_frame(sample),
+            timestep_by_frame(timestep, sample),
+            self._text_rows(encoder_hidden_states, batch * self.clip.num_frames),
+            by_frame(condition),
+            conditioning_scale,
+            return_dict=False,
         )
-        return down, self.controlnet_mid_block(hidden) * conditioning_scale
 
     def _check_channels(self, condition: torch.Tensor) -> None:
         if condition.shape[1] != self.config.conditioning_channels:
@@ -192,11 +166,6 @@ class SparseControlNet(ControlNetModel):
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, list | tuple) else value
-
-
-def _by_frame(video: torch.Tensor) -> torch.Tensor:
-    """(batch, channels, frames, height, width) to (batch * frames, channels, height, width)."""
-    return video.transpose(1, 2).flatten(0, 1)
 
 
 def _check_indexes(indexes: Sequence[int], count: int, num_frames: int) -> None:

@@ -163,5 +163,6 @@ _STAGES = [
           besides={"motion": None}, save=_save_motion_lora),
 ]  # fmt: skip
 STAGES = [
-    Course(_STAGES, export, ["sampling"], check=lambda recipe: AnimateDiffSampling.from_config(recipe["sampling"]))
-]
+    Course(_STAGES, export, ["sampling"], origin="base",
+           check=lambda recipe: AnimateDiffSampling.from_config(recipe["sampling"])),
+]  # fmt: skip

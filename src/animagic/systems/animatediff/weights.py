@@ -4,22 +4,21 @@ goes around them; and its networks from the original configurations. Nothing is 
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import CheckpointError, InputError
+from ...layers.inflation import arguments_for
 from ...weights.files import PathLike, Weights, read_json, read_tensors
 from ...weights.fit import build, check, fill
 from ...weights.stable_diffusion import StableDiffusion, network_of
-from .motion import MotionModule
 from .published import (
     FIXED,
     FLAGS,
@@ -36,14 +35,6 @@ from .unet import AnimateDiffUNet
 
 FIND: Any = object()
 """Of the tokenizer: look for it in the folders given."""
-
-_SPARSE = (
-    "conditioning_channels",
-    "use_simplified_condition_embedding",
-    "concate_conditioning_mask",
-    "set_noisy_sample_input_to_zero",
-    "conditioning_embedding_out_channels",
-)
 
 
 # ---- networks of the original configurations
@@ -67,12 +58,11 @@ def sparse_controlnet_from_config(config: Mapping[str, Any]) -> SparseControlNet
     """
     # It has one attention a module whatever the UNet has, none in the middle, and norms of single frames.
     ignored = {"version", "motion_module_mid_block", "use_inflated_groupnorm"}
-    fields = {name: value for name, value in config.items() if name not in ignored}
-    own = {name: fields.pop(name) for name in _SPARSE if name in fields}
-    base, motion = _split(fields)
+    own = arguments_for(ControlNetModel, config) | arguments_for(SparseControlNet, config)
+    ignored |= own.keys() - arguments_for(UNet2DConditionModel, config).keys()
+    base, motion = _split({name: value for name, value in config.items() if name not in ignored})
     motion.pop("motion_attention_block_types", None)
-    encoder = set(inspect.signature(ControlNetModel).parameters)
-    return SparseControlNet(**{name: value for name, value in base.items() if name in encoder}, **own, **motion)
+    return SparseControlNet(**own | arguments_for(ControlNetModel, base) | motion)
 
 
 def _split(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -80,10 +70,8 @@ def _split(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     fields = {name: value for name, value in config.items() if not name.startswith("_")}
     version, module = fields.pop("version", None), fields.pop("motion_module_kwargs", {})
     flags = {name: fields.pop(name) for name in [*FLAGS, *FIXED, "use_inflated_groupnorm"] if name in fields}
-    known = set(inspect.signature(UNet2DConditionModel).parameters)
-    unknown = sorted(set(fields) - known)
-    if unknown:
-        raise InputError(f"the configuration has an unknown field {unknown[0]!r}.")
+    if unknown := fields.keys() - arguments_for(UNet2DConditionModel, fields):
+        raise InputError(f"the configuration has an unknown field {min(unknown)!r}.")
     # Blocks are called 3D in the original, and do what the 2-D ones do to every frame.
     flat = {name: _flat(value) if name.endswith(("_types", "_type")) else value for name, value in fields.items()}
     return flat, motion_config(version, module, flags)
@@ -95,10 +83,7 @@ def _flat(blocks: Any) -> Any:
     return blocks.replace("3D", "2D") if isinstance(blocks, str) else blocks
 
 
-COMPONENTS: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
-    "unet": unet_from_config,
-    "sparse_controlnet": sparse_controlnet_from_config,
-}
+COMPONENTS: dict[str, Any] = {"unet": unet_from_config, "sparse_controlnet": sparse_controlnet_from_config}
 """The components that `animagic.checkpoints.from_original` can build; tensors go by `original_names`."""
 
 
@@ -148,8 +133,7 @@ def read_motion_module(
     Raises: InputError, CheckpointError, which name the file.
     """
     path = Path(source)
-    if version is not None and version not in VERSIONS:
-        raise InputError(f"AnimateDiff {version!r} is unknown; choose {', '.join(VERSIONS)}.")
+    arguments = motion_config(version)
     weights = Weights.open(path, "diffusion_pytorch_model", allow_pickle)
     names = [name for name in weights.entries if "motion_modules." in name]
     for sign, what in (("controlnet_cond_embedding.", "a SparseCtrl network"), ("lora", "a LoRA")):
@@ -160,9 +144,8 @@ def read_motion_module(
     named = dict(weights.renamed({name: motion_name(_from_motion_on(name)) for name in names}).read())
     shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
     version = version or recognise(shapes, path)
-    arguments = VERSIONS[version] | {
-        "motion_max_length": table_length(shapes) or VERSIONS[version]["motion_max_length"]
-    }
+    arguments |= VERSIONS[version]
+    arguments["motion_max_length"] = table_length(shapes) or arguments["motion_max_length"]
     return MotionFile(path, version, arguments | dict(config or {}), original_names(named))
 
 
@@ -181,28 +164,25 @@ def load_sparse_controlnet(
     *,
     config: Mapping[str, Any] | None = None,
     allow_pickle: bool = False,
-    dtype: torch.dtype | None = None,
 ) -> SparseControlNet:
     """A SparseCtrl network from its published file, or from a folder of `save_pretrained`.
 
     Args:
-        unet: what it is to steer.
+        unet: what it is to steer, and whose dtype it gets.
         config: the original `controlnet_additional_kwargs`; None: RGB or scribble is read from the tensors.
-        dtype: None: that of the UNet.
     Raises: InputError, CheckpointError, which name file and tensor.
     """
-    path, dtype = Path(source), dtype or unet.dtype
+    path = Path(source)
     tensors = original_names(read_tensors(path, "diffusion_pytorch_model", allow_pickle))
     if path.is_dir():
         network = network_of(SparseControlNet, read_json(path / "config.json"), path / "config.json")
     elif config is not None:
-        known = inspect.signature(UNet2DConditionModel).parameters
-        joined = {name: value for name, value in unet.config.items() if name in known} | dict(config)
+        joined = arguments_for(UNet2DConditionModel, unet.config) | dict(config)
         network = build(lambda: sparse_controlnet_from_config(joined), path)
     else:
         network = build(lambda: SparseControlNet(**_sparse_config(tensors, unet, path)), path)
     check(network.state_dict(), tensors, path, hint=": is it for another base model?")
-    return fill(network, tensors, dtype)
+    return fill(network, tensors, unet.dtype)
 
 
 def _sparse_config(tensors: Mapping[str, Tensor], unet: AnimateDiffUNet, path: Path) -> dict[str, Any]:
@@ -211,20 +191,15 @@ def _sparse_config(tensors: Mapping[str, Tensor], unet: AnimateDiffUNet, path: P
     first = tensors.get(f"{embedding}weight" if simple else f"{embedding}conv_in.weight")
     if first is None:
         raise CheckpointError(f"{path} is no SparseCtrl network: the tensor {embedding}conv_in.weight is missing.")
-    known = set(inspect.signature(ControlNetModel).parameters)
-    config = {name: value for name, value in unet.config.items() if name in known}
+    same = ("motion_num_attention_heads", "motion_num_transformer_blocks", "motion_attention_dim_div")
+    config = {name: unet.config[name] for name in same}
     if not simple:
         blocks = (tensors.get(f"{embedding}blocks.{i}.weight") for i in range(1, 99, 2))
-        sizes = (len(first), *(len(block) for block in blocks if block is not None))
-        config["conditioning_embedding_out_channels"] = sizes
-    same = ("motion_num_attention_heads", "motion_num_transformer_blocks", "motion_attention_dim_div")
-    return {
-        **config,
-        **{name: unet.config[name] for name in same},
-        "motion_max_length": 32,
-        "conditioning_channels": first.shape[1] - 1,  # without the mask
-        "use_simplified_condition_embedding": simple,
-    }
+        config["conditioning_embedding_out_channels"] = (len(first), *(len(b) for b in blocks if b is not None))
+    channels = first.shape[1] - 1  # without the mask
+    return SparseControlNet.config_for(
+        unet, **config, conditioning_channels=channels, use_simplified_condition_embedding=simple
+    )
 
 
 # ---- pipelines
@@ -274,33 +249,32 @@ def load_published(
             raise CheckpointError(
                 f"{base} has no {part}; take a whole text-to-image model as base, this one as dreambooth."
             )
-    motion = None
+    motion = overlay = None
     if motion_module is not None:
         motion = read_motion_module(motion_module, version=version, config=motion_config, allow_pickle=allow_pickle)
-    overlay = None
     if dreambooth is not None:
         overlay = StableDiffusion(dreambooth, allow_pickle=allow_pickle)
     encoders = [part for part in model.parts if part.startswith("text_encoder") and tokenizer is FIND]
     names = [encoder.replace("text_encoder", "tokenizer") for encoder in encoders]
     parts: dict[str, Any] = {name: model.tokenizer(name) for name in names}
     for part in model.parts:
-        network = model.network(part)
-        source = overlay if overlay and part in overlay.parts else model
-        if part == "unet":
-            arguments = motion.config if motion else {**VERSIONS[version or "v3"], **(motion_config or {})}
-            parts[part] = _unet(network, source, motion, arguments, torch_dtype)
+        network, source = model.network(part), overlay if overlay and part in overlay.parts else model
+        if part == "unet" and motion is not None:
+            parts[part] = _unet(network, source, motion, torch_dtype)
         else:
             parts[part] = fill(network, source.read(part, network), torch_dtype)
+    if motion is None:
+        new = VERSIONS[version or "v3"] | dict(motion_config or {})
+        parts["unet"] = AnimateDiffUNet.from_unet2d(parts["unet"], **new).eval()
     scheduler, sampling = published_sampling(motion.version if motion else version, Path(motion_module or ""))
     unit = 2 ** (len(parts["vae"].config.block_out_channels) - 1)
     side = parts["unet"].config.sample_size
     sizes = {"height": side * unit, "width": side * unit} if isinstance(side, int) else {}
     pipe = cls(**parts, scheduler=scheduler, config=sizes | sampling)
     _add(pipe, sparse_controlnet, embeddings, allow_pickle)
-    for file, weight in (loras or {}).items():
-        pipe.add_lora(file, weight=weight, allow_pickle=allow_pickle)
-    for file, weight in (motion_loras or {}).items():
-        pipe.load_motion_lora(file, weight=weight, allow_pickle=allow_pickle)
+    for add, files in ((pipe.add_lora, loras), (pipe.load_motion_lora, motion_loras)):
+        for file, weight in (files or {}).items():
+            add(file, weight=weight, allow_pickle=allow_pickle)
     if domain_adapter is not None:
         pipe.load_domain_adapter(domain_adapter, domain_adapter_scale, allow_pickle=allow_pickle)
     return pipe
@@ -321,17 +295,17 @@ def with_files(
     Args and errors: those of `load_published`; sampling settings stay. Raises InputError while LoRAs are loaded.
     """
     parts = dict(pipe.components)
-    unet, dtype = pipe.unet, pipe.unet.dtype
     if pipe.get_list_adapters() and (dreambooth is not None or motion_module is not None):
         raise InputError("LoRAs are loaded: call unload_lora_weights() before parts are replaced.")
-    motion = None
+    motion = overlay = None
     if motion_module is not None:
-        kept = {name: unet.config[name] for name in ("motion_num_attention_heads", "motion_attention_block_types")}
+        names = ("motion_num_attention_heads", "motion_attention_block_types")  # which a file does not tell
+        kept = {name: pipe.unet.config[name] for name in names}
         motion = read_motion_module(motion_module, version=version, config=kept, allow_pickle=allow_pickle)
-    overlay = None if dreambooth is None else StableDiffusion(dreambooth, allow_pickle=allow_pickle)
+    if dreambooth is not None:
+        overlay = StableDiffusion(dreambooth, allow_pickle=allow_pickle)
     if motion or overlay:
-        arguments = motion.config if motion else {}
-        parts["unet"] = _unet(unet, overlay, motion, arguments, dtype)
+        parts["unet"] = _unet(pipe.unet, overlay, motion, pipe.unet.dtype)
     if overlay:
         for part in set(overlay.parts) & {name for name, own in parts.items() if own is not None} - {"unet"}:
             own = parts[part]
@@ -351,41 +325,15 @@ def _add(pipe: Any, sparse_controlnet: PathLike | None, embeddings: Sequence[Pat
         pipe.load_textual_inversion(file, allow_pickle=allow_pickle)
 
 
-def _unet(
-    like: Any,
-    source: StableDiffusion | None,
-    motion: MotionFile | None,
-    arguments: Mapping[str, Any],
-    dtype: torch.dtype,
-) -> AnimateDiffUNet:
-    """A UNet of the configuration of `like` and these motion arguments.
+def _unet(like: Any, source: StableDiffusion | None, motion: MotionFile | None, dtype: torch.dtype) -> AnimateDiffUNet:
+    """A UNet of the configuration of `like`, or of its base and a motion module.
 
-    source, motion: where its weights come from; None: from `like`, or, of motion modules that it has not, new ones.
+    source, motion: where its weights come from; None: from `like`.
     """
     config = {name: value for name, value in like.config.items() if not name.startswith("_")}
-    made = network_of(AnimateDiffUNet, {**config, **arguments}, "the configuration of the UNet")
+    config |= motion.config if motion is not None else {}
+    made = network_of(AnimateDiffUNet, config, "the configuration of the UNet")
     if motion is not None:
         motion.check_base(made)
     tensors = source.read("unet", made, without="motion_modules.") if source is not None else like.base_state_dict()
-    if motion is not None:
-        tensors |= motion.tensors
-    elif isinstance(like, AnimateDiffUNet):
-        tensors |= like.motion_state_dict()
-    else:
-        tensors |= _new_motion_modules(made)
-    return fill(made, tensors, dtype)
-
-
-def _new_motion_modules(unet: AnimateDiffUNet) -> dict[str, Tensor]:
-    """Begins the motion modules of a UNet that is on the meta device; returns their tensors."""
-    for motion in unet.modules():
-        for module in motion.modules() if isinstance(motion, MotionModule) else ():
-            for name, parameter in list(module.named_parameters(recurse=False)):
-                setattr(module, name, nn.Parameter(torch.zeros_like(parameter, device="cpu")))
-            start: Any = getattr(module, "reset_parameters", None)
-            if start is not None:
-                start()
-        if isinstance(motion, MotionModule):
-            nn.init.zeros_(motion.temporal_transformer.proj_out.weight)
-            nn.init.zeros_(motion.temporal_transformer.proj_out.bias)
-    return unet.motion_state_dict()
+    return fill(made, tensors | (motion.tensors if motion is not None else like.motion_state_dict()), dtype)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.autoencoders.vae import AutoencoderMixin, DecoderOutput, DiagonalGaussianDistribution
+from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
@@ -19,21 +19,8 @@ from torch import Tensor, nn
 
 from animagic.errors import InputError
 
-from ...layers.tiling import Size, tiled
-
-
-def patchify(video: Tensor, patch: Size) -> Tensor:
-    """(batch, channels, frames, height, width) -> (batch, tokens, pixels of a patch x channels)."""
-    batch, channels, *size = video.shape
-    (t, h, w), (pt, ph, pw) = (length // side for length, side in zip(size, patch, strict=True)), patch
-    video = video.view(batch, channels, t, pt, h, ph, w, pw)
-    return video.permute(0, 2, 4, 6, 3, 5, 7, 1).reshape(batch, t * h * w, pt * ph * pw * channels)
-
-
-def unpatchify(tokens: Tensor, patch: Size, grid: Size) -> Tensor:
-    """The inverse of `patchify`, for a grid of that many patches."""
-    video = tokens.unflatten(1, grid).unflatten(-1, (*patch, -1))  # (batch, t, h, w, pt, ph, pw, channels)
-    return video.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+from ...layers.patches import Size, patchify, unpatchify
+from ...layers.video_autoencoder import VideoAutoencoderMixin
 
 
 class Attention(nn.Module):
@@ -110,22 +97,13 @@ class TokenTransformer(nn.Module):
         return self.norm(x)[:, 1:]
 
 
-class PatchEmbed(nn.Module):
-    def __init__(self, channels: int, dim: int, patch: Size):
-        super().__init__()
-        self.proj = nn.Conv3d(channels, dim, kernel_size=patch, stride=patch)
-
-    def forward(self, video: Tensor) -> Tensor:
-        return self.proj(video)
-
-
 class Encoder(TokenTransformer):
     """Pixels to the mean and log-variance of their latents; an image counts as a patch of equal frames."""
 
     def __init__(self, in_chans: int, z_chans: int, patch: Size, linear_path: bool, dim: int, **rest: Any):
         super().__init__(dim=dim, **rest)
         self.patch = patch
-        self.patch_embed = PatchEmbed(in_chans, dim, patch)
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv3d(in_chans, dim, kernel_size=patch, stride=patch)})
         self.last_layer = nn.Linear(dim, 2 * z_chans)
         if linear_path:
             self.linear_path = nn.Linear(patch[0] * patch[1] * patch[2] * in_chans, z_chans)
@@ -134,9 +112,8 @@ class Encoder(TokenTransformer):
     def forward(self, video: Tensor) -> Tensor:  # (batch, 3, 4t, 8h, 8w) -> (batch, 32, t, h, w)
         if video.shape[2] == 1:
             video = video.expand(-1, -1, self.patch[0], -1, -1)
-        embedded = self.patch_embed(video)
-        frames, height, width = embedded.shape[2:]
-        grid = (frames, height, width)
+        embedded = self.patch_embed["proj"](video)
+        grid: Any = embedded.shape[2:]
         moments = self.last_layer(self.transform(embedded.flatten(2).transpose(1, 2), grid))
         if hasattr(self, "linear_path"):
             mean, log_variance = moments.chunk(2, dim=-1)
@@ -160,22 +137,16 @@ class Decoder(TokenTransformer):
             self.detail_path = nn.Linear(dim, pixels * in_chans)
 
     def forward(self, latents: Tensor) -> Tensor:  # (batch, 16, t, h, w) -> (batch, 3, 4t, 8h, 8w)
-        frames, height, width = latents.shape[2:]
-        grid = (frames, height, width)
+        grid: Any = latents.shape[2:]
         tokens = latents.flatten(2).transpose(1, 2)
         x = self.transform(self.proj_in(tokens), grid)
         video = self.last_layer(unpatchify(x, self.patch, grid))
         if hasattr(self, "linear_path"):
             video = video + unpatchify(self.linear_path(tokens) + self.detail_path(x), self.patch, grid)
-        return video if frames > 1 else video[:, :, :1]
+        return video if grid[0] > 1 else video[:, :, :1]
 
 
-def _check_shape(whose: str, x: Tensor, channels: int) -> None:
-    if x.ndim != 5 or x.shape[1] != channels:
-        raise InputError(f"the {whose} shape is {tuple(x.shape)}; give (batch, {channels}, frames, height, width).")
-
-
-class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
+class AutoencoderKLMagi1(VideoAutoencoderMixin, ModelMixin, ConfigMixin):
     """The autoencoder of MAGI-1. Video is (batch, 3, frames, height, width) in [-1, 1].
 
     The arguments are those of the published `ddconfig`; positions are learned for `video_length` frames and
@@ -188,6 +159,7 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
     _supports_gradient_checkpointing = True
     _repeated_blocks = ["Block"]
     _group_offload_block_modules = ["encoder", "decoder"]
+    tile_latents, least_tile_latents = 3, 2  # a tile of one latent frame would decode to one frame
 
     @register_to_config
     def __init__(
@@ -225,41 +197,11 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
             raise InputError(f"embed_dim is {embed_dim}; give a multiple of num_heads, which is {num_heads}.")
 
         self.patch: Size = (patch_length, patch_size, patch_size)
-        self.use_slicing = self.use_tiling = False
-        shared: dict[str, Any] = {
-            "in_chans": in_chans,
-            "z_chans": z_chans,
-            "patch": self.patch,
-            "linear_path": linear_path,
-            "grid": (video_length // patch_length, video_size // patch_size, video_size // patch_size),
-            "dim": embed_dim,
-            "heads": num_heads,
-            "mlp_ratio": mlp_ratio,
-            "qkv_bias": qkv_bias,
-        }
-        self.encoder = Encoder(depth=depth if encoder_depth is None else encoder_depth, **shared)
-        self.decoder = Decoder(depth=depth, **shared)
-
-    def enable_tiling(
-        self, tile_height: int = 256, tile_width: int = 256, tile_frames: int = 12, overlap: float = 0.25
-    ) -> None:
-        """Encode and decode in tiles: less memory, and the size that the published weights were trained on.
-
-        Sizes are pixels and frames; `overlap` is the share (0 to 0.5) of a tile's height and width that fades into the
-        next tile. Raises InputError.
-        """
-        sizes = {"tile_frames": tile_frames, "tile_height": tile_height, "tile_width": tile_width}
-        for (name, size), side in zip(sizes.items(), self.patch, strict=True):
-            if size < 1 or size % side:
-                raise InputError(f"{name} is {size}; give a multiple of {side}.")
-        if tile_frames == self.patch[0]:  # every tile would decode to one frame
-            raise InputError(f"tile_frames is {tile_frames}; give at least {2 * self.patch[0]}.")
-        if not 0 <= overlap <= 0.5:
-            raise InputError(f"overlap is {overlap}; give a share between 0 and 0.5.")
-        frames, height, width = (size // side for size, side in zip(sizes.values(), self.patch, strict=True))
-        self.tile: Size = (frames, height, width)
-        self.tile_overlap: Size = (0, int(height * overlap), int(width * overlap))
-        self.use_tiling = True
+        grid = (video_length // patch_length, video_size // patch_size, video_size // patch_size)
+        rest = {"grid": grid, "heads": num_heads, "mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias}
+        encoder_depth = depth if encoder_depth is None else encoder_depth
+        self.encoder = Encoder(in_chans, z_chans, self.patch, linear_path, embed_dim, depth=encoder_depth, **rest)
+        self.decoder = Decoder(in_chans, z_chans, self.patch, linear_path, embed_dim, depth=depth, **rest)
 
     @apply_forward_hook  # so that offloading brings the weights in for this call too
     def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple:
@@ -267,8 +209,8 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
 
         T is 1 (an image: one latent frame) or a multiple of 4, H and W are multiples of 8, else InputError.
         """
-        self._check(x)
-        distribution = DiagonalGaussianDistribution(self._run(self.encoder, x, self.patch, (1, 1, 1), chained=True))
+        self.check_video(x, self.config["in_chans"])
+        distribution = DiagonalGaussianDistribution(self.run(self.encoder, x, encoding=True))
         return AutoencoderKLOutput(latent_dist=distribution) if return_dict else (distribution,)
 
     @apply_forward_hook
@@ -277,39 +219,9 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
 
         One latent frame gives ONE frame, also where it is the last tile. Raises InputError for another shape.
         """
-        _check_shape("latents'", z, self.config["z_chans"])
-        video = self._run(self.decoder, z, (1, 1, 1), self.patch, chained=False)
+        self.check_latents(z, self.config["z_chans"])
+        video = self.run(self.decoder, z, encoding=False)
         return DecoderOutput(sample=video) if return_dict else (video,)
-
-    def _check(self, video: Tensor) -> None:
-        patch = self.patch
-        _check_shape("video's", video, self.config["in_chans"])
-        frames, height, width = video.shape[2:]
-        if height % patch[1] or width % patch[2]:
-            raise InputError(f"the video is {width} x {height} pixels; give multiples of {patch[1]}.")
-        if frames != 1 and frames % patch[0]:
-            raise InputError(f"the video has {frames} frames; give 1 or a multiple of {patch[0]}.")
-
-    def _run(self, network: nn.Module, x: Tensor, unit: Size, out_unit: Size, chained: bool) -> Tensor:
-        parts = [
-            tiled(network, part, self.tile, self.tile_overlap, unit, out_unit, chained)
-            if self.use_tiling
-            else network(part)
-            for part in (x.split(1) if self.use_slicing else [x])
-        ]
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
-
-    def forward(
-        self,
-        sample: Tensor,
-        sample_posterior: bool = False,
-        return_dict: bool = True,
-        generator: torch.Generator | None = None,
-    ) -> DecoderOutput | tuple:
-        """Encode and decode."""
-        posterior = self.encode(sample, return_dict=False)[0]
-        latents = posterior.sample(generator) if sample_posterior else posterior.mode()
-        return self.decode(latents, return_dict)
 
     @torch.no_grad()
     def fit_linear_path(self, video: Tensor, exponent: float = 0.5) -> float:
@@ -320,20 +232,17 @@ class AutoencoderKLMagi1(ModelMixin, AutoencoderMixin, ConfigMixin):
         """
         if not self.config["linear_path"]:
             raise InputError("this autoencoder has no linear path; make it with linear_path=True.")
-        self._check(video)
+        self.check_video(video, self.config["in_chans"])
         if video.shape[2] == 1:
             raise InputError(f"the video has 1 frame; give clips of a multiple of {self.patch[0]} frames.")
         z_chans, size = self.config["z_chans"], self.decoder.linear_path.out_features
-        total = torch.zeros(size, dtype=torch.float64, device=video.device)
-        products = torch.zeros(size, size, dtype=torch.float64, device=video.device)
-        count = 0
+        sums = torch.zeros(size + 1, size + 1, dtype=torch.float64, device=video.device)
         for clip in video.split(1):  # one at a time: the patches of all of them would not fit
-            patches = patchify(clip, self.patch)[0].double()
-            total += patches.sum(0)
-            products += patches.T @ patches
-            count += len(patches)
-        mean = total / count
-        variances, components = torch.linalg.eigh(products / count - mean.outer(mean))  # ascending
+            patches = F.pad(patchify(clip, self.patch)[0].double(), (0, 1), value=1)  # the ones count, and sum up
+            sums += patches.T @ patches
+        moments = sums / sums[-1, -1]
+        mean = moments[-1, :-1]
+        variances, components = torch.linalg.eigh(moments[:-1, :-1] - mean.outer(mean))  # ascending
         kept = variances[-z_chans:].flip(0).clamp(min=0)
         components = components[:, -z_chans:].flip(1)  # (pixels of a patch, components)
 

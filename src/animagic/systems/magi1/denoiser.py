@@ -3,93 +3,52 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 import torch
 from diffusers.utils.torch_utils import is_compiled_module
+from pydantic import ConfigDict
 
 from ...errors import InputError
 from ...layers.cache import KeyValueCache, OffloadedKeyValueCache
+from ...pipelines.text import TextEmbedding
 from ...timeline import ChunkGuidance, Denoiser, Staircase, Window, flow_levels, shortcut_intervals
-from .live import LivePrompts
 from .prompts import ChunkPrompts
-from .schema import EngineConfig, RuntimeConfig
+from .schema import EngineSampling, RuntimeSampling
 from .transformer import Magi1Transformer3DModel
 
 # A compiled transformer needs one graph for each kind of call: a chunk or several, without a cache, with one, adding to
 # it; and again for the second size of video. The default of 8 is soon passed, which fails under fullgraph=True.
 _MOST_GRAPHS = 64
-_DEFAULTS: dict[str, Any] = {
-    name: tuple(value) if isinstance(value, list) else value
-    for name, value in (RuntimeConfig.defaults() | EngineConfig.defaults()).items()
-}
 
 
-@dataclass(frozen=True)
-class Magi1Sampling:
+class Magi1Sampling(RuntimeSampling, EngineSampling):
     """The sampling fields of a published configuration, under their published names."""
 
-    cfg_number: int = _DEFAULTS["cfg_number"]
-    cfg_t_range: tuple[float, ...] = _DEFAULTS["cfg_t_range"]
-    prev_chunk_scales: tuple[float, ...] = _DEFAULTS["prev_chunk_scales"]
-    text_scales: tuple[float, ...] = _DEFAULTS["text_scales"]
-    noise2clean_kvrange: tuple[int, ...] = _DEFAULTS["noise2clean_kvrange"]
-    clean_chunk_kvrange: int = _DEFAULTS["clean_chunk_kvrange"]
-    clean_t: float = _DEFAULTS["clean_t"]
-    seed: int = _DEFAULTS["seed"]
-    num_frames: int = _DEFAULTS["num_frames"]
-    video_size_h: int = _DEFAULTS["video_size_h"]
-    video_size_w: int = _DEFAULTS["video_size_w"]
-    num_steps: int = _DEFAULTS["num_steps"]
-    window_size: int = _DEFAULTS["window_size"]
-    fps: int = _DEFAULTS["fps"]
-    chunk_width: int = _DEFAULTS["chunk_width"]
-    scale_factor: float = _DEFAULTS["scale_factor"]
-    temporal_downsample_factor: int = _DEFAULTS["temporal_downsample_factor"]
-    distill: bool = _DEFAULTS["distill"]
-    distill_nearly_clean_chunk_threshold: float = _DEFAULTS["distill_nearly_clean_chunk_threshold"]
-    shortcut_mode: str = _DEFAULTS["shortcut_mode"]
+    model_config = ConfigDict(frozen=True)
 
-    def __post_init__(self):
-        lengths = {len(self.cfg_t_range), len(self.prev_chunk_scales), len(self.text_scales)}
-        if len(lengths) != 1:
-            raise InputError("cfg_t_range, prev_chunk_scales and text_scales must have the same length.")
-        if self.cfg_number not in (1, 3):
-            raise InputError(f"cfg_number must be 1 (distilled) or 3 (base), not {self.cfg_number}.")
-
-    @property
-    def height(self) -> int:
-        return self.video_size_h
-
-    @property
-    def width(self) -> int:
-        return self.video_size_w
+    # Under the names of every system's settings.
+    height = property(attrgetter("video_size_h"))
+    width = property(attrgetter("video_size_w"))
+    num_inference_steps = property(attrgetter("num_steps"))
+    frames_per_latent = property(attrgetter("temporal_downsample_factor"))
 
     @classmethod
-    def from_config(cls, config: dict[str, Any] | None) -> Magi1Sampling:
-        """Read the original JSON (`runtime_config` and `engine_config`); what it does not name keeps its default."""
-        config = config or {}
-        given = {**config.get("engine_config", {}), **config.get("runtime_config", {})}
-        known = {f.name for f in fields(cls)}
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k in known}
-        return cls(**values)
+    def from_config(cls, config: Mapping[str, Any] | None) -> Magi1Sampling:
+        """Read the original JSON (`runtime_config` and `engine_config`); what it does not name keeps its default.
+        Raises InputError for a value that cannot be."""
+        given = {**(config or {}).get("engine_config", {}), **(config or {}).get("runtime_config", {})}
+        known = {name: value for name, value in given.items() if name in cls.model_fields}
+        return cls.read({n: list(v) if isinstance(v, tuple) else v for n, v in known.items()}, "the model's ")
 
-    @property
-    def num_inference_steps(self) -> int:
-        return self.num_steps
-
-    @property
-    def frames_per_latent(self) -> int:
-        return self.temporal_downsample_factor
-
-    def with_steps(self, num_steps: int | None) -> Magi1Sampling:
-        """A copy with another number of steps. Raises InputError for fewer than the chunks in flight."""
-        if num_steps is None:
-            return self
-        if num_steps < self.window_size:
-            raise InputError(f"the number of steps must be at least {self.window_size}, not {num_steps}.")
-        return replace(self, num_steps=num_steps)
+    def changed(self, **values: Any) -> Magi1Sampling:
+        """A copy with every value that is not None. Raises InputError for fewer steps than chunks in flight."""
+        changed = self.model_copy(update={name: value for name, value in values.items() if value is not None})
+        if changed.num_steps < self.window_size:
+            raise InputError(f"the number of steps must be at least {self.window_size}, not {changed.num_steps}.")
+        return changed
 
     def chunks_of(self, num_frames: int, prefix_frames: int = 0) -> int:
         """Chunks of the timeline for `num_frames` new frames after a prefix of latent frames. Raises InputError."""
@@ -101,10 +60,8 @@ class Magi1Sampling:
         self, num_frames: int | None = None, num_inference_steps: int | None = None, endless: bool = False
     ) -> Staircase:
         """The plan of a call, without a network. Raises InputError."""
-        sampling = self.with_steps(num_inference_steps)
-        if endless:
-            return sampling.plan(None)
-        return sampling.plan(sampling.chunks_of(sampling.num_frames if num_frames is None else num_frames))
+        sampling = self.changed(num_steps=num_inference_steps, num_frames=num_frames)
+        return sampling.plan(None if endless else sampling.chunks_of(sampling.num_frames))
 
     def plan(self, num_chunks: int | None, prefix_frames: int = 0) -> Staircase:
         return Staircase(
@@ -133,7 +90,7 @@ class Magi1Denoiser:
     def __init__(
         self,
         transformer: Magi1Transformer3DModel,
-        prompts: ChunkPrompts | LivePrompts,
+        prompts: ChunkPrompts,
         plan: Staircase,
         sampling: Magi1Sampling,
         kv_offload: bool = False,
@@ -144,8 +101,7 @@ class Magi1Denoiser:
                 "the key/value cache cannot be offloaded under a transformer that is compiled as a whole; "
                 "compile its blocks instead, with pipe.transformer.compile_repeated_blocks()."
             )
-        self._new_cache = OffloadedKeyValueCache if kv_offload else KeyValueCache
-        self.cache = self._new_cache()
+        self.cache = OffloadedKeyValueCache() if kv_offload else KeyValueCache()
         # A clean chunk has a time just below 1.
         self.times = torch.cat([sampling.times()[:-1], torch.tensor([sampling.clean_t])])
         # The step size of each level, which distilled models read; a clean chunk gets the first one.
@@ -161,8 +117,8 @@ class Magi1Denoiser:
         if not history:
             alone = latents.unflatten(2, (len(levels), width)).transpose(1, 2).flatten(0, 1)
             level = torch.tensor(levels).repeat(batch)[:, None]
-            null = self.prompts.null
-            velocity = self._call(alone, level, [null.embeds[:1]], [null.mask[:1]], text, 0, [range(width)])
+            null = TextEmbedding(self.prompts.null.embeds[:1], self.prompts.null.mask[:1])
+            velocity = self._call(alone, level, [null], text, 0, [range(width)])
             return velocity.unflatten(0, (batch, len(levels))).transpose(1, 2).flatten(2, 3)
 
         first = window.span.start // width
@@ -188,8 +144,7 @@ class Magi1Denoiser:
         velocity = self._call(
             latents,
             torch.tensor(levels)[None],
-            [t.embeds for t in texts],
-            [t.mask for t in texts],
+            texts,
             text,
             window.span.start,
             [range(k.start * width - cache.start, k.stop * width - cache.start) for k in keys],
@@ -212,13 +167,12 @@ class Magi1Denoiser:
         threshold = self.sampling.distill_nearly_clean_chunk_threshold - 1e-6
         return oldest if oldest is not None and self.times[levels[oldest]] > threshold else None
 
-    def _call(self, latents, levels, embeds, masks, text, first_frame, key_frames, **arguments) -> torch.Tensor:
-        device = latents.device
-        length = max(e.shape[1] for e in embeds)
-        caption = torch.stack([_pad(e, length) for e in embeds], dim=1)
-        mask = torch.stack([_pad(m[..., None], length)[..., 0] for m in masks], dim=1)
+    def _call(self, latents, levels, texts, text, first_frame, key_frames, **arguments) -> torch.Tensor:
+        device, length = latents.device, max(t.mask.shape[1] for t in texts)
+        texts = [t.padded(length) for t in texts]
+        caption = torch.stack([t.embeds for t in texts], dim=1)
         arguments |= {
-            "encoder_attention_mask": mask != 0,
+            "encoder_attention_mask": torch.stack([t.mask for t in texts], dim=1) != 0,
             "caption_dropped": torch.full(levels.shape, not text, device=device),
             "shortcut": self.shortcuts[levels].to(device) if self.sampling.distill else None,
             # Tensors, so that a compiled transformer need not be compiled anew when the window moves on.
@@ -230,20 +184,9 @@ class Magi1Denoiser:
             return self.transformer(latents, self.times[levels].to(device), caption, return_dict=False, **arguments)[0]
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        state = {"span": torch.tensor([self.cache.start, self.cache.stop])}
-        for i, (keys, values) in enumerate(self.cache.layers):
-            state |= {f"{i}.keys": keys, f"{i}.values": values}
-        if isinstance(self.prompts, LivePrompts):
-            state |= self.prompts.state_dict()
-        return state
+        return self.cache.state_dict() | self.prompts.state_dict()
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        span, count = range(*state["span"].tolist()), sum(name.endswith(".keys") for name in state)
-        self.cache = self._new_cache(span.start)
-        self.cache.append(span, [(state[f"{i}.keys"], state[f"{i}.values"]) for i in range(count)])
-        if isinstance(self.prompts, LivePrompts):
-            self.prompts.load_state_dict(state)
-
-
-def _pad(x: torch.Tensor, length: int) -> torch.Tensor:
-    return torch.nn.functional.pad(x, (0, 0, 0, length - x.shape[1]))
+        self.cache = type(self.cache)()
+        self.cache.load_state_dict(state)
+        self.prompts.load_state_dict(state)

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ...media import read_video
-from ...pipelines.devices import default_device, refusing
 from ...pipelines.job import Job
 from ...timeline import Plan
 from . import original
@@ -67,16 +65,14 @@ class Magi1Job(Job):
 class Magi1OriginalJob(Magi1Job):
     """A request whose model is an original configuration file."""
 
+    places_parts = True
+
     @classmethod
     def input_files(cls, request: Any, models: Any) -> dict[str, str]:
         return {"model": request.model} | super().input_files(request, models)
 
-    def load(self, device: str | None = None, allow_pickle: bool = False, fitted: Any = None) -> Any:
-        device = device or default_device()
-        with refusing(device):
-            torch.ones(1, device=device).item()  # before gigabytes are read
+    def read(self, device: str, allow_pickle: bool, fitted: Any) -> Any:
         pipe = original.load_pipeline(
             self.request.model, self.request.settings, device=device, allow_pickle=allow_pickle
         )
-        pipe.set_progress_bar_config(disable=True)
         return self.with_special_tokens(pipe)

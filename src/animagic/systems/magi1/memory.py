@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,13 @@ from ...errors import InputError
 from ...layers.cache import KeyValueCache
 from ...pipelines.memory import Call, Networks
 from ...pipelines.meta import cast
+from ...pipelines.text import TextEmbedding
 from ...timeline import Window
 from ...weights.files import read_json
+from ...weights.fit import changed_twin
 from .denoiser import Magi1Denoiser, Magi1Sampling
 from .pipeline import Magi1Pipeline
-from .prompts import ChunkPrompts, TextEmbedding
+from .prompts import ChunkPrompts
 from .published import config_of
 from .weights import autoencoder_from_config, transformer_from_config
 
@@ -55,22 +56,22 @@ class MemoryNetworks(Networks):
 
     def settings(self, height: int | None, width: int | None, frames: int | None, steps: int | None) -> Magi1Sampling:
         own = self.pipe.configure(steps)
-        sizes = {"video_size_h": height or own.height, "video_size_w": width or own.width}
-        settings = replace(own, **sizes, num_frames=own.num_frames if frames is None else frames)
+        settings = own.changed(video_size_h=height, video_size_w=width, num_frames=frames)
         self.pipe.check_size(settings.height, settings.width)
         settings.chunks_of(settings.num_frames)
         return settings
 
     def calls(self, settings: Magi1Sampling, kv_offload: bool) -> list[Call]:
-        config, (height, width) = self.pipe.transformer.config, self._latent_size(settings)
+        config, unit = self.pipe.transformer.config, self.pipe.size_unit
+        tokens = (settings.height // unit) * (settings.width // unit)  # of a frame
         # Layers take the same memory one after another. The first and the last one of a quantised model differ.
-        transformer = _changed(self.pipe.transformer, num_layers=min(3, config.num_layers))
+        transformer = self._twin("transformer", num_layers=min(3, config.num_layers))
         plan = settings.plan(min(settings.chunks_of(settings.num_frames), _STEADY))
         text = TextEmbedding(torch.empty(1, _TEXT, config.caption_channels, device="meta"), torch.ones(1, _TEXT))
         denoiser = Magi1Denoiser(transformer, ChunkPrompts(((0, text),), text), plan, settings)
 
         def keys(frames: int) -> torch.Tensor:
-            shape = (1, config.num_query_groups, frames * height * width // config.patch_size**2, config.kv_channels)
+            shape = (1, config.num_query_groups, frames * tokens, config.kv_channels)
             return torch.empty(shape, dtype=transformer.dtype, device="meta")
 
         def seen(window: Window) -> int:
@@ -82,8 +83,7 @@ class MemoryNetworks(Networks):
 
         def denoise(window: Window, cache: KeyValueCache) -> Any:
             # The window, what comes of it, and what the branches of guidance make of it.
-            shape = (1, transformer.latent_channels, len(window.frames), height, width)
-            latents = [torch.empty(shape, device="meta") for _ in range(1 if settings.cfg_number == 1 else 3)]
+            latents = [self.latents(settings, len(window.frames)) for _ in range(settings.cfg_number)]
             denoiser.cache = cache
             return denoiser(latents[0], window), latents
 
@@ -103,30 +103,24 @@ class MemoryNetworks(Networks):
         return [*calls, (lambda: torch.empty(whole, dtype=torch.uint8, device="meta"), whole, 0)]
 
     def decode(self, settings: Magi1Sampling, tiling: bool) -> Callable[[], torch.Tensor]:
-        vae = _changed(self.pipe.vae, depth=1, encoder_depth=0)
+        vae = self._twin("vae", depth=1, encoder_depth=0)
         if tiling:
             vae.enable_tiling()
         pipe = Magi1Pipeline(self.pipe.transformer, vae, config=self.pipe.config.config)
-        shape = (1, self.pipe.transformer.latent_channels, settings.chunk_width, *self._latent_size(settings))
 
         def decode() -> torch.Tensor:
             # Beside the chunk, those that are still denoised, in the timeline and where their next step is made.
-            others = [torch.empty(shape, device="meta") for _ in range(3 * settings.window_size)]
-            pixels = pipe.decode_frames(torch.empty(shape, device="meta"))
+            others = [self.latents(settings, settings.chunk_width) for _ in range(3 * settings.window_size)]
+            pixels = pipe.decode_frames(self.latents(settings, settings.chunk_width))
             del others
             return pixels
 
         return decode
 
-    def _latent_size(self, settings: Magi1Sampling) -> tuple[int, int]:
-        return settings.height // self.pipe.pixels_per_latent, settings.width // self.pipe.pixels_per_latent
-
-
-def _changed(network: Any, **changes: Any) -> Any:
-    """A network of the same configuration but for some fields, on the meta device."""
-    with torch.device("meta"):
-        other = type(network)(**{name: x for name, x in network.config.items() if name[0] != "_"} | changes)
-    return cast(other, network.dtype)
+    def _twin(self, name: str, **changes: Any) -> Any:
+        network = getattr(self.pipe, name)
+        known = {field: value for field, value in changes.items() if field in network.config}
+        return cast(changed_twin(network, **known), network.dtype)
 
 
 class _OneLayer(KeyValueCache):
@@ -135,8 +129,8 @@ class _OneLayer(KeyValueCache):
     def read(self, layer: int) -> Any:
         return super().read(0)
 
-    def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+    def write(self, *_: Any) -> None:
         pass
 
-    def commit(self, frames: range) -> None:
+    def commit(self, *_: Any) -> None:
         pass

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...pipelines.text import encode_text
 from ...timeline.levels import flow_times
 from ...training.data import to_unit
 from .autoencoder import AutoencoderKLMagi1
-from .prompts import encode_text
 from .transformer import Magi1Transformer3DModel
 
 
@@ -110,6 +110,8 @@ class TransformerObjective:
         shift: of the time points; 3 as in sampling.
         clean_t: the time that clean chunks are given.
         text_length: tokens of a caption.
+        plain_shift: of the four in ten time points that are not spaced as in sampling; above 1: more of them where
+            things take their shape, fewer where only what a decoder forgives is left.
         things: how much more than one the error of a latent counts that belongs to a thing of the studio, or lies
             beside one, if the batch tells.
     """
@@ -124,6 +126,7 @@ class TransformerObjective:
     clean_t: float = 0.9999
     text_length: int = 64
     things: float = 0.0
+    plain_shift: float = 1.0
 
     @torch.no_grad()
     def encode_video(self, video: torch.Tensor) -> torch.Tensor:
@@ -139,7 +142,7 @@ class TransformerObjective:
 
     def times(self, u: torch.Tensor, squared: torch.Tensor) -> torch.Tensor:
         """Positions 0..1 in the schedule to times: the sampler's own spacing, or plain where `squared` is false."""
-        return torch.where(squared, flow_times(u, self.shift), u)
+        return torch.where(squared, flow_times(u, self.shift), u / (u + self.plain_shift * (1 - u)))
 
     def positions(self, batch: int, chunks: int, generator: torch.Generator) -> torch.Tensor:
         """(batch, chunks) positions in the schedule, 1 = clean; older chunks are never less clean than later ones."""

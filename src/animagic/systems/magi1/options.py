@@ -63,16 +63,10 @@ class Magi1Options(MemoryOptions):
     def upgraded(cls, stored: dict[str, Any]) -> dict[str, Any]:
         """Before the options had a field each, the names of the tokens were stored."""
         named = set(stored.get("special_tokens") or ())
-        fields = {
-            "hq": ("quality", "hq"),
-            "3d": ("style", "3d"),
-            "anime": ("style", "anime"),
-            "static": ("first_frames", "static"),
-            "dynamic": ("first_frames", "dynamic"),
-            "duration": ("duration_token", True),
-            "borderness": ("borderness", True),
-        }
-        tokens: dict[str, Any] = dict(field for name, field in fields.items() if name in named)
+        fields = {"hq": "quality", "3d": "style", "anime": "style", "static": "first_frames", "dynamic": "first_frames"}
+        tokens: dict[str, Any] = {field: name for name, field in fields.items() if name in named}
+        flags = {"duration": "duration_token", "borderness": "borderness"}
+        tokens |= {field: True for name, field in flags.items() if name in named}
         if stored.get("negative_special_tokens"):
             tokens["negative_tokens"] = True
         return super().upgraded(stored) | tokens

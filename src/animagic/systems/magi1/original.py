@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
 from ...weights.original import read_file, read_sections, split_setting, value_of
+from ...weights.places import named_folder
 from ...wording import nearest
 from .schema import SECTIONS, check_config
 
@@ -40,24 +41,14 @@ def find_special_tokens(file: str | Path, config: Mapping[str, Any]) -> Path | N
     the weights."""
     from . import weights
 
-    load = config["runtime_config"]["load"]
-    near = [Path(file).parent, *([_find_folder("load", load, file)] if load else [])]
-    return weights.find_special_tokens([Path(), *near, *(folder.parent for folder in near)])
+    load, bases = config["runtime_config"]["load"], _bases(file)
+    folder = named_folder(str(file), "runtime_config.load", load, bases) if load else None
+    return weights.find_special_tokens(folder, bases)
 
 
-def _find_folder(name: str, path: str, file: str | Path) -> Path:
-    """A folder of runtime_config: relative to the working directory, else to the configuration file."""
-    if not path:
-        raise InputError(f"runtime_config.{name} is empty; name the folder (--set runtime_config.{name}=FOLDER).")
-    places = (Path(path), Path(file).parent / path)
-    for place in places:
-        if place.is_dir():
-            return place
-    looked = " nor ".join(str(place) for place in dict.fromkeys(places))
-    raise InputError(
-        f"runtime_config.{name} is {path}, but there is no folder {looked}; give it with "
-        f"--set runtime_config.{name}=FOLDER."
-    )
+def _bases(file: str | Path) -> list[Path]:
+    """The folders that its paths may be relative to."""
+    return [Path(), Path(file).parent]
 
 
 def load_pipeline(
@@ -85,23 +76,19 @@ def load_pipeline(
         raise InputError(
             f"runtime_config.t5_device is cuda, but the video is made on {device}; --set runtime_config.t5_device=cpu."
         )
-    folders = {name: _find_folder(name, runtime[name], file) for name in ("load", "vae_pretrained", "t5_pretrained")}
-    files = open_original(
-        config,
-        transformer=folders["load"],
-        vae=folders["vae_pretrained"],
-        t5=folders["t5_pretrained"],
-        special_tokens=find_special_tokens(file, config),
-        allow_pickle=allow_pickle,
-    )
-    # The size is refused before gigabytes are read.
-    files.pipeline(Magi1Pipeline).check_size(runtime["video_size_h"], runtime["video_size_w"])
+    names = {"transformer": "load", "vae": "vae_pretrained", "t5": "t5_pretrained"}
+    places = {
+        part: named_folder(str(file), f"runtime_config.{name}", runtime[name], _bases(file))
+        for part, name in names.items()
+    }
+    table = find_special_tokens(file, config)
+    opened = open_original(Magi1Pipeline, config, **places, special_tokens=table, allow_pickle=allow_pickle)
+    pipe = opened.pipeline
+    pipe.check_size(runtime["video_size_h"], runtime["video_size_w"])  # before gigabytes are read
     dtype = getattr(torch, config["model_config"]["params_dtype"].removeprefix("torch."))
-    networks: dict[str, Any] = {}
-    for name, part in files.parts.items():
+    for name, part in opened.parts.items():
         is_text = name == "text_encoder"
-        networks[name] = part.load(torch.float32 if is_text else dtype).to(text_on if is_text else on)
-    pipe = files.pipeline(Magi1Pipeline, **networks)
+        part.load(torch.float32 if is_text else dtype).to(text_on if is_text else on)
     pipe.enable_vae_tiling(tile_frames=_tile_frames(runtime["fps"], runtime["chunk_width"]))
     if config["engine_config"]["kv_offload"] and on.type != "cpu":
         pipe.enable_kv_offload()

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from diffusers.loaders import HunyuanVideoLoraLoaderMixin
 
 from ...errors import InputError
 from ...media.frames import resize
 from ...pipelines.base import Call, Run, VideoPipeline, frames_of
 from ...timeline import FlowEuler, Timeline
 from ...timeline.engine import Clean
+from ...weights.lora import LoraMixin, LoraPart
 from .autoencoder import AutoencoderKLMagi1
 from .denoiser import Magi1Denoiser, Magi1Sampling
-from .live import Magi1PromptMixin, PromptSource
-from .lora import Magi1LoraLoaderMixin
-from .prompts import Magi1SpecialTokens, enhanced
+from .prompts import Magi1PromptMixin, Magi1SpecialTokens
 from .transformer import Magi1Transformer3DModel
+
+
+class Magi1LoraLoaderMixin(LoraMixin, HunyuanVideoLoraLoaderMixin):
+    """LoRA in MAGI-1's pipelines, whose transformer has the layer names of the published checkpoints; files are
+    written as those of any diffusers pipeline with one transformer."""
+
+    lora_parts = (LoraPart("transformer", norm="videodit_blocks.layers.0.mlp.layer_norm"),)
 
 
 class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
@@ -47,32 +54,31 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
         special_tokens: Magi1SpecialTokens | None = None,
         config: dict[str, Any] | None = None,
     ):
+        texts = {"text_encoder": text_encoder, "tokenizer": tokenizer, "special_tokens": special_tokens}
         super().__init__()
-        self.register_modules(
-            transformer=transformer,
-            vae=vae,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
-            special_tokens=special_tokens,
-        )
-        self.register_to_config(config=config)
-        self.sampling = self.sampling_of(config)
+        self._register_parts(config, transformer=transformer, vae=vae, **texts)
 
     @classmethod
-    def from_original(cls, source: Any, **arguments: Any) -> Any:
+    def from_original(cls, source: Any, *, torch_dtype: torch.dtype | None = None, **arguments: Any) -> Any:
         """The pipeline of a published model, read shard by shard. Raises InputError or CheckpointError.
 
         Args:
-            source: an original configuration (JSON file), or the folder of a published transformer.
+            source: an original configuration (JSON file, or its fields), or the folder of a published transformer.
             config: the configuration where `source` is a folder; without it, the six published models are recognised.
-            transformer, vae, t5, special_tokens: paths in place of those of the configuration or beside the
-                transformer. vae=None or t5=None: do without.
+            transformer: its folder, in place of `load` in the configuration.
+            vae, t5, special_tokens: folder, folder and .npz file in place of those in the configuration or beside the
+                transformer; None: do without. Special tokens that are nowhere are left out: a model works without.
             torch_dtype: of the weights; None: as stored. FP8 stays FP8.
-            allow_pickle: read the text encoder from pickles; no code in them is run.
+            allow_pickle: read the text encoder from pickles (`pytorch_model*.bin`); no code in them is run.
         """
-        from .weights import load_original
+        from .weights import open_original
 
-        return load_original(cls, source, **arguments)
+        opened = open_original(cls, source, **arguments)
+        for part in opened.parts.values():
+            part.load(torch_dtype)
+        if torch_dtype is not None and opened.pipeline.special_tokens is not None:
+            opened.pipeline.special_tokens.to(torch_dtype)
+        return opened.pipeline
 
     def to_latents(self, video: torch.Tensor) -> torch.Tensor:
         return self.vae.encode(video).latent_dist.mode().float() * self.sampling.scale_factor
@@ -115,19 +121,19 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
         enable_distillation: whether a distilled model reads its step size; shortcut_mode: how 12 steps divide each
         quarter, "8,16,16" or "16,16,8".
         """
-        sampling = self.sampling.with_steps(num_inference_steps)
-        if shortcut_mode is not None:
-            sampling = replace(sampling, shortcut_mode=shortcut_mode)
+        sampling = self.sampling
+        if enable_distillation and not sampling.distill:
+            raise InputError("this checkpoint is not distilled; leave enable_distillation out.")
+        scales = None
         if guidance_scale is not None:
             if not 0 <= guidance_scale <= 100:
                 raise InputError(f"the guidance scale must lie between 0 and 100, not {guidance_scale}.")
             # The ranges keep their proportions: the scale given is that of the strongest.
-            strongest = max(max(sampling.text_scales), 1e-9)
-            scales = tuple(scale * guidance_scale / strongest for scale in sampling.text_scales)
-            sampling = replace(sampling, text_scales=scales)
-        if enable_distillation and not sampling.distill:
-            raise InputError("this checkpoint is not distilled; leave enable_distillation out.")
-        return sampling if enable_distillation is None else replace(sampling, distill=enable_distillation)
+            strongest = max(*sampling.text_scales, 1e-9)
+            scales = [scale * guidance_scale / strongest for scale in sampling.text_scales]
+        return sampling.changed(
+            num_steps=num_inference_steps, text_scales=scales, distill=enable_distillation, shortcut_mode=shortcut_mode
+        )
 
     def enable_kv_offload(self) -> None:
         """Keep the key/value cache in CPU memory; on CUDA, each layer's is fetched while the layer before computes."""
@@ -147,84 +153,53 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
         self,
         call: Call,
         *,
-        prompts_at: dict[int, str] | None = None,
-        hand_over: int = 0,
         endless: bool = False,
         enable_distillation: bool | None = None,
         shortcut_mode: str | None = None,
-        prompt_enhancer: Callable[[str], str] | None = None,
         prefix_latents: torch.Tensor | None = None,
         **texts: Any,
     ) -> Run:
         """The run of a call; its memory does not grow with the length of the video. Raises InputError.
 
         Args:
-            call: its prompt may also be a `LivePrompt`, or any function from a chunk's index to its text (None: no
-                change), called when a chunk begins. Its image is the first frame; its video is continued, output again
-                at the front and counted in `num_frames`. Its latents are the noise of the whole timeline, prefix
-                included. Without a generator: the model's seed.
-            hand_over: chunks over which one prompt turns into the next; 0: at once.
+            call: its image is the first frame; its video is continued, output again at the front and counted in
+                `num_frames`. Its latents are the noise of the whole timeline, prefix included. Without a generator:
+                the model's seed.
             endless: never stop.
             enable_distillation, shortcut_mode: see `configure`.
-            prompt_enhancer: rewrites every prompt, for example animagic.enhancement's.
             prefix_latents: (videos, channels, latent frames, h, w) given clean frames: one (an image) or more.
-            prompts_at, texts: see `encode_prompt`.
+            texts: see `encode_prompt`, which takes the prompt of the call.
         """
         sampling = self.configure(call.num_inference_steps, call.guidance_scale, enable_distillation, shortcut_mode)
         size = self.size_of(call)
-        prompt: Any = call.prompt
-        source: PromptSource | None = prompt if callable(prompt) else None
-        if source is not None:
-            if prompts_at:
-                raise InputError("give later prompts by prompts_at or by a live prompt, not by both.")
-            if (prompt := source(0)) is None:
-                raise InputError("the live prompt has nothing for the first chunk; say what the video should show.")
-        asked = texts.get("prompt_embeds") if prompt is None else [prompt] if isinstance(prompt, str) else prompt
-        batch = 1 if asked is None else len(asked)
-        videos = batch * call.num_videos_per_prompt
-
         given = self._given(call, size)
         shown = given if call.video is not None else None
         if given is not None:
-            prefix_latents = self.encode_frames(given).expand(videos, -1, -1, -1, -1)
+            prefix_latents = self.encode_frames(given)
         prefix_frames = 0 if prefix_latents is None else prefix_latents.shape[2]
         wanted = sampling.num_frames if call.num_frames is None else call.num_frames
+        chunks: int | None = None
         if call.latents is not None:
-            chunks: int | None = call.latents.shape[2] // sampling.chunk_width
-        else:
-            chunks = None if endless else self._chunks(sampling, wanted, prefix_frames, shown)
-        late = max(prompts_at or {0: ""})
-        if chunks is not None and late >= chunks:
-            raise InputError(f"no prompt can begin at chunk {late}: the video has {chunks}, counted from 0.")
+            chunks = call.latents.shape[2] // sampling.chunk_width
+        elif not endless:
+            before = 0 if shown is None else len(shown)
+            if before and wanted <= before:
+                raise InputError(f"the given clip already has {before} of the {wanted} frames; ask for more frames.")
+            # An image is the first of the new frames; a clip stands before them.
+            not_new = prefix_frames if prefix_frames > 1 or before else 0
+            chunks = sampling.chunks_of(wanted - before, not_new)
         plan = sampling.plan(chunks, prefix_frames)
-
-        if prompt_enhancer is not None:
-            prompt, prompts_at = enhanced(prompt, prompts_at, prompt_enhancer)
-        encoded = self.encode_prompt(
-            prompt,
-            chunks,
-            prompts_at=prompts_at,
-            num_videos_per_prompt=call.num_videos_per_prompt,
-            hand_over=hand_over,
-            **texts,
-        )
-        live = source and self._live(encoded, source, prompt_enhancer, batch, call.num_videos_per_prompt)
-        denoiser = Magi1Denoiser(self.transformer, live or encoded, plan, sampling, self.kv_offload)
+        prompts = self.encode_prompt(call.prompt, chunks, num_videos_per_prompt=call.num_videos_per_prompt, **texts)
+        denoiser = Magi1Denoiser(self.transformer, prompts, plan, sampling, self.kv_offload)
+        videos = len(prompts.null.mask)
         if call.generator is None:
             call = replace(call, generator=torch.Generator().manual_seed(sampling.seed))
-        noise = self.noise(call, videos, size, sampling.chunk_width)
-        prefix = None if prefix_latents is None else prefix_latents.to(self._execution_device, torch.float32)
+        noise, prefix = self.noise(call, videos, size, sampling.chunk_width), None
+        if prefix_latents is not None:
+            prefix = prefix_latents.expand(videos, -1, -1, -1, -1).to(self._execution_device, torch.float32)
         limit = None if endless or call.latents is not None else wanted
         solver = FlowEuler(sampling.times())
         return Run(plan, sampling.guide(denoiser), solver, Timeline(noise, prefix), videos, limit, shown)
-
-    def _chunks(self, sampling: Magi1Sampling, wanted: int, prefix_frames: int, shown: np.ndarray | None) -> int:
-        """Chunks of the timeline of a video that ends. Raises InputError."""
-        before = 0 if shown is None else len(shown)
-        if before and wanted <= before:
-            raise InputError(f"the given clip already has {before} of the {wanted} frames; ask for more frames.")
-        # An image is the first of the new frames; a clip stands before them.
-        return sampling.chunks_of(wanted - before, prefix_frames if prefix_frames > 1 or shown is not None else 0)
 
     def decodable(self, clean: Clean, run: Run) -> tuple[torch.Tensor, int]:
         latents, _ = super().decodable(clean, run)

@@ -1,10 +1,10 @@
-"""Text embeddings for every chunk of MAGI-1, with the special tokens in front."""
+"""The prompts of MAGI-1: a text for every chunk, with the special tokens in front."""
 
 from __future__ import annotations
 
-import itertools
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,52 +13,13 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from ...errors import InputError
+from ...pipelines.text import PromptSource, TextEmbedding, TextMixin
 from .options import NEGATIVE_TOKENS
 
 _SPECIAL_ROWS = {"transition": 0, "hq": 1, "static": 2, "dynamic": 3, "borderness": 4, "3d": 15, "anime": 16}
 _DURATION_ROW, _DURATION_COUNT = 7, 8
 # Each token is put in front of those before it, so the last of an order comes first.
 _SPECIAL_ORDER = ("static", "dynamic", "borderness", "hq", "3d", "anime", "duration")
-
-
-@dataclass(frozen=True)
-class TextEmbedding:
-    """embeds (batch, length, channels), mask (batch, length): 1 where there is text."""
-
-    embeds: torch.Tensor
-    mask: torch.Tensor
-
-    def prepend(self, row: torch.Tensor) -> TextEmbedding:
-        """One more token in front; the length stays."""
-        batch, length = self.mask.shape
-        row = row.to(self.embeds).expand(batch, 1, -1)
-        mask = torch.cat([torch.ones_like(self.mask[:, :1]), self.mask], dim=1)
-        return TextEmbedding(torch.cat([row, self.embeds], dim=1)[:, :length], mask[:, :length])
-
-    def repeated(self, count: int) -> TextEmbedding:
-        """Each prompt `count` times, for several videos a prompt."""
-        return TextEmbedding(self.embeds.repeat_interleave(count, 0), self.mask.repeat_interleave(count, 0))
-
-    def mixed(self, other: TextEmbedding, share: float) -> TextEmbedding:
-        """Interpolated with another text; tokens that only one has stay as they are."""
-        length = max(self.mask.shape[1], other.mask.shape[1])
-
-        def padded(x: torch.Tensor) -> torch.Tensor:
-            return nn.functional.pad(x, (*(0, 0) * (x.ndim - 2), 0, length - x.shape[1]))
-
-        a, b, mask, other_mask = map(padded, (self.embeds, other.embeds, self.mask, other.mask))
-        both = ((mask != 0) & (other_mask != 0))[..., None]
-        embeds = torch.where(both, torch.lerp(a, b, share), torch.where(mask[..., None] != 0, a, b))
-        return TextEmbedding(embeds, torch.maximum(mask, other_mask))
-
-    def to(self, device: torch.device) -> TextEmbedding:
-        return TextEmbedding(self.embeds.to(device), self.mask.to(device))
-
-    def trimmed(self, spare: int = 0) -> TextEmbedding:
-        """Without the padding that no sample of the batch uses, except `spare` tokens."""
-        used = (self.mask != 0).any(0).nonzero()
-        length = min((int(used[-1]) + 1 if len(used) else 1) + spare, self.mask.shape[1])
-        return TextEmbedding(self.embeds[:, :length], self.mask[:, :length])
 
 
 class Magi1SpecialTokens(ModelMixin, ConfigMixin):
@@ -77,9 +38,7 @@ class Magi1SpecialTokens(ModelMixin, ConfigMixin):
             return self.other_tokens[_DURATION_ROW + min(chunks_left, _DURATION_COUNT) - 1]
         if name in ("caption", "logo"):
             return getattr(self, f"{name}_token")[0]
-        if name not in _SPECIAL_ROWS:
-            known = ", ".join([*_SPECIAL_ORDER, "transition", "caption", "logo"])
-            raise InputError(f"special token {name!r} is unknown; choose from {known}.")
+        _check_tokens("special", [name], [*_SPECIAL_ORDER, "transition", "caption", "logo"], self)
         return self.other_tokens[_SPECIAL_ROWS[name]]
 
 
@@ -91,7 +50,7 @@ def _check_tokens(kind: str, names: Sequence[str], known: Sequence[str], table: 
         raise InputError(f"this model has no special tokens; leave out {which}{', '.join(names)}.")
 
 
-@dataclass(frozen=True)
+@dataclass
 class ChunkPrompts:
     """The text of every chunk.
 
@@ -101,6 +60,8 @@ class ChunkPrompts:
         special: names of special tokens in front of each prompt, with their `table`.
         num_chunks: chunks of the video, for the duration token; None: endless.
         hand_over: chunks over which one prompt turns into the next; 0: at once.
+        source, encode: of later prompts, and what turns such a text into its embedding.
+        said: what it said, chunk -> text, up to the chunk that was `asked` for last.
     """
 
     prompts: tuple[tuple[int, TextEmbedding], ...]
@@ -109,26 +70,34 @@ class ChunkPrompts:
     table: Magi1SpecialTokens | None = None
     num_chunks: int | None = None
     hand_over: int = 0
+    source: PromptSource | None = None
+    encode: Any = None
+    said: dict[int, str] = field(default_factory=dict)
+    asked: int = 0
 
     def __post_init__(self):
         if self.hand_over < 0:
             raise InputError(f"a hand-over cannot take {self.hand_over} chunks; give 0 or more.")
         _check_tokens("special", self.special, _SPECIAL_ORDER, self.table)
-        starts = [first for first, _ in self.prompts]
-        if not starts or starts[0] != 0 or any(a >= b for a, b in itertools.pairwise(starts)):
-            raise InputError(f"prompts must begin at chunk 0 and at increasing chunks after it, not at {starts}.")
-        prompts = tuple((first, text if text.mask.any() else self.null) for first, text in self.prompts)
-        object.__setattr__(self, "prompts", prompts)
+        self.prompts = tuple((first, text if text.mask.any() else self.null) for first, text in self.prompts)
 
     def at(self, chunk: int) -> TextEmbedding:
+        while self.source is not None and self.asked < chunk:
+            self.asked += 1
+            said = self.source(self.asked)
+            if said is not None and said.strip():
+                self._change(self.asked, said)
         (begin, text), *earlier = [(first, text) for first, text in self.prompts if first <= chunk][::-1]
         if earlier and chunk < begin + self.hand_over and text is not self.null:
             text = earlier[0][1].mixed(text, (chunk - begin + 1) / (self.hand_over + 1))
         left = _DURATION_COUNT if self.num_chunks is None else self.num_chunks - chunk
-        for name in _SPECIAL_ORDER:
-            if name in self.special and self.table is not None and text is not self.null:
-                text = text.prepend(self.table.row(name, left))
-        return text
+        names = () if text is self.null else self.special
+        return _with_tokens(text, names, _SPECIAL_ORDER, self.table, left)
+
+    def _change(self, chunk: int, said: str) -> None:
+        text = self.encode(said).to(self.null.embeds.device).trimmed(len(self.special))
+        self.said[chunk] = said
+        self.prompts = (*self.prompts, (chunk, text))
 
     def to(self, device: torch.device) -> ChunkPrompts:
         """On a device, without the padding that special tokens do not need."""
@@ -136,14 +105,31 @@ class ChunkPrompts:
         moved = ((c, null if text is self.null else text.to(device).trimmed(spare)) for c, text in self.prompts)
         return replace(self, prompts=tuple(moved), null=null)
 
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """What was said; nothing where there is no source."""
+        text = json.dumps({"asked": self.asked, "said": self.said})
+        return {"live": torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)} if self.source else {}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        if self.source is not None:
+            kept = json.loads(bytes(state["live"].tolist()))
+            for chunk, text in kept["said"].items():
+                self._change(int(chunk), text)
+            self.asked = kept["asked"]
+
+
+def _with_tokens(text: TextEmbedding, names, order: Sequence[str], table, left: int = 1) -> TextEmbedding:
+    """A text with tokens in front, which stand in the given order from its beginning on."""
+    for name in order:
+        if name in names:
+            text = text.prepend(table.row(name, left))
+    return text
+
 
 def negative_caption(null: TextEmbedding, names: Sequence[str], table: Magi1SpecialTokens | None) -> TextEmbedding:
     """The null caption with tokens of NEGATIVE_TOKENS in front: guidance leads away from them. Raises InputError."""
     _check_tokens("negative", names, NEGATIVE_TOKENS, table)
-    for name in NEGATIVE_TOKENS:
-        if name in names and table is not None:
-            null = null.prepend(table.row(name))
-    return null
+    return _with_tokens(null, names, NEGATIVE_TOKENS, table)
 
 
 def null_caption(embedding: torch.Tensor, batch: int, length: int = 50) -> TextEmbedding:
@@ -152,42 +138,95 @@ def null_caption(embedding: torch.Tensor, batch: int, length: int = 50) -> TextE
     return TextEmbedding(embedding.detach()[None].expand(batch, -1, -1), mask[None].expand(batch, -1))
 
 
-def clean_caption(text: str) -> str:
-    """A caption as in the training of the published T5, by diffusers' cleaner of DeepFloyd IF."""
-    from diffusers.pipelines.deepfloyd_if.pipeline_if import IFPipeline
+class Magi1PromptMixin(TextMixin):
+    """The prompts of Magi1Pipeline: encoded at once, ahead of its calls, or while it makes the video."""
 
-    return IFPipeline._clean_caption(IFPipeline, text)
+    transformer: Any
+    special_tokens: Any
+    _execution_device: torch.device
 
+    @property
+    def text_length(self) -> int:
+        return self.transformer.config.caption_max_length
 
-def encode_text(text_encoder, tokenizer, prompts: Sequence[str], max_length: int) -> TextEmbedding:
-    """Embed prompts with any transformers encoder, in float32, padded to `max_length`. Raises InputError."""
-    prompts = [prompt.strip() for prompt in prompts]
-    if not all(prompts):
-        raise InputError("the prompt is empty; say what the video should show.")
-    if "t5" in type(text_encoder).__name__.lower():
-        prompts = [clean_caption(clean_caption(prompt)) for prompt in prompts]
-    tokens = tokenizer(list(prompts), max_length=max_length, padding="max_length", truncation=True, return_tensors="pt")
-    # Run on the used length only: the padding would be masked out anyway.
-    used = max(int(tokens.attention_mask.sum(1).max()), 1)
-    if text_encoder.device.type != "meta":  # else its weights are brought in by hooks, which move the tokens as well
-        tokens = tokens.to(text_encoder.device)
-    with torch.no_grad():
-        states = text_encoder(tokens.input_ids[:, :used], attention_mask=tokens.attention_mask[:, :used])
-    embeds = states.last_hidden_state.float()
-    embeds = torch.nn.functional.pad(embeds, (0, 0, 0, max_length - used))
-    return TextEmbedding(embeds, tokens.attention_mask)
+    def encode_prompt(
+        self,
+        prompt: str | Sequence[str] | PromptSource | None,
+        num_chunks: int | None = None,
+        *,
+        prompts_at: dict[int, str] | None = None,
+        negative_prompt: str | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        prompt_embeds_mask: torch.Tensor | None = None,
+        num_videos_per_prompt: int = 1,
+        special_tokens: Sequence[str] = (),
+        negative_special_tokens: Sequence[str] = (),
+        hand_over: int = 0,
+        prompt_enhancer: Callable[[str], str] | None = None,
+    ) -> ChunkPrompts:
+        """The text of every chunk. Raises InputError.
 
+        Args:
+            prompt: one text, or one a video of the batch; or a `LivePrompt`, or any `PromptSource`.
+            num_chunks: of the video; None: endless.
+            prompts_at: chunk -> text that holds from there on, for every video of the batch.
+            negative_prompt: in place of the learned null caption.
+            prompt_embeds, prompt_embeds_mask: (batch, length, channels), (batch, length) in place of `prompt`.
+            special_tokens, negative_special_tokens: names of tokens in front of every prompt, and of the null caption.
+            hand_over: chunks over which one prompt turns into the next; 0: at once.
+            prompt_enhancer: rewrites every prompt, for example animagic.enhancement's.
+        """
+        source = prompt if callable(prompt) else None
+        if source is not None:
+            if prompts_at:
+                raise InputError("give later prompts by prompts_at or by a live prompt, not by both.")
+            if (prompt := source(0)) is None:
+                raise InputError("the live prompt has nothing for the first chunk; say what the video should show.")
+        for chunk in prompts_at or ():
+            if chunk < 0 or (num_chunks is not None and chunk >= num_chunks):
+                count = "no end" if num_chunks is None else num_chunks
+                raise InputError(f"no prompt can begin at chunk {chunk}: the video has {count}, counted from 0.")
 
-def enhanced(prompt: Any, prompts_at: dict[int, str] | None, enhancer: Callable[[str], str]) -> tuple[Any, Any]:
-    """The prompt (or prompts) and later prompts, rewritten by an enhancer. Raises InputError."""
+        def enhanced(text: str) -> str:
+            better = text if prompt_enhancer is None else prompt_enhancer(text)
+            if not isinstance(better, str):
+                raise InputError(f"prompt_enhancer must return a text, not {type(better).__name__}.")
+            return better
 
-    def one(text: str) -> str:
-        better = enhancer(text)
-        if not isinstance(better, str):
-            raise InputError(f"prompt_enhancer must return a text, not {type(better).__name__}.")
-        return better
+        if prompt is not None and prompt_embeds is not None:
+            raise InputError("give either prompt or prompt_embeds, not both.")
+        if prompt is not None:
+            texts: Any = [prompt] if isinstance(prompt, str) else prompt
+            first = self.encode_texts([enhanced(text) for text in texts])
+        elif prompt_embeds is not None:
+            if prompt_enhancer is not None:
+                raise InputError(
+                    "prompt_enhancer needs a prompt; with prompt_embeds, enhance the text before encoding it."
+                )
+            if prompt_embeds_mask is None:
+                raise InputError("prompt_embeds needs its prompt_embeds_mask.")
+            first = TextEmbedding(prompt_embeds, prompt_embeds_mask)
+        else:
+            raise InputError("give a prompt: say what the video should show.")
+        batch = len(first.mask)
 
-    if prompt is None:
-        raise InputError("prompt_enhancer needs a prompt; with prompt_embeds, enhance the text before encoding it.")
-    prompt = one(prompt) if isinstance(prompt, str) else [one(text) for text in prompt]
-    return prompt, {chunk: one(text) for chunk, text in (prompts_at or {}).items()}
+        def later(text: str) -> TextEmbedding:
+            return self.encode_texts([enhanced(text)] * batch).repeated(num_videos_per_prompt)
+
+        prompts = {0: first.repeated(num_videos_per_prompt)}
+        prompts |= {chunk: later(text) for chunk, text in sorted((prompts_at or {}).items())}
+        if negative_prompt is not None and negative_prompt.strip():
+            null = self.encode_texts([negative_prompt] * batch)
+        else:
+            null = null_caption(self.transformer.y_embedder(), batch)
+        null = negative_caption(null, negative_special_tokens, self.special_tokens)
+        return ChunkPrompts(
+            prompts=tuple(prompts.items()),
+            null=null.repeated(num_videos_per_prompt),
+            special=tuple(special_tokens),
+            table=self.special_tokens,
+            num_chunks=num_chunks,
+            hand_over=hand_over,
+            source=source,
+            encode=later,
+        ).to(self._execution_device)

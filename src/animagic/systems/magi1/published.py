@@ -7,26 +7,9 @@ from typing import Any
 from ...errors import InputError
 from .schema import EngineConfig, ModelConfig, RuntimeConfig
 
-_NETWORKS: dict[str, dict[str, Any]] = {
-    "4.5B": {
-        "num_layers": 34,
-        "hidden_size": 3072,
-        "ffn_hidden_size": 12288,
-        "num_attention_heads": 24,
-        "in_channels": 16,
-        "out_channels": 16,
-    },
-    "24B": {
-        "num_layers": 48,
-        "hidden_size": 6144,
-        "ffn_hidden_size": 16384,
-        "num_attention_heads": 48,
-        "x_rescale_factor": 0.1,
-        "half_channel_vae": True,
-        "in_channels": 32,
-        "out_channels": 32,
-        "gated_linear_unit": True,
-    },
+_NETWORKS = {
+    "4.5B": {"num_layers": 34, "hidden_size": 3072, "ffn_hidden_size": 12288, "num_attention_heads": 24},
+    "24B": {"num_layers": 48, "hidden_size": 6144, "ffn_hidden_size": 16384, "num_attention_heads": 48},
 }
 _STEPS = {"4.5B": {"base": 64, "distill": 64}, "24B": {"base": 32, "distill": 16}}
 
@@ -46,29 +29,30 @@ def config_of(name: str) -> dict[str, Any]:
         raise InputError(f"there is no published model {name!r} of MAGI-1; choose from {', '.join(NAMES)}.")
     name = known[wanted]
     size, _, kind = name.partition("_")
-    on_one, distilled = size == "4.5B", kind != "base"
+    large, distilled, channels = size == "24B", kind != "base", 32 if size == "24B" else 16
+    network = {"model_name": "videodit_ardf", "num_query_groups": 8, "kv_channels": 128, **_NETWORKS[size]}
+    network |= {
+        "in_channels": channels,
+        "out_channels": channels,
+        "half_channel_vae": large,
+        "gated_linear_unit": large,
+    }
     return {
-        "model_config": {
-            **ModelConfig.defaults(),
-            "model_name": "videodit_ardf",
-            "num_query_groups": 8,
-            "kv_channels": 128,
-            **_NETWORKS[size],
-        },
+        "model_config": ModelConfig.defaults() | network | ({"x_rescale_factor": 0.1} if large else {}),
         "runtime_config": {
             **RuntimeConfig.defaults(),
             "cfg_number": 1 if distilled else 3,
-            "video_size_w": 720 if on_one else 1280,
+            "video_size_w": 1280 if large else 720,
             "num_steps": _STEPS[size]["distill" if distilled else "base"],
             "load": f"./downloads/{name}",
             "t5_pretrained": "./downloads/t5_pretrained",
-            "t5_device": "cpu" if on_one else "cuda",
+            "t5_device": "cuda" if large else "cpu",
             "vae_pretrained": "./downloads/vae",
         },
         "engine_config": {
             **EngineConfig.defaults(),
             "distributed_timeout_minutes": 15,
-            "cp_size": 1 if on_one else 8,
+            "cp_size": 8 if large else 1,
             "cp_strategy": "cp_ulysses",
             "fp8_quant": kind == "distill_quant",
             "distill": distilled,

@@ -40,8 +40,8 @@ class ModelConfig(Section):
     gated_linear_unit: bool = False
 
 
-class RuntimeConfig(Section):
-    """Sampling, and where the weights are."""
+class RuntimeSampling(Section):
+    """Of `runtime_config`, how a video is sampled."""
 
     cfg_number: Annotated[Literal[1, 3], "guidance takes three passes, or one with a distilled model"] = 3
     cfg_t_range: list[NotNegative] = [0.0, 0.0217, 0.1, 0.3, 0.999]
@@ -58,34 +58,43 @@ class RuntimeConfig(Section):
     window_size: Positive = 4
     fps: Positive = 24
     chunk_width: Positive = 6
-    load: str
-    t5_pretrained: str
-    t5_device: Literal["cpu", "cuda"] = "cpu"
-    vae_pretrained: str
     scale_factor: float = 0.18215
     temporal_downsample_factor: Literal[4] = 4
 
     @model_validator(mode="after")
-    def _fits(self) -> RuntimeConfig:
-        tables = {name: len(getattr(self, name)) for name in ("cfg_t_range", "prev_chunk_scales", "text_scales")}
-        if len(set(tables.values())) > 1 or not self.cfg_t_range:
-            lengths = ", ".join(f"{name} has {length}" for name, length in tables.items())
-            raise ValueError(
-                f"cfg_t_range and the guidance tables must have as many entries each, and one at least: {lengths}."
-            )
+    def _fits(self) -> RuntimeSampling:
+        lengths = {name: len(getattr(self, name)) for name in ("cfg_t_range", "prev_chunk_scales", "text_scales")}
+        if len(set(lengths.values())) > 1 or not self.cfg_t_range:
+            said = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+            raise ValueError(f"cfg_t_range and the guidance tables need as many entries each, one at least: {said}.")
         if self.cfg_t_range != sorted(self.cfg_t_range):
             raise ValueError(f"cfg_t_range must increase, which {self.cfg_t_range} does not.")
         if self.clean_chunk_kvrange == 0:
             raise ValueError("clean_chunk_kvrange is 0; give the chunks that a clean chunk sees, or -1.")
         if self.num_steps < self.window_size:
-            raise ValueError(
-                f"num_steps is {self.num_steps}; at least {self.window_size} are needed, one for each chunk of "
-                "window_size."
-            )
+            least = f"at least {self.window_size} are needed, one for each chunk of window_size"
+            raise ValueError(f"num_steps is {self.num_steps}; {least}.")
         return self
 
 
-class EngineConfig(Section):
+class RuntimeConfig(RuntimeSampling):
+    """Sampling, and where the weights are."""
+
+    load: str
+    t5_pretrained: str
+    t5_device: Literal["cpu", "cuda"] = "cpu"
+    vae_pretrained: str
+
+
+class EngineSampling(Section):
+    """Of `engine_config`, how a video is sampled."""
+
+    distill_nearly_clean_chunk_threshold: NotNegative = 0.3
+    shortcut_mode: Literal["8,16,16", "16,16,8"] = "8,16,16"
+    distill: bool = False
+
+
+class EngineConfig(EngineSampling):
     """How it is computed."""
 
     distributed_backend: Literal["nccl", "gloo"] = "nccl"
@@ -95,9 +104,6 @@ class EngineConfig(Section):
     cp_strategy: Literal["none", "cp_ulysses", "cp_shuffle_overlap"] = "none"
     ulysses_overlap_degree: Positive = 1
     fp8_quant: bool = False
-    distill_nearly_clean_chunk_threshold: NotNegative = 0.3
-    shortcut_mode: Literal["8,16,16", "16,16,8"] = "8,16,16"
-    distill: bool = False
     kv_offload: bool = False
     enable_cuda_graph: Annotated[
         Literal[False],

@@ -171,6 +171,6 @@ _STAGES = [
           model=Magi1Transformer3DModel),
 ]  # fmt: skip
 STAGES = [
-    Course(_STUDENT, export_student, ["sampling"], only="teacher"),
+    Course(_STUDENT, export_student, ["sampling"], only="teacher", origin="teacher"),
     Course(_STAGES, export, ["vae", "text_encoder", "sampling"], check=_check_text_encoder),
 ]

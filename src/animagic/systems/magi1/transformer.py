@@ -22,6 +22,7 @@ from ...layers.cache import KeyValueCache
 from ...layers.embeddings import sinusoid
 from ...layers.fp8 import Fp8Linear
 from ...layers.norms import LayerNorm1p
+from ...layers.patches import unpatchify
 from ...layers.rotary import apply_rotary, rotary_angles
 
 
@@ -220,13 +221,6 @@ class FinalLinear(nn.Module):
         return self.linear(x.to(self.linear.weight.dtype))
 
 
-def _check_arguments(*findings: bool | str) -> None:
-    """Each finding is true, or a sentence of what is wrong."""
-    for finding in findings:
-        if isinstance(finding, str):
-            raise InputError(f"{finding}.")
-
-
 class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
     """MAGI-1's transformer. Constructor arguments are the fields of the published `model_config`.
 
@@ -331,15 +325,14 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         caption_dropped: torch.Tensor | None = None,
         shortcut: torch.Tensor | None = None,
         first_frame: int | torch.Tensor = 0,
-        key_frames: Sequence[range] | torch.Tensor | None = None,
+        key_frames: torch.Tensor | None = None,
         cache: KeyValueCache | None = None,
         commit: int = 0,
         return_dict: bool = True,
     ):
         """Predict the velocity (clean latents minus noise) of a window of whole chunks.
 
-        A compiled transformer is compiled anew for another `first_frame` and other `key_frames`, unless they are
-        tensors.
+        A compiled transformer is compiled anew for another `first_frame`, unless that is a tensor.
 
         Args:
             hidden_states: (batch, channels, frames, height, width) noisy latents; `frames` = chunks x chunk_width.
@@ -349,9 +342,8 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
             caption_dropped: (batch, chunks) boolean; None: nowhere.
             shortcut: (batch, chunks) step size given to distilled models; None for base models.
             first_frame: where the window begins on the timeline.
-            key_frames: per chunk the frames that it sees, counted from the first one in the cache, or of the window
-                where the cache is empty: ranges, or a tensor (chunks, 2) on the CPU of first frames and ends. None:
-                block-causal, everything up to itself.
+            key_frames: (chunks, 2) on the CPU: the first frame that a chunk sees, and the end, counted from the first
+                one in the cache, or of the window where the cache is empty. None: everything up to itself.
             cache: clean frames right before the window; None or empty: there are none.
             commit: how many frames at the front of the window leave their keys and values in the cache; they hold
                 from `cache.commit` on.
@@ -368,28 +360,27 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 f"latents of {frames} frames, {height} x {width}, cannot be cut into chunks of {config.chunk_width} "
                 f"frames and patches of {config.patch_size} x {config.patch_size}."
             )
-        _check_arguments(
-            channels == self.latent_channels or f"latents have {self.latent_channels} channels, not {channels}",
-            timestep.shape[-1] in (1, chunks) or f"{chunks} chunks need {chunks} timesteps, not {timestep.shape[-1]}",
-            encoder_hidden_states.shape[1] in (1, chunks)
-            or f"{chunks} chunks need {chunks} texts, not {encoder_hidden_states.shape[1]}",
-            encoder_hidden_states.shape[-1] == config.caption_channels
-            or f"text has {config.caption_channels} channels, not {encoder_hidden_states.shape[-1]}",
-            encoder_attention_mask is None
-            or encoder_attention_mask.shape[-1] == encoder_hidden_states.shape[2]
-            or f"the mask is for {encoder_attention_mask.shape[-1]} tokens of {encoder_hidden_states.shape[2]}",
-            key_frames is None
-            or len(key_frames) == chunks
-            or f"{chunks} chunks need {chunks} key ranges, not {0 if key_frames is None else len(key_frames)}",
-        )
-        frame_tokens = (height // config.patch_size) * (width // config.patch_size)
+        texts, text_length, text_channels = encoder_hidden_states.shape[1:]
+        masked = text_length if encoder_attention_mask is None else encoder_attention_mask.shape[-1]
+        for what, given, *allowed in (
+            ("channels of latents", channels, self.latent_channels),
+            ("timesteps, for as many chunks", timestep.shape[-1], 1, chunks),
+            ("texts, for as many chunks", texts, 1, chunks),
+            ("channels of text", text_channels, config.caption_channels),
+            ("tokens in the mask of a text", masked, text_length),
+            ("key ranges, for as many chunks", chunks if key_frames is None else len(key_frames), chunks),
+        ):
+            if given not in allowed:
+                raise InputError(f"there are {given} {what}, but {' or '.join(map(str, allowed))} are needed.")
+        q = config.patch_size
+        grid = (frames, height // q, width // q)
+        frame_tokens = grid[1] * grid[2]
         timestep = timestep.expand(batch, chunks)
         if caption_dropped is None:
             caption_dropped = torch.zeros(batch, chunks, dtype=torch.bool, device=timestep.device)
 
-        spatial_t = timestep.repeat_interleave(config.chunk_width, dim=1)[:, None, :, None, None].to(
-            hidden_states.dtype
-        )
+        of_frames = timestep.repeat_interleave(config.chunk_width, dim=1)
+        spatial_t = of_frames[:, None, :, None, None].to(hidden_states.dtype)
         if config.data_std is None:
             x = hidden_states * config.x_rescale_factor
         else:
@@ -406,38 +397,24 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
             condition = condition + self.t_embedder(shortcut)
         text_mask = None
         if encoder_attention_mask is not None:
-            texts = max(text.shape[1], encoder_attention_mask.shape[1])
+            texts = max(texts, encoder_attention_mask.shape[1])
             text = text.expand(-1, texts, -1, -1)
             text_mask = (encoder_attention_mask != 0).expand(batch, texts, -1).reshape(batch * texts, 1, 1, -1)
-        rotary = self.rope(
-            first_frame + torch.arange(frames, device=x.device, dtype=torch.float32),
-            height // config.patch_size,
-            width // config.patch_size,
-        )
+        places = first_frame + torch.arange(frames, device=x.device, dtype=torch.float32)
+        rotary = self.rope(places, *grid[1:])
         spans: list[Span] | EvenSpans
-        if isinstance(key_frames, torch.Tensor):
+        if key_frames is not None:
             spans = EvenSpans(key_frames, frame_tokens)
         else:
             held = None if cache is None else cache.read(0)
-            if key_frames is None:
-                before = 0 if held is None else held[0].shape[2] // frame_tokens
-                key_frames = [range(before + (i + 1) * config.chunk_width) for i in range(chunks)]
-            chunk_tokens = frame_tokens * config.chunk_width
-            spans = [
-                Span(i * chunk_tokens, (i + 1) * chunk_tokens, r.start * frame_tokens, r.stop * frame_tokens)
-                for i, r in enumerate(key_frames)
-            ]
+            before, length = 0 if held is None else held[0].shape[2], frame_tokens * config.chunk_width
+            spans = [Span(i * length, (i + 1) * length, 0, before + (i + 1) * length) for i in range(chunks)]
 
         dtype = self.videodit_blocks.final_layernorm.weight.dtype
         x, text, condition = x.to(dtype), text.to(dtype), condition.to(dtype)
         committed = commit * frame_tokens
-        grid = (height // config.patch_size, width // config.patch_size)
-        arguments = (x, condition, text, text_mask, rotary, spans, cache, committed, self.attention_backend, grid)
-        x = self.videodit_blocks(*arguments)
-        x = self.final_linear(x)
-        p, q = config.t_patch_size, config.patch_size
-        x = x.unflatten(1, (frames // p, height // q, width // q)).unflatten(-1, (p, q, q, config.out_channels))
-        x = x.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(batch, config.out_channels, frames, height, width)
+        arguments = (x, condition, text, text_mask, rotary, spans, cache, committed, self.attention_backend, grid[1:])
+        x = unpatchify(self.final_linear(self.videodit_blocks(*arguments)), (1, q, q), grid)
         sample = x[:, : self.latent_channels].to(hidden_states.dtype)
         if config.data_std is None:
             sample = sample / config.x_rescale_factor

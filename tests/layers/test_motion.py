@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from animagic import InputError
-from animagic.systems.animatediff.motion import MotionModule, position_table
+from animagic.layers.motion import MotionModule, position_table
 
 FRAMES, PIXELS = 5, (3, 2)
 

@@ -1,9 +1,9 @@
-"""The motion module: a transformer over time at every pixel. Names of parameters are the published ones."""
+"""AnimateDiff's motion module: a transformer over time at every pixel. Names of parameters are the published ones."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from diffusers.models.attention import FeedForward
 from torch import nn
 from torch.nn import functional as F
 
-from ...errors import InputError
+from ..errors import InputError
 
 BLOCK_TYPES = ("Temporal_Self", "Temporal_Cross")
 
@@ -25,20 +25,17 @@ def position_table(length: int, channels: int) -> torch.Tensor:
 class TemporalAttention(nn.Module):
     """Attention over the frames of each pixel, or of each pixel and frame to a text.
 
-    Args:
-        channels: of the hidden states; inner: of queries, keys and values.
-        max_length: rows of the table of positions, 0: none.
-        text_channels: None: over frames; else what the text has.
+    max_length: rows of the table of positions, 0: none. text_channels: of the text; None: attention over frames.
     """
 
-    def __init__(self, channels: int, inner: int, num_heads: int, max_length: int, text_channels: int | None):
+    def __init__(self, channels: int, num_heads: int, max_length: int, text_channels: int | None):
         super().__init__()
         self.num_heads = num_heads
         self.is_cross_attention = text_channels is not None
-        self.to_q = nn.Linear(channels, inner, bias=False)
-        self.to_k = nn.Linear(text_channels or channels, inner, bias=False)
-        self.to_v = nn.Linear(text_channels or channels, inner, bias=False)
-        self.to_out = nn.ModuleList([nn.Linear(inner, channels), nn.Dropout(0.0)])
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_k = nn.Linear(text_channels or channels, channels, bias=False)
+        self.to_v = nn.Linear(text_channels or channels, channels, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels), nn.Dropout(0.0)])
         table = position_table(max_length, channels) if max_length else None
         self.register_buffer("positions", table, persistent=False)
         self.positions: torch.Tensor | None
@@ -63,23 +60,10 @@ class TemporalAttention(nn.Module):
 class TemporalBlock(nn.Module):
     """Attentions one after another, then a gated feed-forward; each normed before, and added to its input."""
 
-    def __init__(
-        self,
-        channels: int,
-        inner: int,
-        num_heads: int,
-        block_types: Sequence[str],
-        max_length: int,
-        cross_attention_dim: int | None,
-    ):
+    def __init__(self, channels: int, attentions: Iterable[TemporalAttention]):
         super().__init__()
-        self.attention_blocks = nn.ModuleList(
-            TemporalAttention(
-                channels, inner, num_heads, max_length, cross_attention_dim if kind == "Temporal_Cross" else None
-            )
-            for kind in block_types
-        )
-        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in block_types)
+        self.attention_blocks = nn.ModuleList(attentions)
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in self.attention_blocks)
         self.ff = FeedForward(channels, activation_fn="geglu")
         self.ff_norm = nn.LayerNorm(channels)
 
@@ -90,25 +74,14 @@ class TemporalBlock(nn.Module):
 
 
 class TemporalTransformer(nn.Module):
-    def __init__(
-        self,
-        channels: int,
-        num_heads: int,
-        num_blocks: int,
-        block_types: Sequence[str],
-        max_length: int,
-        cross_attention_dim: int | None,
-        attention_dim_div: int,
-    ):
+    """Blocks of `inner` channels between feature maps of `channels`; its output is added to its input."""
+
+    def __init__(self, channels: int, inner: int, blocks: Iterable[TemporalBlock]):
         super().__init__()
-        inner = channels // num_heads // attention_dim_div * num_heads
         # 32 groups whatever the UNet has: so it is published.
         self.norm = nn.GroupNorm(32, channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, inner)
-        self.transformer_blocks = nn.ModuleList(
-            TemporalBlock(inner, inner, num_heads, block_types, max_length, cross_attention_dim)
-            for _ in range(num_blocks)
-        )
+        self.transformer_blocks = nn.ModuleList(blocks)
         self.proj_out = nn.Linear(inner, channels)
 
     def forward(self, hidden_states: torch.Tensor, num_frames: int, text: torch.Tensor | None) -> torch.Tensor:
@@ -150,21 +123,18 @@ class MotionModule(nn.Module):
         zero_initialize: bool = True,
     ):
         super().__init__()
-        unknown = set(attention_block_types) - set(BLOCK_TYPES)
-        if unknown:
+        if unknown := set(attention_block_types) - set(BLOCK_TYPES):
             raise InputError(
-                f"the attention block type {sorted(unknown)[0]!r} is unknown; choose {' or '.join(BLOCK_TYPES)}."
+                f"the attention block type {min(unknown)!r} is unknown; choose {' or '.join(BLOCK_TYPES)}."
             )
-        self.max_length = max_length
-        self.temporal_transformer = TemporalTransformer(
-            channels,
-            num_attention_heads,
-            num_transformer_blocks,
-            attention_block_types,
-            max_length,
-            cross_attention_dim,
-            attention_dim_div,
+        self.max_length, heads = max_length, num_attention_heads
+        inner = channels // heads // attention_dim_div * heads
+        texts = [cross_attention_dim if kind == "Temporal_Cross" else None for kind in attention_block_types]
+        blocks = (
+            TemporalBlock(inner, (TemporalAttention(inner, heads, max_length, text) for text in texts))
+            for _ in range(num_transformer_blocks)
         )
+        self.temporal_transformer = TemporalTransformer(channels, inner, blocks)
         if zero_initialize:
             nn.init.zeros_(self.temporal_transformer.proj_out.weight)
             nn.init.zeros_(self.temporal_transformer.proj_out.bias)
