@@ -198,6 +198,21 @@ def test_one_text_for_all_chunks_may_be_given_once(tiny_transformer):
     close(transformer(**{**arguments, **one}).sample, transformer(**{**arguments, **repeated}).sample)
 
 
+@pytest.mark.parametrize("read_by", ["all samples", "all samples and chunks"])
+def test_a_text_that_is_given_once_learns_from_all_its_readers(tiny_transformer, read_by):
+    transformer, arguments = tiny_transformer(), inputs(batch=2)
+    chunks = slice(None) if read_by == "all samples" else slice(1)
+    one = {k: arguments[k][:1, chunks] for k in ("encoder_hidden_states", "encoder_attention_mask")}
+    repeated = {k: v.expand(2, 3, *v.shape[2:]) for k, v in one.items()}
+    weights = list(transformer.parameters())
+    results = []
+    for text in (one, repeated):
+        sample = transformer(**{**arguments, **text}).sample
+        results.append((sample, *torch.autograd.grad(sample.square().sum(), weights, allow_unused=True)))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
 @torch.no_grad()
 def test_dropped_captions_and_shortcuts_change_the_condition(tiny_transformer):
     transformer, arguments = tiny_transformer(), inputs()

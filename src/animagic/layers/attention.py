@@ -83,15 +83,13 @@ def attention(
     kernel = _flash if backend == "flash" else functools.partial(_sdpa, mask=mask)
     if spans is None:
         return kernel(query, key, value)
+    queries = query.split([s.stop - s.start for s in spans], dim=2)
+    # Joined as (batch, queries, heads, dim), the layout that kernels write and projections read.
     outputs = [
-        kernel(
-            query[:, :, s.start : s.stop],
-            key[:, :, s.key_start : s.key_stop],
-            value[:, :, s.key_start : s.key_stop],
-        )
-        for s in spans
+        kernel(rows, key[:, :, s.key_start : s.key_stop], value[:, :, s.key_start : s.key_stop]).transpose(1, 2)
+        for rows, s in zip(queries, spans, strict=True)
     ]
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+    return torch.cat(outputs, dim=1).transpose(1, 2) if len(outputs) > 1 else outputs[0].transpose(1, 2)
 
 
 @torch.library.custom_op("animagic::attention_of_even_spans", mutates_args=())

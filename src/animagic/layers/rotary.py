@@ -33,10 +33,11 @@ def rotary_angles(bands: torch.Tensor, frames: range | torch.Tensor, height: int
 
 
 def apply_rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate the first 2 n dims of `x` (..., tokens, dim), halves paired; the rest passes through.
+    """Rotate the first 2 n dims of `x` (..., dim), halves paired; the rest passes through.
 
-    cos, sin: (tokens, n), as from `rotary_angles`.
+    cos, sin: of the angles of `rotary_angles`, (tokens, n), or a shape that broadcasts to (..., n).
     """
     n = cos.shape[-1]
-    first, second, rest = x[..., :n], x[..., n : 2 * n], x[..., 2 * n :]
+    # Not slices: each would be padded with zeros to the whole on the way back.
+    first, second, rest = x.split((n, n, x.shape[-1] - 2 * n), dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], dim=-1)

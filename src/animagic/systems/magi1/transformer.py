@@ -67,8 +67,9 @@ class LearnedRotary(nn.Module):
         self.bands = nn.Parameter(10000.0 ** (-torch.arange(n, dtype=torch.float32) / n))
 
     def forward(self, frames: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosine and sine, each (tokens, 1, n): the same for every head."""
         angles = rotary_angles(self.bands, frames, height, width)
-        return angles.cos(), angles.sin()
+        return angles.cos()[:, None], angles.sin()[:, None]
 
 
 def linear(in_features: int, out_features: int, fp8: bool, smoothed: bool = False) -> nn.Module:
@@ -108,29 +109,25 @@ class ParallelAttention(nn.Module):
 
     def forward(self, x, text, text_mask, rotary, spans, past, backend):
         batch, tokens, _ = x.shape
-        chunks, text_length = text.shape[1:3]
         q, qx, k, v = (y.unflatten(-1, (-1, self.head_dim)) for y in self.linear_qkv(x))
-        # The rotary tables are float32; attention runs in the dtype of the values.
-        q, k = (
-            apply_rotary(y.transpose(1, 2), *rotary).to(v.dtype) for y in (self.q_layernorm(q), self.k_layernorm(k))
-        )  # (batch, heads | groups, tokens, head_dim)
-        v = v.transpose(1, 2)
+        # The rotary tables are float32; attention runs in the dtype of the values. Transposed last: attention needs
+        # no other layout, so nothing is copied.
+        q, k = (apply_rotary(y, *rotary).to(v.dtype) for y in (self.q_layernorm(q), self.k_layernorm(k)))
+        q, k, v = (y.transpose(1, 2) for y in (q, k, v))  # (batch, heads | groups, tokens, head_dim)
         present = (k, v)
         if past is not None:
             k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
         own = attention(q, k, v, spans=spans, backend=backend).transpose(1, 2).flatten(2)  # (batch, tokens, dim)
 
-        # Every chunk reads its own text: fold the chunks into the batch.
-        qx = self.q_layernorm_xattn(qx).to(v.dtype).reshape(batch * chunks, tokens // chunks, self.heads, self.head_dim)
-        kvx = self.linear_kv_xattn(text).reshape(batch * chunks, text_length, self.groups, 2 * self.head_dim)
-        kx, vx = kvx.chunk(2, dim=-1)
+        # Every text is read by its own chunks: fold the texts into the batch.
+        kx, vx = self.linear_kv_xattn(text).unflatten(-1, (self.groups, 2 * self.head_dim)).chunk(2, dim=-1)
         kx = self.k_layernorm_xattn(kx).to(v.dtype)
-        mask = None if text_mask is None else text_mask.reshape(batch * chunks, 1, 1, text_length)
-        cross = attention(qx.transpose(1, 2), kx.transpose(1, 2), vx.transpose(1, 2), mask=mask)
-        cross = cross.transpose(1, 2).reshape(batch, tokens, -1)
+        kx, vx = (y.expand(batch, -1, -1, -1, -1).flatten(0, 1).transpose(1, 2) for y in (kx, vx))
+        qx = self.q_layernorm_xattn(qx).to(v.dtype).reshape(len(kx), -1, self.heads, self.head_dim).transpose(1, 2)
+        cross = attention(qx, kx, vx, mask=text_mask).transpose(1, 2).reshape(batch, tokens, -1)
 
         # The order of the projection's inputs is that of a training run on 8 ranks: eight parts, each (self, cross).
-        joined = torch.stack([own, cross], dim=-2).unflatten(-1, (8, -1)).transpose(-3, -2).flatten(-3)
+        joined = torch.stack([y.unflatten(-1, (8, -1)) for y in (own, cross)], dim=-2).flatten(-3)
         return self.linear_proj(joined), present
 
 
@@ -395,13 +392,14 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
         x = self.x_embedder(x.to(self.x_embedder.weight.dtype)).flatten(2).transpose(1, 2)  # (batch, tokens, dim)
         text, condition = self.y_embedder(encoder_hidden_states, caption_dropped)
-        text = text.expand(batch, chunks, *text.shape[2:])
         condition = condition + self.t_embedder(timestep)
         if shortcut is not None:
             condition = condition + self.t_embedder(shortcut)
         text_mask = None
         if encoder_attention_mask is not None:
-            text_mask = (encoder_attention_mask != 0).expand(batch, chunks, -1)
+            texts = max(texts, encoder_attention_mask.shape[1])
+            text = text.expand(-1, texts, -1, -1)
+            text_mask = (encoder_attention_mask != 0).expand(batch, texts, -1).reshape(batch * texts, 1, 1, -1)
         places = first_frame + torch.arange(frames, device=x.device, dtype=torch.float32)
         rotary = self.rope(places, *grid[1:])
         spans: list[Span] | EvenSpans
