@@ -145,8 +145,8 @@ def test_resumed_it_is_the_same(only_motion, tmp_path):
 @pytest.mark.parametrize("where", ["model", "average"])
 def test_a_frozen_weight_that_changes_is_noticed(only_motion, tmp_path, monkeypatch, where):
     class Careless(stages.Trainer):
-        def run(self):
-            average = super().run()
+        def run(self, *arguments):
+            average = super().run(*arguments)
             with torch.no_grad():
                 (self.model if where == "model" else average).conv_out.bias[0] += 1e-6
             return average
