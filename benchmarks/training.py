@@ -168,8 +168,8 @@ Written by `benchmarks/training.py`, which measures everything on this page in o
 
 {cpu_name()}, {os.cpu_count()} cores, of which 1 used; PyTorch {torch.__version__}; a large float32 matrix product runs
 at {rate / 1e9:.0f} GFLOP/s; {datetime.date.today().isoformat()}. All seconds are of CPU time and
-the least of several, since the machine was shared with other work (load {os.getloadavg()[0]:.1f}): 5 % more or less mean
-nothing.
+the least of several, since the machine was shared with other work (load {os.getloadavg()[0]:.1f}); differences of 5 %
+mean nothing.
 
 ## A step
 
