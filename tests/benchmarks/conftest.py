@@ -37,6 +37,7 @@ def script(tmp_path, monkeypatch):
         return execute(str(BENCHMARKS / name), *map(str, words))
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(BENCHMARKS)  # scripts import from each other
     monkeypatch.setattr(subprocess, "run", process)
     return run
 
