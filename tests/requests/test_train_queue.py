@@ -226,7 +226,11 @@ def test_the_command_trains_measures_and_ships(here, run, shelf):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_ends_it_with_a_sentence(here, run, monkeypatch, number, code):
-    monkeypatch.setattr("animagic.cli.training._say_log", lambda name, line: signal.raise_signal(number))
+    def press(name, line):
+        if line["step"] == 1:  # a second one would end it at once
+            signal.raise_signal(number)
+
+    monkeypatch.setattr("animagic.cli.training._say_log", press)
     ran = run("train", "--queue", "queue.yaml", "--json")
     assert ran.code == code
     assert "vae of runs/small is saved at step 2 of 4; the same command goes on from there" in ran.err
