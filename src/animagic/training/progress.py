@@ -147,6 +147,8 @@ def _charts(stage: Stage) -> str:
         if scores[-1]["to_beat"] is not None:
             right.axhline(scores[-1]["to_beat"], color="grey", linestyle=":", label="to beat")
         right.legend(fontsize="small")
+    else:
+        right.text(0.5, 0.5, "not measured yet", ha="center", va="center", color="grey")
     right.set(xlabel="step", ylabel="score")
     for axes in (left, right):
         axes.grid(alpha=0.3)
