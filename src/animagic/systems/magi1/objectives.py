@@ -78,8 +78,8 @@ class TransformerObjective:
         shift: of the time points; 3 as in sampling.
         clean_t: the time that clean chunks are given.
         text_length: tokens of a caption.
-        plain_shift: of the four in ten time points that are not spaced as in sampling; above 1: more of them where
-            things take their shape, fewer where only what a decoder forgives is left.
+        plain_share, plain_shift: share of the time points that are not spaced as in sampling, and their shift; above 1:
+            more of them where things take their shape, fewer where only what a decoder forgives is left.
         things: how much more than one the error of a latent counts that belongs to a thing of the studio, or lies
             beside one, if the batch tells.
     """
@@ -94,6 +94,7 @@ class TransformerObjective:
     clean_t: float = 0.9999
     text_length: int = 64
     things: float = 0.0
+    plain_share: float = 0.4
     plain_shift: float = 1.0
 
     @torch.no_grad()
@@ -193,7 +194,7 @@ class TransformerObjective:
         device = generator.device
         clips = self.clips(model, batch, generator)
         size = len(clips.latents)
-        squared = torch.rand(size, generator=generator, device=device) < 0.6
+        squared = torch.rand(size, generator=generator, device=device) < 1 - self.plain_share
         t = torch.where(clips.clean, self.clean_t, self.times(clips.positions, squared[:, None]))
         dropped = torch.rand(size, generator=generator, device=device) < self.drop_text
         # Clean chunks read the null caption, whatever the rest reads.
