@@ -6,7 +6,7 @@ import yaml
 
 RECIPE = {
     "autoencoder": {
-        "model": {"patch_length": 2, "latent_channels": 2, "widths": [8, 4, 4]},
+        "model": {"patch_length": 2, "latent_channels": 2, "widths": [8, 8, 8]},
         "objective": {"motion": 4.0},
         "data": {"batch_size": 2, "num_frames": 2, "height": 16, "width": 16},
         "training": {"steps": 10, "workers": 0},

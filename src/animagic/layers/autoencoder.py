@@ -59,7 +59,7 @@ class ConvAutoencoder(VideoAutoencoderMixin, ModelMixin, ConfigMixin):
         scaling_factor: what a pipeline multiplies latents by.
         patch_size: pixels of a latent's height and width.
 
-    Raises: InputError for another patch_size.
+    Raises: InputError for another patch_size or width.
     """
 
     __module__ = "animagic"  # where diffusers looks for it when it loads a pipeline
@@ -76,6 +76,8 @@ class ConvAutoencoder(VideoAutoencoderMixin, ModelMixin, ConfigMixin):
         super().__init__()
         if patch_size != SIDE:
             raise InputError(f"patch_size is {patch_size}; it can only be {SIDE}.")
+        if any(width < 8 or width % 8 for width in widths):
+            raise InputError(f"the widths are {', '.join(map(str, widths))}; give multiples of 8.")
         wide, middle, narrow = widths
         pixels = 3 * patch_length
         self.encoder = nn.Sequential(

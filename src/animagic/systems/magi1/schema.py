@@ -30,8 +30,8 @@ class ModelConfig(Section):
     params_dtype: Literal["torch.bfloat16", "torch.float16", "torch.float32"] = "torch.bfloat16"
     patch_size: Positive = 2
     t_patch_size: Literal[1] = 1
-    in_channels: Positive
-    out_channels: Positive
+    in_channels: Positive = 16
+    out_channels: Positive = 16
     cond_hidden_ratio: NotNegative = 0.25
     caption_channels: Positive = 4096
     caption_max_length: Positive = 800

@@ -162,7 +162,9 @@ def export_student(recipe: dict[str, Any], root: Path) -> Path:
     return save_model(Magi1Pipeline(**pipe.components, config=config), root)
 
 
-def _check_text_encoder(recipe: dict[str, Any]) -> None:
+def _check_parts(recipe: dict[str, Any]) -> None:
+    if isinstance(recipe["vae"], str) and not (Path(recipe["vae"]) / "config.json").is_file():
+        raise InputError(f"{recipe['vae']} has no autoencoder; recipes/video-autoencoder.yaml makes one.")
     if not (Path(recipe["text_encoder"]) / "text_encoder").is_dir():
         raise InputError(f"{recipe['text_encoder']} has no text encoder; recipes/build_text_encoder.py makes one.")
 
@@ -176,5 +178,5 @@ _STAGES = [
 ]  # fmt: skip
 STAGES = [
     Course(_STUDENT, export_student, ["sampling"], only="teacher", origin="teacher"),
-    Course(_STAGES, export, ["vae", "text_encoder", "sampling"], check=_check_text_encoder),
+    Course(_STAGES, export, ["vae", "text_encoder", "sampling"], check=_check_parts),
 ]
