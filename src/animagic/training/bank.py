@@ -1,5 +1,5 @@
-"""Scenes that are drawn and encoded once: where training is short, an autoencoder and a text encoder that stay as they
-are must not take part in every step."""
+"""Scenes that are drawn and encoded once and lie on the disk: an autoencoder and a text encoder that stay as they are
+need not take part in every step."""
 
 from __future__ import annotations
 
