@@ -20,9 +20,9 @@ def encode_text(texts):
     return mask[..., None].float() * lengths[:, None, None], mask
 
 
-def opened(folder, **settings):
+def opened(folder, first=0, **settings):
     bank = SceneBank(seed=3, steps=10, **SIZE | settings)
-    bank.open(folder, encode_video, encode_text, "encoders")
+    bank.open(folder, encode_video, encode_text, "encoders", first)
     return bank
 
 
@@ -65,6 +65,19 @@ def test_scenes_join_as_training_goes_on(tmp_path):
     assert len(list(bank.folder.iterdir())) == 2
     later = opened(tmp_path / "later")
     assert same(later[5], bank[5])
+
+
+def test_a_run_whose_files_are_lost_goes_on_at_once(tmp_path):
+    bank = opened(tmp_path)
+    before = [bank[i] for i in (0, 3, 4)]
+    resumed = opened(tmp_path, first=3)
+    assert same(resumed[3], before[1])
+    assert same(resumed[4], before[2])
+    lost = opened(tmp_path / "elsewhere", first=3)
+    lost[3]
+    assert len(list(lost.folder.iterdir())) == 1  # as it began
+    lost[5]
+    assert len(list(lost.folder.iterdir())) == 2
 
 
 def test_other_encoders_or_scenes_lie_elsewhere(tmp_path):

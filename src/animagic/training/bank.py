@@ -38,7 +38,8 @@ class SceneBank(Dataset):
 
     Each piece begins at a random latent frame of a random scene, and has one of the scene's captions. The files are
     made when they are first needed: more scenes join as training goes on, at the same steps in every run. Drawing and
-    encoding cost as much as a step of training does, so every scene is used for many pieces.
+    encoding cost as much as a step of training does, so every scene is used for many pieces. Where the files of a run
+    are lost, as on another machine, it goes on with as many scenes as it began with, and they join anew.
 
     Args:
         seed: of the pieces. steps: batches.
@@ -85,16 +86,23 @@ class SceneBank(Dataset):
     def __len__(self) -> int:
         return self.steps
 
-    def open(self, folder: Path, encode_video: EncodeVideo, encode_text: EncodeText, key: str = "") -> None:
+    def open(
+        self, folder: Path, encode_video: EncodeVideo, encode_text: EncodeText, key: str = "", first: int = 0
+    ) -> None:
         """Where the files lie, and what encodes those that are missing. key: tells encoders apart; scenes of other ones
-        lie in another folder inside."""
+        lie in another folder inside. first: the item that this run begins with."""
         own = {name: value for name, value in vars(self).items() if name in _OF_SCENES}
         name = hashlib.sha256(repr((key, own)).encode()).hexdigest()[:12]
         self.folder, self._encode_video, self._encode_text = folder / name, encode_video, encode_text
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._first, self._found = first, 0  # files without a gap
+        while (self.folder / f"{self._found:05}.safetensors").exists():
+            self._found += 1
 
     def __getitem__(self, item: int) -> dict:
-        parts = self._opened(min(self.scenes, self.begin + item // self.grow * _PART))
+        joined, since = item // self.grow, item // self.grow - self._first // self.grow
+        there = max(-(-self.begin // _PART), self._found) + since
+        parts = self._opened(min(-(-self.scenes // _PART), -(-self.begin // _PART) + joined, there))
         rng = np.random.default_rng((self.seed, 1, item))
         length = int(rng.choice(self.lengths, p=self.shares))
         rows: list[dict[str, Tensor]] = []
@@ -118,17 +126,17 @@ class SceneBank(Dataset):
         used = int(batch["text_mask"].any(0).nonzero()[-1]) + 1
         return batch | {"text": batch["text"][:, :used], "text_mask": batch["text_mask"][:, :used]}
 
-    def _opened(self, scenes: int) -> list[dict[str, Tensor]]:
-        """The files with the first scenes. Raises AssertionError if there is no folder yet."""
+    def _opened(self, count: int) -> list[dict[str, Tensor]]:
+        """The first files. Raises AssertionError if there is no folder yet."""
         assert self.folder is not None, "a bank must be opened before it is read"
-        for number in range(len(self._parts), -(-scenes // _PART)):
+        for number in range(len(self._parts), count):
             file = self.folder / f"{number:05}.safetensors"
             if not file.exists():
                 new = file.with_suffix(".new")
                 save_file(self._made(number), new)
                 new.replace(file)  # a crash in between leaves nothing half-written
             self._parts.append(load_file(file))
-        return self._parts[: -(-scenes // _PART)]
+        return self._parts[:count]
 
     @torch.no_grad()
     def _made(self, number: int) -> dict[str, Tensor]:

@@ -218,12 +218,12 @@ def carry_out(
     before = fingerprint(model, trained)
     section = stage.recipe[stage.shares] if stage.shares else stage.section
     objective = stage.objective(**frozen, **section["objective"])
-    if isinstance(batches, SceneBank):
-        networks = [part for part in frozen.values() if isinstance(part, nn.Module)]
-        key = "".join(fingerprint(network, set()) for network in networks)
-        batches.open(stage.root / "bank", objective.encode_video, objective.encode_text, key)
     log = None if on_log is None else partial(on_log, stage.folder)
     trainer = Trainer(model, objective, batches, stage.config, stage.root / stage.folder, log)
+    if isinstance(batches, SceneBank):
+        networks = [part for part in frozen.values() if isinstance(part, nn.Module)]
+        key, first = "".join(fingerprint(one, set()) for one in networks), trainer.step * state.num_processes
+        batches.open(stage.root / "bank", objective.encode_video, objective.encode_text, key, first)
 
     def saved(step: int) -> None:
         if on_save is not None:
