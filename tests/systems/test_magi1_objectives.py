@@ -6,13 +6,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from animagic.errors import CheckpointError
+from animagic.layers.autoencoder import ConvAutoencoder
 from animagic.pipelines.text import TextEmbedding
 from animagic.systems.magi1.autoencoder import AutoencoderKLMagi1
 from animagic.systems.magi1.denoiser import Magi1Denoiser, Magi1Sampling
 from animagic.systems.magi1.distillation import ShortcutObjective
 from animagic.systems.magi1.objectives import TransformerObjective, initialise
 from animagic.systems.magi1.prompts import ChunkPrompts, null_caption
-from animagic.systems.magi1.training import SceneChunks
+from animagic.systems.magi1.training import SceneChunks, trained_autoencoder
 from animagic.timeline import Window, flow_levels
 from animagic.training import SceneBatches, Trainer, TrainingConfig
 from animagic.training.autoencoding import ReconstructionObjective
@@ -419,3 +421,11 @@ def test_step_sizes_come_in_turn_from_batch_to_batch(shortcut, tiny_transformer)
         objective(student, batches(chunks=1, clips=1)[step], generator(step))
         told.append(float(student.asked[-1]))
     assert told == [4, 2, 1]
+
+
+def test_a_damaged_autoencoder_is_named(tmp_path):
+    ConvAutoencoder(widths=(8, 8, 8)).save_pretrained(tmp_path)
+    file = next(tmp_path.glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=f"the autoencoder in {tmp_path} cannot be read"):
+        trained_autoencoder({"vae": str(tmp_path)}, tmp_path)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModel, AutoTokenizer
 
-from ...errors import InputError
+from ...errors import CheckpointError, InputError, first_line
 from ...layers.autoencoder import ConvAutoencoder
 from ...training.autoencoding import ReconstructionObjective
 from ...training.bank import SceneBank
@@ -59,7 +59,11 @@ def trained_autoencoder(recipe: dict[str, Any], root: Path) -> Any:
     before the transformer starts: with `encoder_depth: 0` it is the PCA of the first step, so both can be trained at
     the same time."""
     if isinstance(recipe["vae"], str):
-        return ConvAutoencoder.from_pretrained(recipe["vae"]).float().eval().requires_grad_(False)
+        try:
+            vae = ConvAutoencoder.from_pretrained(recipe["vae"], use_safetensors=True)
+        except Exception as error:  # on a damaged folder, diffusers and safetensors raise almost anything
+            raise CheckpointError(f"the autoencoder in {recipe['vae']} cannot be read: {first_line(error)}.") from error
+        return vae.float().eval().requires_grad_(False)
     vae = start_autoencoder(recipe["vae"], root / "vae")
     if (root / "vae" / "average.safetensors").exists():
         vae.load_state_dict(average_of(root / "vae"))
