@@ -41,6 +41,12 @@ class Result:
     strips: dict[str, list[np.ndarray]]
 
 
+def in_a_row(video: np.ndarray) -> np.ndarray:
+    """SHOTS frames of a video side by side, uint8 (H, W, 3)."""
+    shots = video[np.linspace(0, len(video) - 1, SHOTS).astype(int)]
+    return np.concatenate(np.pad(shots, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=255), axis=1)
+
+
 def _takes(pipe: Any, argument: str) -> bool:
     return argument in inspect.signature(pipe.prepare).parameters
 
@@ -127,9 +133,7 @@ def _make_and_judge(
         if case.motion_prompt != case.prompt:
             row["motion prompt"] = case.motion_prompt
         row |= suite.judge(take) | {"values": {name: metric(take) for name, metric in suite.metrics.items()}}
-        shots = video[np.linspace(0, len(video) - 1, SHOTS).astype(int)]
-        spaced = np.pad(shots, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=255)
-        judged.append((row, np.concatenate(spaced, axis=1)))
+        judged.append((row, in_a_row(video)))
     return judged
 
 
