@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
             f"{b.shape}."
         )
     a, b = a.astype(np.float64), b.astype(np.float64)
-    roots = [np.linalg.qr((x - x.mean(0)) / np.sqrt(len(x) - 1), mode="r") for x in (a, b)]
+    roots: list[Any] = [np.linalg.qr((x - x.mean(0)) / np.sqrt(len(x) - 1), mode="r") for x in (a, b)]
     # With covariances A'A and B'B, the trace of the root of their product is the sum of the singular values of AB'.
     shared = np.linalg.norm(roots[0] @ roots[1].T, "nuc")
     spread = sum(np.square(root).sum() for root in roots) - 2 * shared
@@ -48,7 +49,7 @@ class Backbone:
     """
 
     file: Path
-    network: torch.jit.ScriptModule
+    network: Any
 
     @classmethod
     def load(cls, file: str | Path) -> Backbone:

@@ -57,7 +57,7 @@ def matched(generated: str | Path, truth: str | Path) -> dict[str, tuple[Path, P
     if len(ours) == len(theirs) == 1 and "" in {*ours, *theirs}:
         (one,), (other,) = ours.values(), theirs.values()
         return {one.stem: (one, other)}
-    for name in ours.keys() ^ theirs.keys():
+    for name in sorted(ours.keys() ^ theirs.keys()):
         has, lacks = (generated, truth) if name in ours else (truth, generated)
         raise InputError(f"{has} has a video {name} that {lacks} lacks: both need the same names.")
     return {name: (ours[name], theirs[name]) for name in ours}
