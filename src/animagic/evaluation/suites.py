@@ -3,6 +3,7 @@ new entry of SUITES."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,9 +12,11 @@ import numpy as np
 
 from ..errors import InputError
 from ..media import resize
-from ..synthetic import Scene, caption, facts, motion_caption, picture_caption, sample_scene
+from ..synthetic import Scene, caption, facts, motion_caption, picture_caption, render, sample_scene
 from ..synthetic.cameras import CAMERA_MOVES
 from ..synthetic.captions import VIEW_WORDS
+from ..synthetic.styles import STYLES as DRAWN_STYLES
+from ..synthetic.styles import apply_style
 from .cameras import camera_move
 from .metrics import angle, psnr, seams
 from .scenes import direction, judge
@@ -84,7 +87,7 @@ class Variant:
     """One way in which a model makes the cases of a suite; the report has a row for each.
 
     style: in which the judge sees the videos. lora, motion_lora: files that are active. settings: of the call.
-    drawn: not made but drawn, and sent through the autoencoder: no model can be better.
+    drawn: not made but drawn, and sent through the autoencoder: no model can be better. exact: nor even that.
     still_windows: windows lie the same way at every step. of: the variant that it is compared with, on a fifth of the
     cases.
     """
@@ -95,6 +98,7 @@ class Variant:
     motion_lora: Any = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     drawn: bool = False
+    exact: bool = False
     still_windows: bool = False
     of: str | None = None
 
@@ -107,7 +111,7 @@ class Take:
     windows: the frames of every window of every step of its plan.
     """
 
-    case: Case
+    case: Any
     variant: Variant
     video: np.ndarray
     clip: Any
@@ -120,12 +124,25 @@ class Take:
         return resize(self.video, SIDE, SIDE, "stretch")
 
 
+def drawn_scene(case: Case, variant: Variant, frames: int, drawing: Mapping[str, Any]) -> np.ndarray | None:
+    """The first frames of a scene, in the variant's style; None without frames."""
+    clip = render(case.scene, frames, **drawing) if frames else None
+    if clip is not None and variant.drawn and variant.style in DRAWN_STYLES:
+        clip = apply_style(variant.style, clip, case.seed)
+    return clip
+
+
 @dataclass(frozen=True)
 class Suite:
     """Held-out cases for a model, and how its videos are judged.
 
-    needs: arguments that the pipeline must take. given: drawn frames that the model begins from.
-    seconds: of the video. variants: from (the style LoRAs, the motion LoRAs, whether frames can be made one by one).
+    needs: arguments that the pipeline must take. animates: for pipelines that move a photo as a video says, and no
+    others. given: drawn frames that the model begins from. seconds: of the video; frames and fps: in place of what the
+    model's own rate makes of them. variants: from (the style LoRAs, the motion LoRAs, whether frames can be made one by
+    one). cases: from (count, seed of the first, splits, fits, whether the motion prompt stands apart); each case has a
+    `seed`, `split`, `prompt` and `motion_prompt`. draw: a case's clip, from (the case, variant, frames, size and fps).
+    make: how a pipeline is asked; None: by `running.make_videos`. shows: what a sheet shows of a video, in so many
+    `lines`; None: five frames.
     """
 
     name: str
@@ -141,6 +158,25 @@ class Suite:
     count: int = 200
     seed: int = 100_000
     batch: int = 20
+    animates: bool = False
+    frames: int | None = None
+    fps: float | None = None
+    cases: Callable[..., Sequence[Any]] = make_cases
+    draw: Callable[[Any, Variant, int, Mapping[str, Any]], Any] = drawn_scene
+    make: Callable[..., list[np.ndarray]] | None = None
+    shows: Callable[[Take], np.ndarray] | None = None
+    lines: int = 1
+
+    def lacking(self, pipe: Any) -> str:
+        """What the suite needs and a pipeline does not take, in words; empty where it fits."""
+        if self.animates != getattr(pipe, "animates", False):
+            return "a photo and a video that moves it" if self.animates else "prompts"
+        return ", ".join(argument for argument in self.needs if not takes(pipe, argument))
+
+
+def takes(pipe: Any, argument: str) -> bool:
+    """Whether an argument is one that a pipeline's own part of a call knows."""
+    return argument in inspect.signature(pipe.prepare).parameters
 
 
 def _compared(asked: dict[str, str], seen: dict[str, str]) -> Judgement:
