@@ -14,28 +14,24 @@ from skimage.color import rgb2lab
 
 from .metrics import psnr
 
-LIGHTS = np.linspace(0.4, 1.15, 9)
+LIGHTS = np.linspace(0.45, 1.1, 6)
 """What the light can multiply a colour with."""
 LIGHTNESS = 0.5  # share of lightness in a distance from a material: shading is no other material
+MIXED = 0.7  # share of the one in a pixel that shows two, at a border
+MIXING = 2.0  # CIELAB: what a mixed pixel is taken to be farther away
+EDGES = 0.8  # of a distance from the background, whose edges may have been blurred
 ALIKE = 12.0  # CIELAB: materials nearer to each other than this count as one
 FAR = 40.0  # CIELAB: what is farther from everything than this is equally nothing
+FEWEST_NEAR = 2  # pixels of a material in 3x3: a lone one is what most around it are
 KEPT = 15.0  # CIELAB: how far a region's colour may be from the true one
 FEWEST = 8  # pixels of a region in a frame of 64x64, below which its colour is not judged
+BORDER = 1  # pixels at 64x64 on either side of a border, which may be either
 MARGIN = 3  # pixels at 64x64 around a person that do not count as background
 STILL = 2  # 0 to 255: what the true video changes less than this does not move
 
 
 def _scaled(pixels: int, frames: np.ndarray) -> int:
     return max(1, round(pixels * min(frames.shape[1:3]) / 64))
-
-
-def background_of(frames: np.ndarray, regions: np.ndarray) -> np.ndarray:
-    """The scene without the person, (H, W, 3): the median of what is seen at a place; else as next to it."""
-    shown = np.ma.masked_array(frames, np.broadcast_to((regions != 0)[..., None], frames.shape))
-    plate = np.ma.median(shown, axis=0)
-    unseen = np.ma.getmaskarray(plate)[..., 0]
-    nearest = ndimage.distance_transform_edt(unseen, return_distances=False, return_indices=True)
-    return np.rint(plate.filled(0)).astype(np.uint8)[tuple(nearest)]
 
 
 def shades(colour: Sequence[int]) -> np.ndarray:
@@ -64,30 +60,39 @@ def groups_of(colours: Mapping[int, Sequence[int]]) -> dict[int, int]:
 def classified(frames: np.ndarray, colours: Mapping[int, Sequence[int]], background: np.ndarray) -> np.ndarray:
     """The material of every pixel, uint8 (F, H, W): the nearest of the person's colours in any light, or background.
 
-    colours: material -> RGB. background: (H, W, 3), see `background_of`.
+    colours: material -> RGB. background: (H, W, 3), the scene without the person.
     """
-    lab, plate = rgb2lab(frames), rgb2lab(background)
-    costs = [np.full(frames.shape[:3], FAR)]
-    for y, x in np.ndindex(3, 3):  # an edge of the background may have moved by a pixel
+    lab, plate = rgb2lab(frames).astype(np.float32), rgb2lab(background).astype(np.float32)
+    costs = [np.full(frames.shape[:3], FAR, np.float32)]
+    for y, x in np.ndindex(3, 3):
         moved = np.roll(plate, (y - 1, x - 1), (0, 1))
-        costs[0] = np.minimum(costs[0], np.linalg.norm(lab - moved, axis=-1))
+        costs[0] = np.minimum(costs[0], EDGES * np.linalg.norm(lab - moved, axis=-1))
     for colour in colours.values():
-        cost = np.full(frames.shape[:3], FAR)
-        for shade in shades(colour):
+        cost = np.full(frames.shape[:3], FAR, np.float32)
+        for shade in shades(colour).astype(np.float32):
             cost = np.minimum(cost, _apart(lab, shade))
+            cost = np.minimum(cost, _apart(lab, MIXED * shade + (1 - MIXED) * plate) + MIXING)
+            costs[0] = np.minimum(costs[0], _apart(lab, MIXED * plate + (1 - MIXED) * shade) + MIXING)
         costs.append(cost)
-    side = _scaled(1, frames) * 2 + 1
-    smooth = np.stack([ndimage.uniform_filter(cost, (0, side, side)) for cost in costs])
-    return np.array([0, *colours], np.uint8)[smooth.argmin(0)]
+    nearest = np.stack(costs).argmin(0)
+    near = np.stack([ndimage.uniform_filter((nearest == one) * 9.0, (0, 3, 3)) for one in range(len(costs))])
+    alone = np.take_along_axis(near, nearest[None], 0)[0] < FEWEST_NEAR + 0.5
+    return np.array([0, *colours], np.uint8)[np.where(alone, near.argmax(0), nearest)]
 
 
-def overlap(found: np.ndarray, true: np.ndarray, known: Sequence[int]) -> float:
-    """Mean over the materials in `known`, as far as the true regions have them, of intersection over union."""
-    shares = [
-        ((found == one) & (true == one)).sum() / max(1, ((found == one) | (true == one)).sum())
-        for one in known
-        if (true == one).any()
-    ]
+def overlap(found: np.ndarray, true: np.ndarray, known: Sequence[int], border: int) -> float:
+    """Mean over the materials in `known`, as far as the true regions have them, of intersection over union.
+
+    A pixel within `border` of where a material is counts neither as too much nor as too little of it.
+    """
+    shares, beside = [], np.ones((1, 2 * border + 1, 2 * border + 1), bool)
+    for number in known:
+        ours, theirs = found == number, true == number
+        if theirs.any():
+            both = (ours & theirs).sum()
+            more = (ours & ~ndimage.binary_dilation(theirs, beside)).sum()
+            less = (theirs & ~ndimage.binary_dilation(ours, beside)).sum()
+            shares.append(both / max(1, both + more + less))
     return float(np.mean(shares))
 
 
@@ -102,8 +107,8 @@ def part_overlap(
     merge = np.arange(256, dtype=np.uint8)
     merge[list(group)] = list(group.values())
     judged = np.isin(regions, [0, *colours])
-    found = classified(frames, colours, background)
-    return overlap(merge[found][judged], merge[regions][judged], [0, *sorted(set(group.values()))])
+    found, true = (np.where(judged, merge[one], 255) for one in (classified(frames, colours, background), regions))
+    return overlap(found, true, [0, *sorted(set(group.values()))], _scaled(BORDER, frames))
 
 
 def kept_colours(frames: np.ndarray, truth: np.ndarray, regions: np.ndarray, known: Sequence[int]) -> list[bool]:
