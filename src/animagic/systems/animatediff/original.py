@@ -180,7 +180,7 @@ class Entry:
         return check_sections(read_file(file := self.files["inference_config"]), INFERENCE, file)
 
     def _motion_config(self) -> dict[str, Any]:
-        from .published import motion_config
+        from ...weights.motion_module import motion_config
 
         flags = dict(self._inference["unet_additional_kwargs"])
         return motion_config(None, flags.pop("motion_module_kwargs"), flags)
