@@ -130,3 +130,20 @@ register(
         rooms=frozenset({"weights", "conversion", "training", "memory"}),
     )
 )
+register(
+    System(
+        name="magicanimate",
+        title="MagicAnimate",
+        options="options:MagicAnimateOptions",
+        job="job:MagicAnimateJob",
+        classes={
+            "AppearanceEncoder": "appearance:AppearanceEncoder",
+            "MagicAnimatePipeline": "pipeline:MagicAnimatePipeline",
+            "MagicAnimateUNet": "unet:MagicAnimateUNet",
+        },
+        pipelines={},
+        prefixes=("MagicAnimate",),
+        rooms=frozenset({"weights"}),
+        command="animate",
+    )
+)
