@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import AnimagicError, CheckpointError, InputError
+from ...weights.inference_config import INFERENCE, check_sections
 from ...weights.original import read_file, split_setting, value_of
-from .schema import CONTROLNET, INFERENCE, EntryFields, MotionLora, Options, check_sections
+from .schema import CONTROLNET, EntryFields, MotionLora, Options
 
 if TYPE_CHECKING:
     import numpy as np

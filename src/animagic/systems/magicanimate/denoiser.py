@@ -25,11 +25,13 @@ class MagicAnimateSampling(WindowedSampling):
     windows: how those of a long video are laid. "published": at every step at the same places, round the end to the
     beginning, all frames of a window counting alike; "moving": see OverlappingWindows.
     pose: what the pose pictures show, "parts" of the body (DensePose) or a "skeleton".
+    text_tokens: so many zeros stand for the empty prompt, in a model that has no text encoder; 0: it has one.
     """
 
     fps: float = 25
     windows: str = "published"
     pose: str = "parts"
+    text_tokens: int = 0
 
     def changed(self, **values: Any) -> MagicAnimateSampling:
         changed = super().changed(**values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
 
 from ...errors import InputError
 from ...media.frames import check_frames, resize
@@ -12,12 +13,14 @@ from ...pipelines.base import Call, Run, frames_of
 from ...pipelines.stable_diffusion import StableDiffusionVideoPipeline
 from ...timeline import Plan, SchedulerSolver, Timeline, build_scheduler
 from ...timeline.noise import randn
+from ...weights.lora import LoraMixin
+from ...weights.lora_names import CLIP, UNET
 from .appearance import AppearanceEncoder
 from .denoiser import MagicAnimateDenoiser, MagicAnimateSampling
 from .unet import MagicAnimateUNet
 
 
-class MagicAnimatePipeline(StableDiffusionVideoPipeline):
+class MagicAnimatePipeline(LoraMixin, StableDiffusionLoraLoaderMixin, StableDiffusionVideoPipeline):
     """A picture of a person and a video of poses to a video of that person (arXiv 2311.16498).
 
     Args:
@@ -28,6 +31,7 @@ class MagicAnimatePipeline(StableDiffusionVideoPipeline):
     """
 
     sampling = MagicAnimateSampling()
+    lora_parts = (UNET, *CLIP)
     tokenizer_2 = text_encoder_2 = None
     _optional_components = ["vae", "text_encoder", "tokenizer", "scheduler"]
     model_cpu_offload_seq = "text_encoder->appearance_encoder->controlnet->unet->vae"
@@ -175,6 +179,10 @@ class MagicAnimatePipeline(StableDiffusionVideoPipeline):
                 raise InputError(f"{name} must have the shape (1, length, channels), not {tuple(given.shape)}.")
         if not (prompt is None or isinstance(prompt, str)):
             raise InputError("give one prompt, or none: one picture makes one video.")
+        if embeds is None and self.sampling.text_tokens:
+            if prompt or negative_prompt:
+                raise InputError("this model reads no prompt; leave it out.")
+            embeds = torch.zeros(1, self.sampling.text_tokens, self.unet.config.cross_attention_dim)
         if embeds is None:
             embeds = self.encode([prompt or ""]).sequence
         if negative_embeds is None:
