@@ -28,15 +28,15 @@ def _limbs(side: str) -> list[_Limb]:
     )
     hand, foot = f"{side}_hand", f"{side}_foot"
     return [
-        _Limb(f"{side}_hip", f"{side}_knee", (0.047, 0.033), f"{upper_leg}_front", f"{upper_leg}_back", "pelvis"),
-        _Limb(f"{side}_knee", f"{side}_ankle", (0.031, 0.019), f"{lower_leg}_front", f"{lower_leg}_back", "pelvis"),
+        _Limb(f"{side}_hip", f"{side}_knee", (0.05, 0.035), f"{upper_leg}_front", f"{upper_leg}_back", "pelvis"),
+        _Limb(f"{side}_knee", f"{side}_ankle", (0.034, 0.02), f"{lower_leg}_front", f"{lower_leg}_back", "pelvis"),
         _Limb(
-            f"{side}_shoulder", f"{side}_elbow", (0.03, 0.023), f"{upper_arm}_inner", f"{upper_arm}_outer", upper_arm
+            f"{side}_shoulder", f"{side}_elbow", (0.038, 0.026), f"{upper_arm}_inner", f"{upper_arm}_outer", upper_arm
         ),
-        _Limb(f"{side}_elbow", f"{side}_wrist", (0.023, 0.016), f"{lower_arm}_inner", f"{lower_arm}_outer", lower_arm),
-        _Limb(f"{side}_wrist", f"{side}_fingers", (0.018, 0.02), hand, hand, "chest"),
-        _Limb(f"{side}_ankle", f"{side}_foot_index", (0.02, 0.016), foot, foot, "chest"),
-        _Limb(f"{side}_heel", f"{side}_foot_index", (0.018, 0.016), foot, foot, "chest"),
+        _Limb(f"{side}_elbow", f"{side}_wrist", (0.026, 0.018), f"{lower_arm}_inner", f"{lower_arm}_outer", lower_arm),
+        _Limb(f"{side}_wrist", f"{side}_fingers", (0.019, 0.024), hand, hand, "chest"),
+        _Limb(f"{side}_ankle", f"{side}_foot_index", (0.022, 0.02), foot, foot, "chest"),
+        _Limb(f"{side}_heel", f"{side}_foot_index", (0.022, 0.02), foot, foot, "chest"),
     ]
 
 
@@ -228,8 +228,8 @@ def _head(points: np.ndarray, seen: np.ndarray, tall: np.ndarray) -> Shapes:
     left = across(points, "ear")
     # Turned to the side the skull is longer than it is wide.
     turned = np.abs((unit(left)[..., :2] * side).sum(-1))
-    wide, high = tall * (0.048 + 0.012 * (1 - turned)), tall * 0.068
-    centre = 0.85 * ears[..., :2] + 0.15 * nose[..., :2] + up * (0.012 * tall)[..., None]
+    wide, high = tall * (0.052 + 0.012 * (1 - turned)), tall * 0.074
+    centre = ears[..., :2] - 0.1 * (nose - ears)[..., :2] + up * (0.018 * tall)[..., None]
     sine, cosine = np.repeat(_SINE, [1, 1, 1, 2, 1, 1, 1]), np.repeat(_COSINE, [1, 1, 1, 2, 1, 1, 1])
     skull_centres = centre[..., None, :] - up[..., None, :] * (high[..., None] * sine)[..., None]
     skull_halves = side[..., None, :] * (wide[..., None] * cosine)[..., None]
