@@ -3,7 +3,7 @@
 import re
 from collections import deque
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -14,17 +14,15 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from animagic.errors import InputError, MediaError
-from animagic.media.files import NUMBERED, Note, StrPath, numbered_files, reason, unpack
+from animagic.media.containers import open_container, packets, unreadable
+from animagic.media.files import NUMBERED, Note, StrPath, numbered_files, unpack
 
 MOST_PIXELS = 100_000_000
 DEFAULT_FPS = 24.0  # of pictures, which know none
 
-# Only formats that hold pixels: Pillow hands EPS to Ghostscript, and FFmpeg takes any text for a terminal
-# recording and follows playlists to other files. A server must be able to open what a stranger sends.
+# Only formats that hold pixels: Pillow hands EPS to Ghostscript.
 _PICTURES = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
 _ANIMATED = ("PNG", "WEBP", "GIF")
-_FILMS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,h264,hevc,ivf,m4v,mxf,nut,yuv4mpegpipe"
-_FILM_OPTIONS = {"format_whitelist": _FILMS, "protocol_whitelist": "file"}
 
 # SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT | SWS_FULL_CHR_H_INP: 3 dB better than the default.
 _ACCURATE = 0x4 | 0x40000 | 0x2000 | 0x4000
@@ -153,7 +151,7 @@ def _open(path: StrPath, fps: float | None = None) -> Iterator[_Source]:
         with picture:
             yield _open_animated(picture, path)
     else:
-        with _open_container(path) as container:
+        with open_container(path) as container:
             yield _open_film(container, path)
 
 
@@ -197,7 +195,7 @@ def _open_picture(path: Path) -> Image.Image | None:
     except Image.DecompressionBombError as error:
         raise _too_large(path) from error
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     if picture.width * picture.height > MOST_PIXELS:
         picture.close()
         raise _too_large(path)
@@ -214,7 +212,7 @@ def _open_animated(picture: Image.Image, path: Path) -> _Source:
             shown = [_milliseconds(picture, i) for i in range(count)]
             fps, seconds = 1000 * count / sum(shown), [milliseconds / 1000 for milliseconds in shown]
     except Exception as error:  # Pillow's readers raise almost anything on damaged bytes
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     return _Source(_drawn(picture, path, seconds), count, fps, str(picture.format).lower(), False, note)
 
 
@@ -231,7 +229,7 @@ def _drawn(picture: Image.Image, path: Path, seconds: list[float]) -> Iterator[_
             picture.seek(i)
             pixels = _flattened(picture)
         except Exception as error:  # as above
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
         yield _Frame(time, shown, pixels)
         time += shown
 
@@ -244,17 +242,6 @@ def _flattened(picture: Image.Image) -> np.ndarray:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return np.array(picture.convert("RGB"))
-
-
-@contextmanager
-def _open_container(path: Path) -> Iterator[av.container.InputContainer]:
-    try:
-        # Absolute, so that no name is taken for a protocol.
-        container = av.open(str(path.absolute()), options=_FILM_OPTIONS, metadata_errors="replace")
-    except (av.FFmpegError, OSError) as error:
-        raise _unreadable(path, error) from error
-    with closing(container):
-        yield container
 
 
 def _open_film(container: av.container.InputContainer, path: Path) -> _Source:
@@ -274,17 +261,10 @@ def _filmed(
     container: av.container.InputContainer, stream: av.VideoStream, path: Path, fps: float, note: Note
 ) -> Iterator[_Frame]:
     stream.thread_type = "AUTO"
-    exact = any(name in container.format.name for name in ("mp4", "matroska"))  # broadcasts have gaps and guesses
     start: float | None = None
-    end, count = 0.0, 0
+    count = 0
     try:
-        for packet in container.demux():
-            if exact and packet.is_corrupt:
-                raise MediaError(f"{path} is damaged or cut off after {end:.1f} s: get the file again.")
-            if packet.pts is not None and packet.time_base is not None:
-                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-            if packet.stream_index != stream.index:
-                continue
+        for packet in packets(container, stream, path, slack=0.25 + 2 / fps):
             for frame in packet.decode():
                 assert isinstance(frame, av.VideoFrame)
                 time = count / fps if frame.time is None else frame.time
@@ -295,13 +275,9 @@ def _filmed(
     except MediaError:
         raise
     except (av.FFmpegError, OSError) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     if not count:
         raise MediaError(f"{path} holds no frames: get the file again.")
-    # A film that was cut off between two packets simply ends, but earlier than its header says.
-    declared = ((container.start_time or 0) + (container.duration or 0)) / 1e6
-    if exact and end < declared - 0.25 - 2 / fps:
-        raise MediaError(f"{path} is cut off: it ends at {end:.1f} of {declared:.1f} s; get the file again.")
 
 
 def _upright(frame: av.VideoFrame, stream: av.VideoStream, size: tuple[int, int] | None) -> np.ndarray:
@@ -313,13 +289,9 @@ def _upright(frame: av.VideoFrame, stream: av.VideoStream, size: tuple[int, int]
 
 
 def _count_packets(path: StrPath) -> int:
-    with _open_container(Path(path)) as container:
+    with open_container(Path(path)) as container:
         stream = container.streams.best("video")
         return sum(packet.size > 0 for packet in container.demux(stream))
-
-
-def _unreadable(path: StrPath, error: BaseException) -> MediaError:
-    return MediaError(f"{path} is damaged or of an unknown kind ({reason(error)}): give a picture or a video.")
 
 
 def _too_large(path: StrPath) -> MediaError:
