@@ -143,7 +143,9 @@ register(
         },
         pipelines={},
         prefixes=("MagicAnimate",),
-        rooms=frozenset({"weights"}),
+        original_job="original_job:MagicAnimateOriginalJob",
+        recognises="original:recognises",
+        rooms=frozenset({"weights", "training"}),
         command="animate",
     )
 )

@@ -141,14 +141,14 @@ class Run:
         return broadcast_object_list(made)[0]
 
     def _export(self) -> Path:
-        """A pipeline's folder gets its vocabulary: that of the model it began as, else the studio's words. A model that
-        has seen videos of one's own has none: nobody has listed their words."""
+        """A model that reads prompts gets its vocabulary: that of the model it began as, else the studio's words. One
+        that has seen videos of one's own has none: nobody has listed their words."""
         target, origin = self.course.export(self.recipe, self.root), self.recipe.get(self.course.origin)
         if origin is not None:
             words = Path(origin) / VOCABULARY
             if words.is_file():
                 shutil.copy(words, target)
-        elif (target / "model_index.json").exists() and not any(stage.shows_files for stage in self.known):
+        elif (target / "tokenizer").exists() and not any(stage.shows_files for stage in self.known):
             (target / VOCABULARY).write_text(json.dumps(vocabulary(), indent=2) + "\n", "utf-8")
         return target
 
