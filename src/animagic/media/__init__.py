@@ -11,7 +11,16 @@ if TYPE_CHECKING:
     from animagic.media.fragments import FragmentedMp4
     from animagic.media.frames import contact_sheet, resize
     from animagic.media.pictures import write_image
-    from animagic.media.reading import Video, iter_video, probe, read_image, read_metadata, read_video
+    from animagic.media.reading import (
+        Video,
+        count_frames,
+        iter_blocks,
+        iter_video,
+        probe,
+        read_image,
+        read_metadata,
+        read_video,
+    )
     from animagic.media.sound import Sound, iter_sound, read_sound, sound_facts
     from animagic.media.writing import VideoWriter
 
@@ -22,6 +31,8 @@ __all__ = [
     "VideoWriter",
     "atomic_path",
     "contact_sheet",
+    "count_frames",
+    "iter_blocks",
     "iter_sound",
     "iter_video",
     "probe",
