@@ -52,7 +52,8 @@ def packets(
         if packet.stream_index == stream.index:
             yield packet
     # A film that was cut off between two packets simply ends.
-    declared = ((container.start_time or 0) + (container.duration or 0)) / 1e6
+    start = 0 if "matroska" in container.format.name else container.start_time or 0  # Matroska counts from zero
+    declared = (start + (container.duration or 0)) / 1e6
     if exact and end < declared - slack:
         raise MediaError(f"{path} is cut off: it ends at {end:.1f} of {declared:.1f} s; get the file again.")
 

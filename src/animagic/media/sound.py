@@ -126,7 +126,7 @@ def sound_facts(path: StrPath) -> dict[str, Any]:
 def sound_of(container: av.container.InputContainer, path: StrPath) -> av.AudioStream:
     """The stream of sound in an opened file. Raises MediaError if there is none."""
     stream = container.streams.best("audio")
-    if not isinstance(stream, av.AudioStream) or not stream.rate or not stream.channels:
+    if not isinstance(stream, av.AudioStream):
         raise MediaError(f"{path} holds no sound: give a file with a sound track.")
     return stream
 

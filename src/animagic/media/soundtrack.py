@@ -43,9 +43,7 @@ def check_soundtrack(path: StrPath, format: str, sound: Sound | StrPath, start: 
     if sound.channels > 2:
         raise InputError(f"the sound has {sound.channels} channels: give 1 or 2.")
     if round(start * sound.rate) >= len(sound.samples):
-        raise InputError(
-            f"the sound ends at {sound.seconds:.2f} s, before sound_start, {start} s: give an earlier one."
-        )
+        raise InputError(f"sound_start is {start}, but the sound ends at {sound.seconds:.2f} s: give an earlier one.")
 
 
 @contextmanager

@@ -5,6 +5,10 @@ The published networks, run by LiteRT; how a frame goes in and what comes out is
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,8 +83,9 @@ class _Network:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
             raise AnimagicError(f"finding poses needs LiteRT ({error}): pip install ai-edge-litert.") from error
-        self._interpreter = Interpreter(str(_FOLDER / name), num_threads=1)
-        self._interpreter.allocate_tensors()
+        with _without_notices():
+            self._interpreter = Interpreter(str(_FOLDER / name), num_threads=1)
+            self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]["index"]
         self._outputs = [output["index"] for output in self._interpreter.get_output_details()]
 
@@ -89,6 +94,20 @@ class _Network:
         self._interpreter.set_tensor(self._input, picture[None])
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(index) for index in self._outputs]
+
+
+@contextmanager
+def _without_notices() -> Iterator[None]:
+    """LiteRT writes to stderr itself that it has begun, and cannot be told not to."""
+    sys.stderr.flush()
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -128,7 +147,8 @@ def _to_frame(local: np.ndarray, crop: Crop) -> np.ndarray:
 def _crop_between(hips: np.ndarray, top: np.ndarray) -> Crop:
     """The crop around the circle whose centre lies between the hips, and whose radius reaches to `top`, the head."""
     along = top - hips
-    return Crop(*hips.tolist(), 2 * _ENLARGED * float(np.hypot(*along)), float(np.arctan2(along[0], -along[1])))
+    x, y = hips.tolist()
+    return Crop(x, y, 2 * _ENLARGED * float(np.hypot(*along)), float(np.arctan2(along[0], -along[1])))
 
 
 def _anchors() -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def _filled(
     numbers = np.arange(len(points))
     for person, landmark in np.argwhere(~seen.all(0) & seen.any(0)):
         there = np.flatnonzero(seen[:, person, landmark])
-        for before, after in zip(there, there[1:], strict=False):
+        for before, after in pairwise(there):
             gap = slice(before + 1, after)
             if not 1 < after - before <= longest + 1:
                 continue

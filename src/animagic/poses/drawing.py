@@ -10,15 +10,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from .body import INDEX, SEEN, middle
+from .files import OPENPOSE
 from .shapes import shapes_of
 from .skeleton import PART_COLOURS, Poses
 
-# The 18 points of OpenPose, "neck" between the shoulders, and its 17 bones.
-OPENPOSE = (
-    "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
-    "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye", "left_eye",
-    "right_ear", "left_ear",
-)  # fmt: skip
+# Of the points of OpenPose, "neck" being between the shoulders.
 _BONES = [
     (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13), (1, 0),
     (0, 14), (14, 16), (0, 15), (15, 17),
@@ -96,14 +92,15 @@ def _skeletons(poses: Poses, height: int, width: int) -> Iterator[tuple[Image.Im
         pens = ImageDraw.Draw(picture), ImageDraw.Draw(mask)
         for person in people[frame]:
             corners, there = points[frame, person].tolist(), seen[frame, person]
-            for (a, b), colour in zip(_BONES, _COLOURS, strict=False):
+            for (a, b), colour in zip(_BONES, _COLOURS[:-1], strict=True):
                 if there[a] and there[b]:
-                    dark = tuple(round(_DARKER * c) for c in colour)
-                    for pen, ink in zip(pens, (dark, 255), strict=True):
-                        pen.line((*corners[a], *corners[b]), fill=ink, width=thick)
+                    line = (*corners[a], *corners[b])
+                    pens[0].line(line, fill=tuple(round(_DARKER * c) for c in colour), width=thick)
+                    pens[1].line(line, fill=255, width=thick)
             for i, colour in enumerate(_COLOURS):
                 if there[i]:
                     x, y = corners[i]
-                    for pen, ink in zip(pens, (colour, 255), strict=True):
-                        pen.ellipse((x - thick, y - thick, x + thick, y + thick), fill=ink)
+                    circle = (x - thick, y - thick, x + thick, y + thick)
+                    pens[0].ellipse(circle, fill=colour)
+                    pens[1].ellipse(circle, fill=255)
         yield picture.reduce(2), mask.reduce(2)

@@ -50,8 +50,7 @@ class _Followers:
 
     def __init__(self, fps: float) -> None:
         self._fps = fps
-        self._every = max(1, round(fps / _FEWEST_POINTS = 5  # that must lie inside the frame
-_DETECTIONS_PER_SECOND))
+        self._every = max(1, round(fps / _DETECTIONS_PER_SECOND))
         self._net = BlazePose()
         self._seen: list[dict[int, Found]] = []  # for each place, by the number of the frame
         self._crops: list[Crop] = []  # for each place, the last one

@@ -83,6 +83,13 @@ def _completed(points: np.ndarray, seen: np.ndarray, tall: np.ndarray) -> tuple[
         below[..., 1] += 0.288 * tall  # a person whom the frame cuts goes on below
         points[..., hip, :] = np.where(missing[..., None], below, points[..., hip, :])
         seen[..., hip] |= missing
+        ankle, toes, heel = (INDEX[f"{side}_{name}"] for name in ("ankle", "foot_index", "heel"))
+        missing = ~seen[..., toes] & seen[..., ankle]
+        under = points[..., ankle, :] * 1.0
+        under[..., 1] += 0.04 * tall
+        for tip in (toes, heel):
+            points[..., tip, :] = np.where(missing[..., None], under, points[..., tip, :])
+            seen[..., tip] |= missing
     extra, extra_seen = [], []
     for side in ("left", "right"):
         index, pinky, wrist, elbow = (INDEX[f"{side}_{name}"] for name in ("index", "pinky", "wrist", "elbow"))
@@ -222,7 +229,8 @@ def _head(points: np.ndarray, seen: np.ndarray, tall: np.ndarray) -> Shapes:
     nose = points[..., INDEX["nose"], :]
     mouth, eyes = middle(points, "mouth_left", "mouth_right"), middle(points, "left_eye", "right_eye")
     face = seen[..., INDEX["nose"]] & (seen[..., INDEX["left_ear"]] | seen[..., INDEX["right_ear"]])
-    up = unit(eyes - mouth) + unit(ears - neck) * seen[..., _PLACES["neck"], None]
+    mouth_seen = seen[..., INDEX["mouth_left"], None] & seen[..., INDEX["mouth_right"], None]
+    up = unit(eyes - mouth) * mouth_seen + unit(ears - neck) * seen[..., _PLACES["neck"], None]
     up = unit(up[..., :2])
     side = _normal(-up)
     left = across(points, "ear")

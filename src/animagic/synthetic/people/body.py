@@ -34,6 +34,15 @@ class Body:
     leg: float
 
 
+@dataclass(frozen=True, slots=True)
+class Posed:
+    """A skeleton in motion: turns (F, J, 3, 3) from rest, places (F, J, 3) and landmarks (F, 33, 3), metres."""
+
+    turns: np.ndarray
+    places: np.ndarray
+    landmarks: np.ndarray
+
+
 @cache
 def baked() -> dict[str, np.ndarray]:
     """The arrays of body.safetensors; see recipes/bake_people.py."""

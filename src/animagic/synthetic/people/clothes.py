@@ -176,7 +176,7 @@ def _hair(builder, person, points, triangles, scalp, joints, count) -> None:
     builder.add(shell, vertex_normals(shell, local), weights, region, _head_parts(shell, local), local, 0.012, True)
     blobs = {
         "bun": [((0, top + 0.012, head[2] - 0.045), (0.048, 0.042, 0.048))],
-        "ponytail": [((0, head[1] + 0.03, head[2] - 0.135), (0.03, 0.1, 0.03))],
+        "ponytail": [((0, head[1] + 0.03, head[2] - 0.1), (0.032, 0.11, 0.036))],
     }.get(style, [])
     for place, radii in blobs:
         ball, faces = _ball()

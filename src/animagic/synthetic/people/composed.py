@@ -70,8 +70,8 @@ COMPOSED: dict[str, tuple[float, tuple[_Term, ...]]] = {
     )),
     "clap": (0.9, (
         ("left_shoulder", "x", -62, 0, 0, 0), ("right_shoulder", "x", -62, 0, 0, 0),
-        ("left_shoulder", "y", 14, 22, 1, 0), ("right_shoulder", "y", -14, -22, 1, 0),
-        ("left_elbow", "x", -40, 10, 1, 0), ("right_elbow", "x", -40, 10, 1, 0), ("spine", "z", 0, 3, 1, 0),
+        ("left_shoulder", "y", 9, 20, 1, 0), ("right_shoulder", "y", -9, -20, 1, 0),
+        ("left_elbow", "x", -22, 8, 1, 0), ("right_elbow", "x", -22, 8, 1, 0), ("spine", "z", 0, 3, 1, 0),
         ("left_hip", "x", -4, 4, 1, 0), ("left_knee", "x", 8, -8, 1, 0),
     )),
     "side_step": (2.0, (

@@ -23,7 +23,7 @@ SKINS: dict[str, RGB] = {
 HAIRS: dict[str, RGB] = {
     "black": (34, 28, 30),
     "brown": (96, 58, 34),
-    "blond": (228, 186, 100),
+    "blond": (226, 182, 84),
     "red": (176, 70, 28),
     "grey": (178, 178, 182),
     "blue": (58, 96, 190),
@@ -117,6 +117,8 @@ def _draw(rng: np.random.Generator, look: Literal["body", "drawing"] | None) -> 
     trousers = _apart(rng, SKINS[skin], CLOTHES[shirt])
     shoes = _apart(rng, SKINS[skin])
     hair = str(rng.choice(list(HAIRS), p=(0.22, 0.26, 0.18, 0.12, 0.1, 0.06, 0.06)))
+    while colour_distance(HAIRS[hair], SKINS[skin]) < 130:
+        hair = _pick(rng, HAIRS)
     styles = (
         ("short", "bob", "long", "bun", "ponytail", "afro")
         if gender > 0.5

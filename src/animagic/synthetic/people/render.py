@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import skia
 
 from ...errors import InputError
 from ...poses import Poses
 from ..drawing import render as draw_scene
 from ..scenes import Scene
-from .body import Body, body_of, posed_landmarks, skin
+from . import mesh, puppets
+from .body import Body, Posed, body_of, posed_landmarks
 from .identity import REGIONS, Person
 from .motion import Movement, poses_at, seconds
 from .seen import confidences
@@ -34,15 +34,6 @@ class PersonClip:
     regions: np.ndarray
     poses: Poses
     person: Person
-
-
-@dataclass(frozen=True, slots=True)
-class Posed:
-    """A skeleton in motion: turns (F, J, 3, 3) from rest, places (F, J, 3) and landmarks (F, 33, 3), metres."""
-
-    turns: np.ndarray
-    places: np.ndarray
-    landmarks: np.ndarray
 
 
 def _at(body: Body, movement: Movement, times: np.ndarray) -> tuple[Posed, np.ndarray, bool]:
@@ -89,80 +80,54 @@ def render_person(
             "at least 1 frame, 16 x 16 pixels and a positive rate are needed."
         )
     body = body_of(person)
+    if person.look == "drawing":
+        body = puppets.drawn_body(person, body)
     times = start + np.arange(num_frames) / fps
     pose = posed(body, movement, times)
     camera = camera_of(view, body.stature, height, width)
-    times_larger = int(np.clip(round(288 / min(height, width)), 2, 4))
+    larger = int(np.clip(round(384 / min(height, width)), 2, 4))
     background = draw_scene(Scene(view.background, ()), 1, height, width)[0]
-    codes = _codes(body, pose, camera, view, height, width, times_larger)
+    if person.look == "drawing":
+        codes = puppets.codes(person, body, pose, camera, height, width, larger)
+    else:
+        codes = mesh.codes(body, pose, camera, view, height, width, larger)
     frames = np.empty((num_frames, height, width, 3), np.uint8)
     parts, regions = np.zeros((2, num_frames, height, width), np.uint8)
-    palette = np.array([(0, 0, 0), *(person.colours[name] for name in REGIONS[1:])], np.float32)
+    table = _table(person)
     for index, code in enumerate(codes):
-        frames[index], regions[index], parts[index] = _finished(code, background, palette, times_larger)
+        frames[index], regions[index], parts[index] = _finished(code, background, table, larger)
     points = project(camera, pose.landmarks).astype(np.float32)
     poses = Poses(points[:, None], confidences(points, parts)[:, None], height, width, float(fps))
     return PersonClip(frames, parts, regions, poses, person)
 
 
-def _codes(body, pose, camera, view, height, width, times_larger):
-    """Frame by frame, uint8 (H * n, W * n, 4): 32 * region + 16, 8 * part + 4 and light of what is seen, else zeros."""
-    surface = body.surface
-    points, normals = skin(body, pose.turns, pose.places)
-    screen = project(camera, points)
-    direction = np.radians(view.light)
-    light = np.array([np.sin(-direction) * 0.75, 0.45, np.cos(direction) * 0.75])
-    light = (camera.turn.T @ (light / np.linalg.norm(light))).astype(np.float32)
-    shade = (0.62 + 0.46 * (normals @ light).clip(-0.35, 1)) * surface.shade
-    blue = np.rint(shade * 200).clip(1, 255).astype(np.int64)
-    base = (
-        (255 << 24)
-        | ((surface.regions.astype(np.int64) * 32 + 16) << 16)
-        | ((surface.parts.astype(np.int64) * 8 + 4) << 8)
-    )
-    pixels = np.zeros((height * times_larger, width * times_larger, 4), np.uint8)
-    canvas = skia.Surface(pixels, skia.kRGBA_8888_ColorType, skia.kUnpremul_AlphaType).getCanvas()
-    paint = skia.Paint(AntiAlias=False, Dither=False)
-    bias = surface.bias * camera.scale
-    for frame in range(len(screen)):
-        place = screen[frame]
-        a, b, c = (place[surface.triangles[:, i]] for i in range(3))
-        facing = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0]) < 0
-        visible = np.flatnonzero(facing | surface.two_sided)
-        depth = (a[visible, 2] + b[visible, 2] + c[visible, 2]) / 3 - bias[visible]
-        order = surface.triangles[visible[np.argsort(-depth, kind="stable")]]
-        pixels[...] = 0
-        vertices = skia.Vertices(
-            skia.Vertices.kTriangles_VertexMode,
-            list(map(skia.Point, *(place[:, :2].T * times_larger).tolist())),
-            None,
-            (base | blue[frame]).tolist(),
-            order.reshape(-1).tolist(),
-        )
-        canvas.drawVertices(vertices, paint, skia.BlendMode.kDst)
-        yield pixels
+def _table(person: Person) -> np.ndarray:
+    """uint16 (8 * 256, 4): what a pixel of each region in each light adds to a frame, and to how much is covered."""
+    colours = np.array([person.colours[name] for name in REGIONS[1:]], float)
+    table = np.zeros((8, 256, 4), np.uint16)
+    table[1 : len(REGIONS), :, :3] = np.rint(colours[:, None] * np.arange(256)[:, None] / 200).clip(0, 255)
+    table[1:, :, 3] = 1
+    return table.reshape(-1, 4)
 
 
-def _finished(code, background, palette, n):
-    """One frame of `_codes` over the background: colours (H, W, 3), regions and parts (H, W)."""
-    frame = background.copy()
+def _finished(
+    code: np.ndarray, background: np.ndarray, table: np.ndarray, larger: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A frame's codes, `larger` times as large, over the background: colours (H, W, 3), regions and parts (H, W)."""
+    n, frame = larger, background.copy()
     regions, parts = np.zeros((2, *background.shape[:2]), np.uint8)
-    rows = np.flatnonzero(code[..., 3].any(1))
+    drawn = code.view(np.uint32)[..., 0]
+    rows, columns = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
     if not len(rows):
         return frame, regions, parts
-    columns = np.flatnonzero(code[..., 3].any(0))
-    top, bottom = rows[0] // n, rows[-1] // n + 1
-    left, right = columns[0] // n, columns[-1] // n + 1
-    code = code[top * n : bottom * n, left * n : right * n]
+    high = slice(rows[0] // n, rows[-1] // n + 1)
+    wide = slice(columns[0] // n, columns[-1] // n + 1)
+    code = code[high.start * n : high.stop * n, wide.start * n : wide.stop * n]
     middle = code[n // 2 :: n, n // 2 :: n]
-    regions[top:bottom, left:right] = middle[..., 0] >> 5
-    parts[top:bottom, left:right] = middle[..., 1] >> 3
-    colour = palette[code[..., 0] >> 5] * (code[..., 2:3] * np.float32(1 / 200))
-    np.minimum(colour, 255, out=colour)
-    high, wide = bottom - top, right - left
-    colour = colour.reshape(high, n, wide, n, 3).sum((1, 3))
-    covered = (code[..., 3] > 0).reshape(high, n, wide, n).sum((1, 3))[..., None]
-    behind = background[top:bottom, left:right]
-    mixed = (colour + behind * (n * n - covered)) / (n * n)
-    frame[top:bottom, left:right] = np.rint(mixed).clip(0, 255)
+    regions[high, wide] = middle[..., 0] >> 5
+    parts[high, wide] = middle[..., 1] >> 3
+    index = (code[..., 0].astype(np.uint16) >> 5 << 8) | code[..., 2]
+    mixed = sum(table[index[i::n, j::n]] for i in range(n) for j in range(n))
+    behind = background[high, wide] * (n * n - mixed[..., 3:])
+    frame[high, wide] = (mixed[..., :3] + behind + n * n // 2) // (n * n)
     return frame, regions, parts
