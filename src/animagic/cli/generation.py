@@ -40,8 +40,18 @@ def generate(
         if output is None:
             raise InputError("--resume needs --output, to know which run to go on with.")
         options["seed"] = requests.kept_seed(Path(output))
+    _check_command("generate", model)
     request = requests.build_request(model=model, **options)
     make(request, str(requests.free_name(Path(), request.title)) if output is None else output, run)
+
+
+def _check_command(command: str, model: str) -> None:
+    """Raises InputError for a model whose videos another command makes."""
+    from .. import requests
+
+    system = requests.system_of(model)
+    if system.command != command:
+        raise InputError(f"{model} is a model of {system.title}; its videos are made by animagic {system.command}.")
 
 
 def _enhanced(request: Any, run: Run, output: str) -> Any:
@@ -163,6 +173,7 @@ def animate(
         if output is None:
             raise InputError("--resume needs --output, to know which run to go on with.")
         options["seed"] = requests.kept_seed(Path(output))
+    _check_command("animate", model)
     request = requests.build_request(options.pop("prompt", ""), model, **options)
     make(request, str(requests.free_name(Path(), request.title)) if output is None else output, run)
 

@@ -63,7 +63,9 @@ class Job:
     hidden = 0
     """Frames at the front of the stream that are not shown."""
     sound: str | None = None
-    """A file whose sound the video gets."""
+    """A file whose sound the video gets, if its format has any."""
+    sound_start = 0.0
+    """Seconds of it that are left out."""
     on_note: Callable[[str], None] = staticmethod(lambda line: None)
     """Told in a line what was found in the input."""
 

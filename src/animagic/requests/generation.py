@@ -197,9 +197,10 @@ def generate(
             stack.callback(Path(preview).unlink, missing_ok=True)
         stack.enter_context(job.adapted(allow_pickle))
         plan = job.plan()
-        writer = stack.enter_context(
-            VideoWriter(output, fps, metadata=metadata(request, plan, fingerprints), sound=job.sound)
-        )
+        heard = job.sound if Path(output).suffix.lower() in (".mp4", ".webm") else None
+        about = metadata(request, plan, fingerprints)
+        writer = VideoWriter(output, fps, metadata=about, sound=heard, sound_start=job.sound_start)
+        stack.enter_context(writer)
         try:
             for chunk in job.stream(report, show if preview is not None else None, kept):
                 pixels = to_bytes(chunk.frames[0])[max(job.hidden - chunk.start, 0) :]
@@ -230,8 +231,8 @@ def generate(
         write_image(contact_sheet, draw_sheet(np.stack(sampled.frames)))
     if kept is not None and not (request.endless and stop is not None and stop()):  # that one can still go on
         kept.remove()
-    for line in job.summary() if on_note is not None else ():
-        on_note(line)
+    for line in job.summary():
+        job.on_note(line)
     height, width = job.output_size
     return Result(
         output=str(output),

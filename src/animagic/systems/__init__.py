@@ -141,7 +141,7 @@ register(
             "MagicAnimatePipeline": "pipeline:MagicAnimatePipeline",
             "MagicAnimateUNet": "unet:MagicAnimateUNet",
         },
-        pipelines={},
+        pipelines=dict.fromkeys(("text", "image", "video"), "MagicAnimatePipeline"),
         prefixes=("MagicAnimate",),
         original_job="original_job:MagicAnimateOriginalJob",
         recognises="original:recognises",

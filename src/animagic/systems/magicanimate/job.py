@@ -7,15 +7,13 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ...media import probe, resize
+from ...media import resize
 from ...media.frames import beside
 from ...media.framing import Framing
 from ...pipelines.job import Job
 from ...poses import retargeted
 from .drift import Drift
 from .poses import DrawnPoses, Driving, GivenPoses, box_of, framed, pose_of, read_driving
-
-__all__ = ["MagicAnimateJob"]
 
 
 class MagicAnimateJob(Job):
@@ -30,6 +28,8 @@ class MagicAnimateJob(Job):
             if not getattr(request, name):
                 raise InputError(f"{needed} is missing; give its file.")
         super().__init__(request, models, live)
+        assert self.image is not None
+        self.picture = self.image
 
     def begin(self, pipe: Any) -> None:
         request, sampling = self.request, pipe.sampling
@@ -37,14 +37,16 @@ class MagicAnimateJob(Job):
         kind = sampling.pose
         wanted = {name: getattr(request, name) for name in ("fps", "frames", "offset", "people")}
         driving = read_driving(request.video, kind, **wanted, on_note=self.on_note)
-        self.fps = driving.fps
+        self.fps, self.sound_start = driving.fps, request.offset / driving.fps
+        if request.sound is not False and driving.audio:
+            self.sound = request.video
         if request.frames is not None and request.frames > len(driving):
             raise InputError(f"{request.video} has {len(driving)} frames; {request.frames} cannot be made of it.")
         self.request = request = request.changed(frames=len(driving))
         self.height, self.width = self._size(sampling)
         pipe.check_size(self.height, self.width)
         self._frame(driving, kind)
-        self.photo = self.framing.into(self.image[None])[0]
+        self.photo = self.framing.into(self.picture[None])[0]
         self.plan()  # refuses what no plan can be made of
         size = self.pipe.sampling.changed(context_frames=request.window).context_frames
         self.drift = Drift(self.photo, self.person, size)
@@ -54,22 +56,23 @@ class MagicAnimateJob(Job):
         request = self.request
         if request.height is not None or request.fit == "stretch" or request.around_person:
             return request.height or sampling.height, request.width or sampling.width
-        height, width = self.image.shape[:2]
+        height, width = self.picture.shape[:2]
         unit = self.pipe.size_unit * 2 ** (len(self.pipe.unet.config.block_out_channels) - 1)
         scale = (sampling.height * sampling.width / (height * width)) ** 0.5
-        return tuple(max(unit, round(scale * side / unit) * unit) for side in (height, width))  # type: ignore[return-value]
+        height, width = (max(unit, round(scale * side / unit) * unit) for side in (height, width))
+        return height, width
 
     def _frame(self, driving: Driving, kind: str) -> None:
         """Choose what the model sees of the picture, and bring the poses there."""
         request, target = self.request, (self.height, self.width)
-        source = self.image.shape[:2]
+        source = self.picture.shape[:2]
+        photo = moved = None
         retarget = driving.poses is not None and request.retarget is not False
-        looked = retarget or request.around_person or request.keep_background
-        photo = pose_of(self.image, request.image, request.people) if looked else None
-        moved = retargeted(driving.poses, photo) if retarget else None
+        if retarget or request.around_person or request.keep_background:
+            photo = pose_of(self.picture, request.image, request.people)
+            moved = retargeted(driving.poses, photo) if driving.poses is not None and retarget else None
         if request.around_person:
-            assert photo is not None
-            self.framing = Framing.around(box_of([photo] if moved is None else [photo, moved]), source, target)
+            self.framing = Framing.around(box_of(filter(None, (photo, moved))), source, target)
         elif request.fit == "stretch":
             self.framing = Framing(source, (0, 0, source[1], source[0]), target)
         else:
@@ -85,12 +88,6 @@ class MagicAnimateJob(Job):
             self.poses = DrawnPoses(framed(driving.poses, how(own, target)), kind)
         else:
             self.poses = GivenPoses(resize(driving.frames, *target, request.fit))  # type: ignore[arg-type]
-
-    @property
-    def sound(self) -> str | None:
-        path = self.request.video
-        has_sound = self.request.sound is not False and not path.endswith(".json") and probe(path)["audio"]
-        return path if has_sound else None
 
     @property
     def output_size(self) -> tuple[int, int]:
@@ -113,7 +110,7 @@ class MagicAnimateJob(Job):
         if request.around_person or request.keep_background:
             mask = masks if request.keep_background else None
             person = self.person if request.keep_background else None
-            made = self.framing.back(frames, self.image, mask, person)
+            made = self.framing.back(frames, self.picture, mask, person)
         if request.show_pose:
             made = beside(self.photo, self.poses[numbers], made, labels=("picture", "pose", "result"))
         return made

@@ -120,7 +120,8 @@ def read_config(file: str | Path, settings: Iterable[str] = ()) -> Config:
     content = read_file(file)
     if not isinstance(content, Mapping):
         raise InputError(f"{file} must hold fields with their values: source_image, video_path, ...")
-    given, options = dict(content), {}
+    given: dict[str, Any] = dict(content)
+    options: dict[str, Any] = {}
     for setting in settings:
         _, name, text = split_setting(setting, "", "FIELD=VALUE")
         is_option = name.startswith("--")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 
@@ -18,6 +20,21 @@ from ...weights.lora_names import CLIP, UNET
 from .appearance import AppearanceEncoder
 from .denoiser import MagicAnimateDenoiser, MagicAnimateSampling
 from .unet import MagicAnimateUNet
+
+
+@runtime_checkable
+class PosePictures(Protocol):
+    """Pictures of poses that need not all be in memory."""
+
+    def __len__(self) -> int: ...
+
+    def masks(self, frames: Sequence[int]) -> np.ndarray:
+        """Where people are, bool (frames, height, width)."""
+        ...
+
+    def __getitem__(self, frames: Sequence[int]) -> np.ndarray:
+        """uint8 (frames, height, width, 3)."""
+        ...
 
 
 class MagicAnimatePipeline(LoraMixin, StableDiffusionLoraLoaderMixin, StableDiffusionVideoPipeline):
@@ -89,7 +106,8 @@ class MagicAnimatePipeline(LoraMixin, StableDiffusionLoraLoaderMixin, StableDiff
         Args:
             call: its image is the person, its video the poses; there is no prompt to speak of: the published model has
                 only known the empty one.
-            pose_frames: the poses, too: pictures as the ControlNet reads them, uint8 (frames, height, width, 3).
+            pose_frames: the poses, too: pictures as the ControlNet reads them, uint8 (frames, height, width, 3), or
+                PosePictures of the video's size.
             reference_latents: (1, channels, height, width), in place of the image.
             prompt_embeds, negative_prompt_embeds: (1, length, channels).
             windows: see MagicAnimateSampling. context_frames, context_overlap, context_stride, context_weights,
@@ -97,12 +115,12 @@ class MagicAnimatePipeline(LoraMixin, StableDiffusionLoraLoaderMixin, StableDiff
             repeat_noise: frames that lie `context_frames` apart begin from the same noise.
             clip_sample: clip predicted latents to -1..1, as the published scheduler does.
         """
-        if pose_frames is not None and call.video is not None:
-            raise InputError("give the poses as a video or as pose_frames, not both.")
-        poses = frames_of(None, call.video if pose_frames is None else pose_frames)
-        if poses is None:
-            raise InputError("give the poses: a video of what the person is to do.")
-        check_frames(poses)
+        if (pose_frames is None) == (call.video is None):
+            raise InputError("give the poses: either as a video or as pose_frames.")
+        poses = pose_frames
+        if not isinstance(poses, PosePictures):
+            poses = frames_of(None, call.video if poses is None else poses)
+            check_frames(poses)  # type: ignore[arg-type]  # it refuses what is none
         if (call.image is None) == (reference_latents is None):
             raise InputError("give the picture of the person: either as image or as reference_latents.")
         num_frames = len(poses) if call.num_frames is None else call.num_frames
@@ -132,7 +150,8 @@ class MagicAnimatePipeline(LoraMixin, StableDiffusionLoraLoaderMixin, StableDiff
             picture = frames_of(call.image, None)
             assert picture is not None
             reference_latents = self.encode_frames(resize(picture, *size, call.fit))[:, :, 0]
-        poses = resize(poses[:num_frames], *size, call.fit)
+        if isinstance(poses, np.ndarray):
+            poses = resize(poses[:num_frames], *size, call.fit)
 
         def poses_of(frames: Any) -> torch.Tensor:
             return torch.from_numpy(poses[list(frames)]).permute(0, 3, 1, 2).float().to(device) / 255

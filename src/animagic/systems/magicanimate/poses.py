@@ -14,10 +14,17 @@ import numpy as np
 from ...errors import InputError
 from ...media import iter_video, probe
 from ...media.framing import Framing
-from ...poses import PART_COLOURS, Poses, draw_skeleton, extract_poses, part_map, pose_video_kind, read_poses, smoothed
+from ...poses import (
+    PART_COLOURS,
+    Poses,
+    draw_skeleton,
+    extract_poses,
+    from_json,
+    is_pose_video,
+    part_map,
+    smoothed,
+)
 
-_LOOKED_AT = 8
-"""Frames by which it is told what a video shows."""
 _BACKGROUND = 24
 """Difference in colour, 0 to 255, by which a pose picture's people stand out from its corner."""
 
@@ -83,10 +90,13 @@ class GivenPoses:
 
 @dataclass(frozen=True)
 class Driving:
-    """What a driving video says. Either its poses, in its own frame, or, if it shows poses already, its frames."""
+    """What a driving video says. Either its poses, in its own frame, or, if it shows poses already, its frames.
 
-    path: str
+    audio: whether it has sound.
+    """
+
     fps: float
+    audio: bool = False
     poses: Poses | None = None
     frames: np.ndarray | None = None
 
@@ -114,17 +124,17 @@ def read_driving(
     """
     chosen = (offset, None if frames is None else offset + frames)
     if Path(path).suffix.lower() == ".json":
-        poses = read_poses(path)
+        poses = from_json(Path(path).read_text("utf-8"), path)
         if fps is not None and fps != poses.fps:
             raise InputError(f"{path} has poses at {poses.fps:g} frames per second; leave out --fps.")
         part = slice(*chosen)
         poses = replace(poses, points=poses.points[part], confidence=poses.confidence[part])
-        return Driving(path, poses.fps, _followed(poses, path, people, on_note))
+        return Driving(poses.fps, poses=_followed(poses, path, people, on_note))
     facts = probe(path)
     fps = fps or facts["fps"]
     if fps is None or facts["frames"] == 1:
         raise InputError(f"{path} has only one frame; give a video of somebody who moves.")
-    shown = pose_video_kind(np.stack(list(islice(iter_video(path), _LOOKED_AT))))
+    shown = is_pose_video(iter_video(path))
     if shown is not None:
         if shown != kind:
             raise InputError(
@@ -132,10 +142,10 @@ def read_driving(
                 "video, in which the poses are found and drawn as it needs them."
             )
         on_note(f"{path} shows {_called(shown)}: it is used as it is")
-        return Driving(path, fps, frames=np.stack(list(islice(iter_video(path, fps), *chosen))))
+        return Driving(fps, facts["audio"], frames=np.stack(list(islice(iter_video(path, fps), *chosen))))
     on_note(f"looking for people in {path}")
     found = extract_poses(islice(iter_video(path, fps), *chosen), fps)
-    return Driving(path, fps, smoothed(_followed(found, path, people, on_note)))
+    return Driving(fps, facts["audio"], smoothed(_followed(found, path, people, on_note)))
 
 
 def _called(kind: str) -> str:

@@ -54,16 +54,16 @@ class MagicAnimateUNet(MotionParts):
 
     Args:
         fusion_blocks: where they look at it: "midup" (in the middle and on the way up) or "full".
-        config: those of MotionUNet; the published ones are the defaults.
+        unet_config: those of MotionUNet; the published ones are the defaults.
     Source: MagicAnimate, arXiv 2311.16498, section 3.
     """
 
     __module__ = "animagic"
-    ignore_for_config = ["config"]
+    ignore_for_config = ["unet_config"]
 
     @register_to_config
-    def __init__(self, fusion_blocks: Literal["midup", "full"] = "midup", **config: Any):
-        super().__init__(**{"motion_max_length": 24, "joint_group_norm": True} | config)
+    def __init__(self, fusion_blocks: Literal["midup", "full"] = "midup", **unet_config: Any):
+        super().__init__(**{"motion_max_length": 24, "joint_group_norm": True} | unet_config)
         if fusion_blocks not in ("midup", "full"):
             raise InputError(f"fusion_blocks is {fusion_blocks!r}; choose midup or full.")
         processors = dict(self.attn_processors)
