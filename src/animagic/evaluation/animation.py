@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ..media.outputs import to_bytes
-from ..poses import PART_COLOURS
+from ..poses import PART_COLOURS, draw_parts
 from ..synthetic import Scene, render
 from ..synthetic import people as studio
 from .likeness import likeness
@@ -54,13 +55,15 @@ class PeopleCase:
 class Animation:
     """A case that is drawn.
 
-    photo: uint8 (H, W, 3); driving: what the model follows, body parts in their colours; truth: what it should make,
-    both uint8 (F, H, W, 3); regions: of the truth, uint8 (F, H, W); shown: where the photo or the truth shows a person,
-    bool (F, H, W); background: (H, W, 3), the scene without them; colours: material -> RGB.
+    photo: uint8 (H, W, 3); driving: what the model follows, body parts in their colours, as they are; from_landmarks:
+    as drawn from 33 landmarks; truth: what the model should make, all uint8 (F, H, W, 3); regions: of the truth, uint8
+    (F, H, W); shown: where the photo or the truth shows a person, bool (F, H, W); background: (H, W, 3), the scene
+    without them; colours: material -> RGB.
     """
 
     photo: np.ndarray
     driving: np.ndarray
+    from_landmarks: np.ndarray
     truth: np.ndarray
     regions: np.ndarray
     shown: np.ndarray
@@ -88,8 +91,8 @@ def animation_of(case: PeopleCase, frames: int, height: int, width: int) -> Anim
     background = render(Scene(case.view.background, ()), 1, height, width)[0]
     colours = {number: case.person.colours[name] for number, name in KNOWN.items()}
     shown = (clip.regions != 0) | (posed.regions != 0)
-    driving = PART_COLOURS[clip.parts]
-    return Animation(posed.frames[0], driving, clip.frames, clip.regions, shown, background, colours)
+    driving = PART_COLOURS[clip.parts], draw_parts(clip.poses, height, width)
+    return Animation(posed.frames[0], *driving, clip.frames, clip.regions, shown, background, colours)
 
 
 def drawn_people(case: PeopleCase, variant: Variant, frames: int, drawing: Mapping[str, Any]) -> np.ndarray | None:
@@ -105,8 +108,8 @@ def animate(
     for case in cases:
         drawn = animation_of(case, frames, *size)
         output = pipe(
-            image=drawn.photo,
-            video=drawn.driving,
+            image=Image.fromarray(drawn.photo),
+            video=drawn.from_landmarks if variant.name == "from landmarks" else drawn.driving,
             height=size[0],
             width=size[1],
             generator=torch.Generator().manual_seed(case.seed),
@@ -142,7 +145,8 @@ def shown_people(take: Take) -> np.ndarray:
     from .running import in_a_row
 
     drawn = _drawn(take)
-    rows = [in_a_row(frames) for frames in (drawn.driving, drawn.truth, take.video)]
+    driving = drawn.from_landmarks if take.variant.name == "from landmarks" else drawn.driving
+    rows = [in_a_row(frames) for frames in (driving, drawn.truth, take.video)]
     photo = np.pad(drawn.photo, ((0, 0), (0, 1), (0, 0)), constant_values=255)
     first = [photo, *[np.full_like(photo, 255)] * 2]
     return np.concatenate([np.concatenate(pair, axis=1) for pair in zip(first, rows, strict=True)])

@@ -127,7 +127,9 @@ def _make_and_judge(
         row: dict[str, Any] = {"seed": case.seed, "split": case.split, "prompt": case.prompt}
         if case.motion_prompt != case.prompt:
             row["motion prompt"] = case.motion_prompt
-        row |= suite.judge(take) | {"values": {name: metric(take) for name, metric in suite.metrics.items()}}
+        judgement = suite.judge(take)
+        measured = {name: metric(take) for name, metric in suite.metrics.items()}
+        row |= judgement | {"values": {**judgement.get("values", {}), **measured}}
         judged.append((row, suite.shows(take) if suite.shows else in_a_row(video)))
     return judged
 
@@ -187,6 +189,8 @@ def evaluate(
     parts = {one.name: cases[: -(-count // 5)] if one.of else cases for one in variants}
     run = {"suite": suite.name, "model": model, "seed": seed, "frames": frames, "steps": steps, "guidance": guidance}
     run |= {"batch": batch, "motion apart": motion_apart}
+    if suite.version is not None:
+        run["version"] = suite.version
     done, total = 0, sum(map(len, parts.values()))
     judged: dict[str, Judged] = {variant.name: [] for variant in variants}
     for variant in variants:

@@ -17,6 +17,7 @@ from ..synthetic.cameras import CAMERA_MOVES
 from ..synthetic.captions import VIEW_WORDS
 from ..synthetic.styles import STYLES as DRAWN_STYLES
 from ..synthetic.styles import apply_style
+from . import animation
 from .cameras import camera_move
 from .metrics import angle, psnr, seams
 from .scenes import direction, judge
@@ -139,10 +140,11 @@ class Suite:
     needs: arguments that the pipeline must take. animates: for pipelines that move a photo as a video says, and no
     others. given: drawn frames that the model begins from. seconds: of the video; frames and fps: in place of what the
     model's own rate makes of them. variants: from (the style LoRAs, the motion LoRAs, whether frames can be made one by
-    one). cases: from (count, seed of the first, splits, fits, whether the motion prompt stands apart); each case has a
-    `seed`, `split`, `prompt` and `motion_prompt`. draw: a case's clip, from (the case, variant, frames, size and fps).
-    make: how a pipeline is asked; None: by `running.make_videos`. shows: what a sheet shows of a video, in so many
-    `lines`; None: five frames.
+    one). version: of the cases, where others are to make the same.
+    cases: from (count, seed of the first, splits, fits, whether the motion prompt stands apart); each has a `seed`,
+    `split`, `prompt` and `motion_prompt`. draw: a case's clip, from (the case, variant, frames, size and fps). make:
+    how a pipeline is asked; None: by `running.make_videos`. shows: what a sheet shows of a video, in so many `lines`;
+    None: five frames.
     """
 
     name: str
@@ -159,6 +161,7 @@ class Suite:
     seed: int = 100_000
     batch: int = 20
     animates: bool = False
+    version: int | None = None
     frames: int | None = None
     fps: float | None = None
     cases: Callable[..., Sequence[Any]] = make_cases
@@ -169,7 +172,7 @@ class Suite:
 
     def lacking(self, pipe: Any) -> str:
         """What the suite needs and a pipeline does not take, in words; empty where it fits."""
-        if self.animates != getattr(pipe, "animates", False):
+        if self.animates != takes(pipe, "pose_frames"):
             return "a photo and a video that moves it" if self.animates else "prompts"
         return ", ".join(argument for argument in self.needs if not takes(pipe, argument))
 
@@ -228,6 +231,16 @@ def with_cameras(loras: Files, motion_loras: Files, by_frame: bool) -> list[Vari
     if not moves:
         raise InputError(f"this model has no motion LoRA to judge; known camera moves are {', '.join(CAMERA_MOVES)}.")
     return [Variant("still"), *moves]
+
+
+def animated(loras: Files, motion_loras: Files, by_frame: bool) -> list[Variant]:
+    """What drives is exact, or drawn from landmarks as for a real video; and what no model can be better than."""
+    return [
+        Variant("model"),
+        Variant("from landmarks", of="model"),
+        Variant("autoencoder", drawn=True, of="model"),
+        Variant("truth", drawn=True, exact=True, of="model"),
+    ]
 
 
 def stands_before_something(scene: Scene) -> bool:
@@ -298,6 +311,24 @@ _SUITES = (
         fits=stands_before_something,
         count=6,
         **_LATER,
+    ),
+    Suite(
+        "people",
+        "does the person of a photo move as a video says, and stay who they are?",
+        animation.judge_people,
+        variants=animated,
+        animates=True,
+        version=animation.VERSION,
+        frames=animation.FRAMES,
+        fps=animation.FPS,
+        count=animation.COUNT,
+        seed=animation.SEED,
+        batch=4,
+        cases=animation.people_cases,
+        draw=animation.drawn_people,
+        make=animation.animate,
+        shows=animation.shown_people,
+        lines=3,
     ),
 )
 SUITES = {suite.name: suite for suite in _SUITES}
