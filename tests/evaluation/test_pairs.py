@@ -77,6 +77,13 @@ def test_one_film_may_be_compared_with_one_of_another_name(tmp_path):
     assert matched(tmp_path / "a.mp4", tmp_path / "b.mp4") == {"a": (tmp_path / "a.mp4", tmp_path / "b.mp4")}
 
 
+def test_a_folder_of_pictures_is_one_video_and_notes_are_none(sets, tmp_path):
+    made, true = (one / "same" for one in sets)
+    (made / "notes.txt").write_text("nothing to see")
+    assert compare_videos(made, true).report["frames"] == 4
+    assert matched(made, true) == {"same": (made, true)}
+
+
 class Corners(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.mean((2, 3, 4))
@@ -152,6 +159,8 @@ def test_the_command_compares(sets, monkeypatch, capsys, tmp_path):
         (["--pairs", "made", "nowhere"], "there is no nowhere"),
         (["text", "--pairs", "made", "true"], "give either --pairs or a suite"),
         (["--fvd-backbone", "net.pt"], "give it together with --pairs"),
+        (["--pairs", "made", "true", "--steps", "4"], "--pairs makes no videos: leave out --steps"),
+        (["--pairs", "made", "true", "--resume"], "leave out --resume"),
         (["--pairs", "made", "true", "--fvd-backbone", "net.pt"], "there is no backbone net.pt"),
     ],
 )

@@ -67,6 +67,10 @@ def evaluate(
         raise InputError("a backbone compares videos: give it together with --pairs GENERATED TRUE.")
     if pairs is not None and suite is not None:
         raise InputError(f"give either --pairs or a suite, not both {suite} and --pairs.")
+    given = {"count": count, "seed": seed, "steps": steps, "guidance": guidance, "frames": frames, "batch": batch}
+    given |= {"motion-apart": motion_apart or None, "resume": resume or None}
+    if pairs is not None and (unused := [name for name, value in given.items() if value is not None]):
+        raise InputError(f"--pairs makes no videos: leave out --{unused[0]}.")
     if (suite is None and pairs is None) or list_suites:
         suites = {one.name: one.summary for one in evaluation.SUITES.values()}
         print_json(suites) if as_json else print("\n".join(f"{name:>12}  {text}" for name, text in suites.items()))

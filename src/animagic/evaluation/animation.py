@@ -17,6 +17,7 @@ from ..synthetic import Scene, render
 from ..synthetic import people as studio
 from .likeness import likeness
 from .people import background_psnr, changes_to, kept_colours, part_overlap
+from .shots import in_a_row
 
 if TYPE_CHECKING:
     from .suites import Take, Variant
@@ -142,8 +143,6 @@ def judge_people(take: Take) -> dict[str, dict[str, Any]]:
 
 def shown_people(take: Take) -> np.ndarray:
     """Three rows: the photo and what drives it, the truth, the video; five frames each, uint8 (3 * H, W, 3)."""
-    from .running import in_a_row
-
     drawn = _drawn(take)
     driving = drawn.from_landmarks if take.variant.name == "from landmarks" else drawn.driving
     rows = [in_a_row(frames) for frames in (driving, drawn.truth, take.video)]

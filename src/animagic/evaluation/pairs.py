@@ -17,19 +17,21 @@ from .likeness import likeness
 from .perceptual import alexnet_features
 from .published import PUBLISHED
 from .reports import sheet
-from .running import SHOTS, Result, in_a_row
+from .running import Result
+from .shots import SHOTS, in_a_row
 
 COLUMNS = (
     "L1", "PSNR", "SSIM", "LPIPS", "L1 as published", "PSNR as published", "LPIPS (VGG)", "AlexNet-FD",
     "AlexNet-FD of changes", "FID-VID", "FVD",
 )  # fmt: skip
 """Of the table. AlexNet-FD is ours: no one else's FID or FVD compares with it."""
+PICTURES, NOTES = (".png", ".jpg", ".jpeg", ".bmp"), (".json", ".txt", ".csv", ".md")
 SHOWN = 96  # pixels: the height of the frames on a sheet
 _DIGITS = {"L1": ".4f", "L1 as published": ".2e", "SSIM": ".3f", "LPIPS": ".3f", "LPIPS (VGG)": ".3f"}
 
 
 def videos_in(place: str | Path) -> dict[str, Path]:
-    """Name without ending -> file or folder of pictures: all in a folder, or the one video that `place` is.
+    """Name without ending -> film or folder of pictures: all in a folder; or the one video that `place` is, nameless.
 
     Raises: InputError if there is nothing, or two videos have one name.
     """
@@ -38,16 +40,17 @@ def videos_in(place: str | Path) -> dict[str, Path]:
         raise InputError(f"there is no {place}: give a folder of videos, or one video.")
     if place.is_file():
         return {"": place}
+    files = [file for file in sorted(place.iterdir()) if file.suffix not in NOTES and not file.name.startswith(".")]
+    if not files:
+        raise InputError(f"{place} has no video in it.")
+    if all(file.suffix.lower() in PICTURES for file in files):
+        return {"": place}
     found: dict[str, Path] = {}
-    for file in sorted(place.iterdir()):
-        if file.name.startswith("."):
-            continue
+    for file in files:
         name = file.name if file.is_dir() else file.stem
         if name in found:
             raise InputError(f"{place} has two videos of the name {name}: {found[name].name} and {file.name}.")
         found[name] = file
-    if not found:
-        raise InputError(f"{place} has no video in it.")
     return found
 
 

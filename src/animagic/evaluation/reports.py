@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from .running import Result
 
 ON_A_SHEET = 24  # results
+MOST_TIMES = 1000  # more is a comparison with nothing
 
 
 def _cell(values: Mapping[str, Any] | None) -> str:
@@ -22,7 +23,8 @@ def _cell(values: Mapping[str, Any] | None) -> str:
         by_chance = f", chance {values['chance']:.0f}" if "chance" in values else ""
         return f"{values['percent']:.1f} % ({low:.0f} to {high:.0f}{by_chance})"
     if "ratio" in values:
-        return f"{values['mean']:.2f} ({values['of']} {values['of mean']:.2f}: {values['ratio']:.2f} times)"
+        times = f": {values['ratio']:.2f} times" if values["ratio"] < MOST_TIMES else ""
+        return f"{values['mean']:.2f} ({values['of']} {values['of mean']:.2f}{times})"
     return f"{values['mean']:.2f} (median {values['median']:.2f})"
 
 

@@ -21,9 +21,8 @@ from ..media import read_image, read_metadata, write_image
 from ..media.outputs import to_bytes
 from ..timeline import OverlappingWindows
 from .metrics import confusion, ratios, summarise
+from .shots import in_a_row
 from .suites import SUITES, Files, Suite, Take, Variant, find_suite, takes
-
-SHOTS = 5  # frames of a video that a report shows
 
 Judged = list[tuple[dict[str, Any], np.ndarray]]
 """Of each case the row (`metrics.Row`), and SHOTS frames in a row, uint8 (H, W, 3)."""
@@ -39,12 +38,6 @@ class Result:
     report: dict[str, Any]
     strips: dict[str, list[np.ndarray]]
     lines: int = 1
-
-
-def in_a_row(video: np.ndarray) -> np.ndarray:
-    """SHOTS frames of a video side by side, uint8 (H, W, 3)."""
-    shots = video[np.linspace(0, len(video) - 1, SHOTS).astype(int)]
-    return np.concatenate(np.pad(shots, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=255), axis=1)
 
 
 @torch.no_grad()
