@@ -116,7 +116,7 @@ class MagicAnimateJob(Job):
         return made
 
     def measured(self) -> dict[str, Any]:
-        return {"drift": self.drift.windows}
+        return {"drift": self.drift.windows()}
 
     def summary(self) -> list[str]:
         return self.drift.lines()
