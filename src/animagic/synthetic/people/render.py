@@ -83,7 +83,7 @@ def render_person(
         body = puppets.drawn_body(person, body)
     times = start + np.arange(num_frames) / fps
     pose = posed(body, movement, times)
-    camera = camera_of(view, body.stature, _chest_height(body, movement), height, width)
+    camera = camera_of(view, body.stature, _neck_height(body, movement), height, width)
     larger = int(np.clip(round(384 / min(height, width)), 2, 4))
     background = _backdrop(view.background, height, width)
     if person.look == "drawing":
@@ -100,10 +100,10 @@ def render_person(
     return PersonClip(frames, parts, regions, poses, person)
 
 
-def _chest_height(body: Body, movement: Movement) -> float:
-    """Metres above the floor, halfway through what the movement does to it."""
+def _neck_height(body: Body, movement: Movement) -> float:
+    """Metres above the floor, most of the time of a movement."""
     loop = np.linspace(0, seconds(movement.lower) / movement.rate, 9)
-    return float(np.median(posed(body, movement, loop).places[:, JOINTS.index("chest"), 1]))
+    return float(np.median(posed(body, movement, loop).places[:, JOINTS.index("neck"), 1]))
 
 
 @lru_cache(maxsize=32)

@@ -36,7 +36,7 @@ def sample_view(rng: np.random.Generator | int, framing: Literal["full", "half"]
     """A view at random, most from the front. framing: None draws it, half of the body in one of five."""
     rng = np.random.default_rng(rng)
     uniform = rng.uniform
-    kind = str(rng.choice(("plain", "floor", "photo", *VIEWS), p=(0.18, 0.3, 0.17, *(0.07,) * 5)))
+    kind = str(rng.choice(("plain", "floor", "photo", *VIEWS), p=(0.2, 0.34, 0.11, *(0.07,) * 5)))
     names = {"plain": tuple(PLAIN), "floor": tuple(FLOORS), "photo": PHOTOS}.get(kind, ("",))
     background = Background(kind, names[int(rng.integers(len(names)))], int(rng.integers(2**31)))
     framing = framing or ("half" if rng.random() < 0.2 else "full")
@@ -63,13 +63,13 @@ class Camera:
     distance: float  # metres
 
 
-def camera_of(view: View, stature: float, chest: float, height: int, width: int) -> Camera:
-    """The camera for a person of this stature at the origin of the floor, whose chest is at this height; metres."""
+def camera_of(view: View, stature: float, neck: float, height: int, width: int) -> Camera:
+    """The camera for a person of this stature at the origin of the floor, whose neck is at this height; metres."""
     scale = view.zoom * min(height, 1.25 * width) / stature
     if view.framing == "full":
         target, row = np.array([0, 0.5 * stature, 0]), 0.53 * height
     else:
-        target, row = np.array([0, chest, 0]), 0.5 * height
+        target, row = np.array([0, neck - 0.1 * stature, 0]), 0.5 * height
     turn = about("x", view.elevation) @ about("y", -view.azimuth)
     return Camera(turn, target, (width / 2 + view.x * min(height, width), row), scale, _DISTANCE * stature)
 
