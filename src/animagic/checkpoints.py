@@ -18,11 +18,13 @@ def from_original(
     """Build a network from original weights: float32, on the CPU, ready for inference.
 
     Args:
-        system, component: "magi1" with "transformer" or "vae", "animatediff" with "unet" or "sparse_controlnet".
+        system, component: "magi1" with "transformer" or "vae", "animatediff" with "unet" or "sparse_controlnet",
+            "magicanimate" with "unet", "appearance_encoder" or "controlnet".
         state_dict: tensors under their original names.
         config: for a transformer the original JSON (`model_config`, `runtime_config`, `engine_config`), for a vae its
             `ddconfig`; for a unet the fields of Stable Diffusion's UNet joined with `version` ("v1", "v2", "v3" or
-            "sdxl") and `motion_module_kwargs`, for a sparse_controlnet joined with its own and `motion_module_kwargs`.
+            "sdxl") and `motion_module_kwargs`, for a sparse_controlnet joined with its own and `motion_module_kwargs`;
+            for an appearance_encoder or controlnet of MagicAnimate those of the UNet.
     Raises: InputError for a component that is not known, CheckpointError for a missing, unexpected or wrongly shaped
         tensor, which it names.
     """
@@ -33,6 +35,8 @@ def from_original(
     if weights is None or component not in weights.COMPONENTS:
         known = ", ".join(f"{name} {part}" for name, room in rooms.items() for part in room.COMPONENTS)
         raise InputError(f"{system} {component} is unknown; known are {known}.")
+    if hasattr(weights, "completed"):
+        config = weights.completed(component, config, state_dict)
     module = weights.COMPONENTS[component](config)
     if hasattr(weights, "original_names"):
         state_dict = weights.original_names(state_dict)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from animagic.errors import InputError
-from animagic.media import contact_sheet, resize
+from animagic.media import beside, contact_sheet, resize
 
 
 def test_modes():
@@ -73,3 +73,45 @@ def test_contact_sheet_refuses_nothing(clip):
         contact_sheet(clip[:0])
     with pytest.raises(InputError):
         contact_sheet(clip, columns=0)
+
+
+# Side by side
+
+
+def test_beside(clip):
+    photo, pose, made = clip[0, :32, :30], clip[:10], clip[:12, :16, :16]
+    sheet = beside(photo, pose, made)
+    # 60 + 2 + 96 + 2 + 64 pixels of one height
+    assert sheet.shape == (12, 64, 224, 3)
+    assert (sheet[:10, :, 62:158] == pose).all()
+    assert (sheet[10:, :, 62:158] == pose[-1]).all()
+    assert (sheet[:, :, :60] == resize(photo, 64, 60)).all()
+    assert (sheet[:, :, 160:] == resize(made, 64, 64)).all()
+    assert beside(photo).shape == (1, 32, 30, 3)
+
+
+def test_beside_has_even_sides_that_every_player_takes(clip):
+    assert beside(clip[:1, :33, :31], clip[:1, :33, :30]).shape == (1, 34, 64, 3)
+
+
+def test_labels(clip):
+    names = ("photo", "pose", "a label that is far too long for its clip and ends with it")
+    sheet = beside(clip[0], clip, clip[0], labels=names)
+    assert sheet.shape == (24, 78, 292, 3)
+    strip, plain = sheet[0, :14], beside(clip[0], clip, clip[0])
+    assert (sheet[:, 14:] == plain).all()
+    for left in (0, 98, 196):
+        assert (strip[:, left : left + 96] < 100).any()
+    assert (strip[:, 96:98] == 255).all()
+    assert (sheet[5, :14] == strip).all()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_label_each(clip, count):
+    with pytest.raises(InputError, match="a label each"):
+        beside(clip, clip, labels=["a"] * count) if count else beside()
+
+
+def test_beside_refuses_empty_clips(clip):
+    with pytest.raises(InputError, match="have frames"):
+        beside(clip, clip[:0])

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from animagic.checkpoints import from_original
 from animagic.systems.animatediff.pipeline import AnimateDiffPipeline
-from animagic.systems.animatediff.published import VERSIONS
 from animagic.systems.animatediff.unet import AnimateDiffUNet
 from animagic.timeline import build_scheduler
+from animagic.weights.motion_module import VERSIONS
 from animagic.weights.stable_diffusion import SD15
 
 SINGLE, TRAJECTORY = 1e-4, 1e-3

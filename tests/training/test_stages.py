@@ -13,6 +13,7 @@ from animagic.errors import CheckpointError, InputError
 from animagic.synthetic import vocabulary
 from animagic.training import Course, Stage, train
 from animagic.training.stages import average_of
+from animagic.training.videos import VideoBatches
 
 
 @dataclass
@@ -43,7 +44,7 @@ def start(task):
 STAGES = [
     Stage("base", start, Objective, Numbers, model=nn.Linear, besides={"words.model": nn.Embedding}),
     Stage("styles", start, Objective, Numbers, shares="base", several=True, needs=["rank"], folder="style_{}"),
-    Stage("motion", start, Objective, Numbers, files=True, optional=True, part="video",
+    Stage("motion", start, Objective, Numbers, files=VideoBatches, optional=True, part="video",
           save=lambda task, average: torch.save(average.weight, task.root / "motion.pt")),
 ]  # fmt: skip
 COURSES = [
@@ -116,7 +117,9 @@ def test_what_was_learned_from_the_studio_has_its_words(recipe, tmp_path):
         file = train({**recipe, **fields}, courses, tmp_path / name, parts=[]) / "vocabulary.json"
         return json.loads(file.read_text()) if file.exists() else None
 
-    stage = Stage("motion", start, Objective, files=True)  # its batches are the studio's, unless a source is named
+    stage = Stage(
+        "motion", start, Objective, files=VideoBatches
+    )  # its batches are the studio's, unless a source is named
     courses = [Course([stage], export, origin="begun")]
     assert words("studio") == vocabulary()
     assert words("own", motion={**recipe["motion"], "data": {"source": "clips"}}) is None

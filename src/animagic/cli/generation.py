@@ -16,7 +16,9 @@ import typer
 from ..errors import InputError
 from ..zoo import DEFAULT
 from .app import Json, Model, app, print_json, say
-from .options import KEY_VARIABLE, AllowPickle, Device, Given, Grouped, Quiet, Run, takes_options
+from .options import KEY_VARIABLE, AllowPickle, Device, Given, Grouped, PromptRun, Quiet, Run, takes_options
+
+ANIMATE = "magicanimate-tiny"
 
 
 @app.command(cls=Grouped)
@@ -27,7 +29,7 @@ def generate(
         str | None, typer.Option("--output", "-o", help="MP4, WebM or GIF file, or a folder/ for pictures.")
     ] = None,
     model: Model = DEFAULT,
-    run: Run = Run(),  # noqa: B008 - frozen
+    run: PromptRun = PromptRun(),  # noqa: B008 - frozen
 ) -> None:
     """Make a video from text, an image or a clip."""
     from .. import requests
@@ -38,13 +40,23 @@ def generate(
         if output is None:
             raise InputError("--resume needs --output, to know which run to go on with.")
         options["seed"] = requests.kept_seed(Path(output))
+    _check_command("generate", model)
     request = requests.build_request(model=model, **options)
-    make(request, str(requests.free_name(Path(), request.prompt)) if output is None else output, run)
+    make(request, str(requests.free_name(Path(), request.title)) if output is None else output, run)
+
+
+def _check_command(command: str, model: str) -> None:
+    """Raises InputError for a model whose videos another command makes."""
+    from .. import requests
+
+    system = requests.system_of(model)
+    if system.command != command:
+        raise InputError(f"{model} is a model of {system.title}; its videos are made by animagic {system.command}.")
 
 
 def _enhanced(request: Any, run: Run, output: str) -> Any:
     """The request as the endpoint has rewritten it, if there is one; an unfinished run keeps the prompt that it had."""
-    if run.enhance is None and run.enhance_model is None:
+    if not isinstance(run, PromptRun) or (run.enhance is None and run.enhance_model is None):
         return request
     if run.enhance is None:
         raise InputError("--enhance-model needs --enhance URL: the address of the endpoint.")
@@ -100,6 +112,7 @@ def make(request: Any, output: str, run: Run, note: str = "") -> None:
 
     from .. import requests
     from ..doctor import parse_memory
+    from ..parallel.processes import joined
     from ..pipelines.devices import use_threads
     from .progress import reporter
 
@@ -109,6 +122,13 @@ def make(request: Any, output: str, run: Run, note: str = "") -> None:
     picture = Path(output.rstrip("/") + ".preview.png") if run.preview else None
     notes = [note, "" if picture is None else f"preview: {picture}"]
     with ExitStack() as stack:
+        group = stack.enter_context(joined())
+        if group.size > 1 and run.resume:
+            raise InputError("--resume is for one process; leave it out, or start the command without torchrun.")
+        request = group.agree(request)
+        if not group.is_main:
+            requests.assist(request, group, device=run.device, allow_pickle=run.allow_pickle)
+            return
         on_report = stack.enter_context(reporter(run.quiet, "\n".join(filter(None, notes))))
         result = requests.generate(
             request,
@@ -123,6 +143,7 @@ def make(request: Any, output: str, run: Run, note: str = "") -> None:
             stop=stack.enter_context(_until_interrupted()) if request.endless and request.frames is None else None,
             memory=None if memory is None else parse_memory(memory),
             on_note=None if run.quiet else say,
+            group=group,
         )
     if note and run.quiet:
         say(note)  # else it was said when the work began
@@ -133,6 +154,28 @@ def make(request: Any, output: str, run: Run, note: str = "") -> None:
         print(result.output)
         if result.contact_sheet:
             print(result.contact_sheet)
+
+
+@app.command(cls=Grouped)
+@takes_options(command="animate")
+def animate(
+    options: Given,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="MP4, WebM or GIF file, or a folder/ for pictures.")
+    ] = None,
+    model: Model = ANIMATE,
+    run: Run = Run(),  # noqa: B008 - frozen
+) -> None:
+    """Move a person in a picture as somebody moves in a video."""
+    from .. import requests
+
+    if run.resume and "seed" not in options:
+        if output is None:
+            raise InputError("--resume needs --output, to know which run to go on with.")
+        options["seed"] = requests.kept_seed(Path(output))
+    _check_command("animate", model)
+    request = requests.build_request(options.pop("prompt", ""), model, **options)
+    make(request, str(requests.free_name(Path(), request.title)) if output is None else output, run)
 
 
 @app.command()

@@ -34,18 +34,50 @@ Settings = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class Run:
-    """How a video is made, whatever it shows. A command that has a parameter of this type gets these flags."""
+class Flags:
+    """A dataclass of flags that several commands share. A command that has a parameter of its type gets them."""
 
-    enhance: Annotated[str | None, typer.Option(metavar="URL", help=EnhanceHelp)] = None
-    enhance_model: Annotated[str | None, typer.Option(help="The language model that the endpoint is to use.")] = None
+
+@dataclass(frozen=True)
+class Run(Flags):
+    """How a video is made, whatever it shows."""
+
     preview: Annotated[
         bool, typer.Option("--preview", help="Keep a picture of what is being made beside the output.")
     ] = False
     contact_sheet: Annotated[str | None, typer.Option(help="Also write a PNG of evenly spaced frames.")] = None
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep the run on disk, and go on from it if there is one.")
+    ] = False
+    allow_pickle: AllowPickle = False
+    device: Device = None
+    threads: Threads = None
+    quiet: Quiet = False
+    as_json: Json = False
+
+
+@dataclass(frozen=True)
+class PromptRun(Run):
+    """How a video is made that a prompt describes."""
+
+    enhance: Annotated[str | None, typer.Option(metavar="URL", help=EnhanceHelp)] = None
+    enhance_model: Annotated[str | None, typer.Option(help="The language model that the endpoint is to use.")] = None
+
+
+@dataclass(frozen=True)
+class FolderRun(Flags):
+    """How the videos are made that an original file asks for."""
+
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Folder of the videos; default: samples/NAME-TIME.")
+    ] = None
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="[N.]FIELD=VALUE", help="In place of the file's (entry N's); may be repeated."),
+    ] = None
+    format: Annotated[str, typer.Option("--format", help="Of the videos: mp4, webm or gif.")] = "mp4"
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the run on disk, go on with it, make only videos that are missing.")
     ] = False
     allow_pickle: AllowPickle = False
     device: Device = None
@@ -98,7 +130,7 @@ def _system_of(written: Sequence[str]) -> System | None:
 
 
 class _WithOptions:
-    """A command whose parameters of types `Given` and `Run` are replaced by flags, as they are when asked for."""
+    """A command whose parameters of types `Given` and `Flags` are replaced by flags, as they are when asked for."""
 
     def __init__(
         self, function: Callable[..., Any], systems: Callable[[], list[System]], place: str, only: Callable[..., bool]
@@ -126,8 +158,8 @@ class _WithOptions:
         parameters: list[inspect.Parameter] = []
         for own in inspect.signature(self._function).parameters.values():
             hint = self._hints[own.name]
-            if hint is Run:
-                shared = inspect.signature(Run, eval_str=True).parameters.values()
+            if _is_flags(hint):
+                shared = inspect.signature(hint, eval_str=True).parameters.values()
                 parameters += [parameter.replace(kind=kind) for parameter in shared]
             elif hint is Given:
                 for name, having in self._owners().items():
@@ -153,9 +185,13 @@ class _WithOptions:
         for name, hint in self._hints.items():
             if hint is Given:
                 values[name] = given
-            elif hint is Run:
-                values[name] = Run(**{flag: values.pop(flag) for flag in inspect.signature(Run).parameters})
+            elif _is_flags(hint):
+                values[name] = hint(**{flag: values.pop(flag) for flag in inspect.signature(hint).parameters})
         return self._function(**values)
+
+
+def _is_flags(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Flags)
 
 
 def takes_options(
@@ -165,7 +201,7 @@ def takes_options(
     place: str = "",
     only: Callable[..., bool] = lambda name, option: True,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorator: a command's parameters of types `Given` (the options of systems) and `Run` become flags.
+    """Decorator: a command's parameters of types `Given` (the options of systems) and `Flags` become flags.
 
     Args:
         systems: names of those whose options are meant; command: or all that make their videos with it.

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
-from .app import Json, app, print_json, say
+from .app import app, print_json, say
 from .generation import make
-from .options import AllowPickle, Device, Given, Quiet, Run, Settings, Threads, takes_options
+from .options import FolderRun, Given, PromptRun, Settings, takes_options
 
 TOKENS = {"quality", "style", "first_frames", "duration_token", "borderness", "negative_tokens", "special_token_file"}
 
@@ -30,7 +30,7 @@ def magi(
     prefix_video_path: Annotated[str | None, typer.Option("--prefix_video_path", help="The clip, for v2v.")] = None,
     settings: Settings = None,
     fit: Annotated[str, typer.Option(help="How image or clip are brought to size: crop, pad or stretch.")] = "stretch",
-    run: Run = Run(),  # noqa: B008 - frozen
+    run: PromptRun = PromptRun(),  # noqa: B008 - frozen
 ) -> None:
     """Make a video as the original MAGI-1 command does, from one of its configuration files."""
     from .. import requests
@@ -76,52 +76,51 @@ def magi(
 def animatediff(
     config: Annotated[str, typer.Option("--config", help="An original inference file (.yaml), as it is.")],
     options: Given,
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", help="Folder of the videos; default: samples/NAME-TIME.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="[N.]FIELD=VALUE", help="In place of the file's (entry N's); may be repeated."),
-    ] = None,
-    format: Annotated[str, typer.Option("--format", help="Of the videos: mp4, webm or gif.")] = "mp4",
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Keep the run on disk, go on with it, make only videos that are missing.")
-    ] = False,
-    allow_pickle: AllowPickle = False,
-    device: Device = None,
-    threads: Threads = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    run: FolderRun = FolderRun(),  # noqa: B008 - frozen
 ) -> None:
     """Make the videos that an original inference file of AnimateDiff asks for."""
+    _make_all("animatediff", config, options, run)
+
+
+@app.command()
+@takes_options(["magicanimate"], place="schema:Options")
+def magicanimate(
+    config: Annotated[str, typer.Option("--config", help="An original configuration (.yaml), as it is.")],
+    options: Given,
+    run: FolderRun = FolderRun(),  # noqa: B008 - frozen
+) -> None:
+    """Make the videos that an original configuration of MagicAnimate asks for."""
+    _make_all("magicanimate", config, options, run)
+
+
+def _make_all(system: str, config: str, options: Given, run: FolderRun) -> None:
     from ..pipelines.devices import be_quiet, use_threads
     from ..requests.many import SHEET, generate_all
     from ..systems import SYSTEMS
     from .progress import reporter
 
-    if resume and output is None:
+    if run.resume and run.output is None:
         raise InputError("--resume needs --output, to know which run to go on with.")
-    use_threads(threads)
-    changes = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()] + list(settings or ())
-    folder = Path(output or f"samples/{Path(config).stem}-{datetime.now():%Y-%m-%dT%H-%M-%S}")
+    use_threads(run.threads)
+    changes = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()] + list(run.settings or ())
+    folder = Path(run.output or f"samples/{Path(config).stem}-{datetime.now():%Y-%m-%dT%H-%M-%S}")
 
     def reporting(number: int, count: int, request: Any) -> AbstractContextManager[Any]:
-        return reporter(quiet, f"{number + 1} of {count}: {request.prompt}")
+        return reporter(run.quiet, f"{number + 1} of {count}: {request.title}")
 
     be_quiet()
-    videos = list(SYSTEMS["animatediff"].get("original_job:videos_of")(config, changes))
+    videos = list(SYSTEMS[system].get("original_job:videos_of")(config, changes))
+    how = {name: getattr(run, name) for name in ("format", "resume", "device", "allow_pickle")}
     made = []
-    for result in generate_all(
-        videos, folder, format=format, resume=resume, device=device, allow_pickle=allow_pickle, reporting=reporting
-    ):
+    for result in generate_all(videos, folder, **how, reporting=reporting):
         made.append(result)
-        if not quiet and not as_json:
+        if not run.quiet and not run.as_json:
             say(
                 f"{result.frames} frames, {result.width}x{result.height}, in {result.seconds:.1f} s, seed {result.seed}"
             )
             print(result.output)
     sheet = str(folder / SHEET)
-    if as_json:
+    if run.as_json:
         print_json({"output": str(folder), "videos": [asdict(result) for result in made], "contact_sheet": sheet})
-    elif not quiet:
+    elif not run.quiet:
         print(sheet)

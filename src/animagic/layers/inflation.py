@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -46,6 +46,8 @@ class Clip:
     num_frames: int = 1
     text: torch.Tensor | None = None
     use_motion: bool = True
+    references: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Of self-attentions that also look at a picture, by their names: its features (videos, tokens, channels)."""
 
 
 class JointGroupNorm(nn.GroupNorm):
@@ -90,7 +92,15 @@ class TimeHook:
         return output[:: self.clip.num_frames]
 
 
-class InflatedMixin(ModelMixin):
+class PassesConfigOn(ModelMixin):
+    """A network of diffusers whose constructor passes what it does not know on to that of its base class."""
+
+    @staticmethod
+    def _get_init_keys(input_class: type) -> set[str]:
+        return {"self"}.union(*(inspect.signature(kind).parameters for kind in input_class.__mro__))
+
+
+class InflatedMixin(PassesConfigOn):
     """What a 2-D network of diffusers needs to read videos. config: the network's."""
 
     def __init__(self, **config: Any):
@@ -100,11 +110,6 @@ class InflatedMixin(ModelMixin):
         self.set_attn_processor({k: SharedTextProcessor() if "attn2" in k else p for k, p in processors})
         for layer in (self.time_proj, self.time_embedding):
             layer.register_forward_hook(TimeHook(self.clip))
-
-    @staticmethod
-    def _get_init_keys(input_class: type) -> set[str]:
-        # The fields of a configuration: those of the constructor, and what it passes on.
-        return {"self"}.union(*(inspect.signature(kind).parameters for kind in input_class.__mro__))
 
     def _set_gradient_checkpointing(self, enable: bool = True, gradient_checkpointing_func: Any = checkpoint) -> None:
         def same_clip(function: Callable[..., Any], *inputs: Any) -> Any:

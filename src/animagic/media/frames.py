@@ -1,6 +1,6 @@
 """Frames in memory: resized, and laid out on a sheet."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -55,6 +55,40 @@ def resize(frames: np.ndarray, height: int, width: int, mode: Literal["crop", "s
         picture = Image.fromarray(frames[index])
         small = picture.resize((inner_width, inner_height), Image.Resampling.LANCZOS, box=box)
         result[index][y : y + inner_height, x : x + inner_width] = small
+    return result
+
+
+def beside(*clips: np.ndarray, labels: Sequence[str] = ()) -> np.ndarray:
+    """Put clips side by side, so that a person can compare them.
+
+    Args:
+        clips: uint8 (F, H, W, 3), brought to the height of the highest; a shorter one holds its last frame. Or
+            pictures, uint8 (H, W, 3), which stay.
+        labels: written over the clips, one each; none: nothing is.
+    Returns: uint8 (most frames, height, width, 3), its sides even.
+    Raises: InputError for wrong arrays, no clips, one without frames, or another number of labels.
+    """
+    for clip in clips:
+        check_frames(clip, (3, 4))
+    if not clips or not all(map(len, clips)) or (labels and len(labels) != len(clips)):
+        raise InputError(f"{len(clips)} clips and {len(labels)} labels: give clips that have frames, and a label each.")
+    height, count = max(clip.shape[-3] for clip in clips), max(len(clip) if clip.ndim == 4 else 1 for clip in clips)
+    sized = [resize(clip, height, max(1, round(clip.shape[-2] * height / clip.shape[-3])), "stretch") for clip in clips]
+    strip = max(14, height // 12) if labels else 0
+    width = sum(clip.shape[-2] for clip in sized) + _GAP * (len(clips) - 1)
+    result = np.full((count, *(side + side % 2 for side in (strip + height, width)), 3), 255, np.uint8)
+    top = Image.fromarray(result[0, :strip]) if strip else None
+    x = 0
+    for i, clip in enumerate(sized):
+        shown = clip if clip.ndim == 3 else clip[np.minimum(np.arange(count), len(clip) - 1)]
+        result[:, strip : strip + height, x : x + clip.shape[-2]] = shown
+        if top:
+            room = Image.new("RGB", (clip.shape[-2], strip), "white")  # a long label ends with its clip
+            ImageDraw.Draw(room).text((2, strip // 2), labels[i], "black", font_size=strip * 0.7, anchor="lm")
+            top.paste(room, (x, 0))
+        x += clip.shape[-2] + _GAP
+    if top:
+        result[:, :strip] = np.asarray(top)
     return result
 
 

@@ -3,7 +3,7 @@
 import re
 from collections import deque
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -14,17 +14,17 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from animagic.errors import InputError, MediaError
-from animagic.media.files import NUMBERED, Note, StrPath, numbered_files, reason, unpack
+from animagic.media.containers import open_container, packets, unreadable
+from animagic.media.files import NUMBERED, Note, StrPath, numbered_files, unpack
+from animagic.media.sound import sound_facts
 
 MOST_PIXELS = 100_000_000
 DEFAULT_FPS = 24.0  # of pictures, which know none
+_UNSEEN = 0.025  # seconds: nobody sees that a picture comes so much before its sound
 
-# Only formats that hold pixels: Pillow hands EPS to Ghostscript, and FFmpeg takes any text for a terminal
-# recording and follows playlists to other files. A server must be able to open what a stranger sends.
+# Only formats that hold pixels: Pillow hands EPS to Ghostscript.
 _PICTURES = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
 _ANIMATED = ("PNG", "WEBP", "GIF")
-_FILMS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,h264,hevc,ivf,m4v,mxf,nut,yuv4mpegpipe"
-_FILM_OPTIONS = {"format_whitelist": _FILMS, "protocol_whitelist": "file"}
 
 # SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT | SWS_FULL_CHR_H_INP: 3 dB better than the default.
 _ACCURATE = 0x4 | 0x40000 | 0x2000 | 0x4000
@@ -50,6 +50,7 @@ class _Source(NamedTuple):
 
     frames: Iterator[_Frame]
     total: int | None  # None where only reading on would tell
+    seconds: float | None  # likewise
     fps: float | None  # None for a still picture
     codec: str
     audio: bool
@@ -73,7 +74,8 @@ def iter_video(path: StrPath, fps: float | None = None) -> Iterator[np.ndarray]:
         path: a film, an animated GIF, WebP or PNG, one picture, a folder of pictures, or a pattern such as
             clip-%04d.png. Numbered pictures come in the order of their numbers.
         fps: frames per second wanted: for each instant the frame nearest in time is given, so frames are
-            repeated or left out. None gives every frame of the file once.
+            repeated or left out; one that follows a long pause comes at most half a frame early. None gives every
+            frame of the file once.
     Raises: InputError for a wrong `fps`; MediaError if there is no readable video at `path`, or, once the reading gets
         there, if it is damaged or cut off.
     """
@@ -93,10 +95,26 @@ def read_video(path: StrPath, fps: float | None = None, max_frames: int | None =
     with _open(path, fps) as source:
         frames = _resampled(source.frames, fps)
         chosen = list(deque(frames, max_frames) if last else islice(frames, max_frames))
-        try:
-            return Video(np.stack(chosen), fps or source.fps or DEFAULT_FPS, source.note.metadata)
-        except ValueError as error:
-            raise MediaError(f"{path} holds pictures of different sizes: make them equal.") from error
+        return Video(_stacked(chosen, path), fps or source.fps or DEFAULT_FPS, source.note.metadata)
+
+
+def iter_blocks(path: StrPath, size: int, fps: float | None = None) -> Iterator[np.ndarray]:
+    """The frames of `iter_video` in blocks, uint8 (size, H, W, 3), of which the last may be shorter; path, fps and
+    errors are its. `count_frames` says beforehand how many frames there will be."""
+    if size < 1:
+        raise InputError(f"the size of a block is {size}: give at least 1.")
+    frames = iter_video(path, fps)
+    while block := list(islice(frames, size)):
+        yield _stacked(block, path)
+
+
+def count_frames(path: StrPath, fps: float | None = None) -> int:
+    """How many frames `iter_video` gives; no frame is decoded but the first. Path, fps and errors are its."""
+    with _open(path, fps) as source:
+        if fps is None:
+            return source.total or _measured(path)[0]
+        seconds = _measured(path)[1] if source.seconds is None else source.seconds
+        return max(1, round(seconds * fps))
 
 
 def read_metadata(path: StrPath) -> dict[str, Any]:
@@ -107,10 +125,12 @@ def read_metadata(path: StrPath) -> dict[str, Any]:
 
 def probe(path: StrPath) -> dict[str, Any]:
     """The facts of a file: width and height in pixels (upright), fps and seconds (None for a still picture), frames,
-    codec (FFmpeg's or Pillow's name in lower case), audio (whether it has sound). Raises MediaError."""
+    codec (FFmpeg's or Pillow's name in lower case), audio (whether it has sound); and if it has, sound_rate,
+    sound_channels, sound_seconds and sound_codec as `sound_facts` gives them. Raises MediaError."""
     with _open(path) as source:
         height, width, _ = next(source.frames).pixels.shape
-        frames = source.total or _count_packets(path)
+        frames = source.total or _measured(path)[0]
+        sound = sound_facts(path) if source.audio else {}
         return {
             "width": width,
             "height": height,
@@ -119,7 +139,15 @@ def probe(path: StrPath) -> dict[str, Any]:
             "seconds": frames / source.fps if source.fps else None,
             "codec": source.codec,
             "audio": source.audio,
+            **{f"sound_{name}": value for name, value in sound.items()},
         }
+
+
+def _stacked(frames: list[np.ndarray], path: StrPath) -> np.ndarray:
+    try:
+        return np.stack(frames)
+    except ValueError as error:
+        raise MediaError(f"{path} holds pictures of different sizes: make them equal.") from error
 
 
 def _resampled(frames: Iterator[_Frame], fps: float | None) -> Iterator[np.ndarray]:
@@ -127,12 +155,15 @@ def _resampled(frames: Iterator[_Frame], fps: float | None) -> Iterator[np.ndarr
         for frame in frames:
             yield frame.pixels
         return
-    # Frame k of the result shows the instant k / fps. It is known once the frame after it is.
+    # Frame k of the result shows the instant k / fps. It is known once the frame after it is. How early that one may
+    # come has a limit: where a picture is held for seconds, the next must not run ahead of the sound.
+    limit = max(0.5 / fps, _UNSEEN)
     k = 0
     held = next(frames)
     for frame in frames:
         # An instant in the very middle always goes to the later frame, though files round to a millisecond.
-        while k / fps < (held.time + frame.time) / 2 - 1e-3:
+        early = min((frame.time - held.time) / 2, limit)
+        while k / fps < frame.time - early - 1e-3:
             yield held.pixels
             k += 1
         held = frame
@@ -153,7 +184,7 @@ def _open(path: StrPath, fps: float | None = None) -> Iterator[_Source]:
         with picture:
             yield _open_animated(picture, path)
     else:
-        with _open_container(path) as container:
+        with open_container(path) as container:
             yield _open_film(container, path)
 
 
@@ -181,7 +212,7 @@ def _open_numbered(pictures: list[Path], fps: float | None) -> _Source:
             note = unpack(first.info.get("comment"))
     rate = float(note.fps or fps or DEFAULT_FPS)
     frames = (_Frame(i / rate, 1 / rate, read_image(picture)) for i, picture in enumerate(pictures))
-    return _Source(frames, len(pictures), rate, pictures[0].suffix[1:].lower(), False, note)
+    return _Source(frames, len(pictures), len(pictures) / rate, rate, pictures[0].suffix[1:].lower(), False, note)
 
 
 def _open_picture(path: Path) -> Image.Image | None:
@@ -197,7 +228,7 @@ def _open_picture(path: Path) -> Image.Image | None:
     except Image.DecompressionBombError as error:
         raise _too_large(path) from error
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     if picture.width * picture.height > MOST_PIXELS:
         picture.close()
         raise _too_large(path)
@@ -214,8 +245,8 @@ def _open_animated(picture: Image.Image, path: Path) -> _Source:
             shown = [_milliseconds(picture, i) for i in range(count)]
             fps, seconds = 1000 * count / sum(shown), [milliseconds / 1000 for milliseconds in shown]
     except Exception as error:  # Pillow's readers raise almost anything on damaged bytes
-        raise _unreadable(path, error) from error
-    return _Source(_drawn(picture, path, seconds), count, fps, str(picture.format).lower(), False, note)
+        raise unreadable(path, error) from error
+    return _Source(_drawn(picture, path, seconds), count, sum(seconds), fps, str(picture.format).lower(), False, note)
 
 
 def _milliseconds(picture: Image.Image, index: int) -> float:
@@ -231,7 +262,7 @@ def _drawn(picture: Image.Image, path: Path, seconds: list[float]) -> Iterator[_
             picture.seek(i)
             pixels = _flattened(picture)
         except Exception as error:  # as above
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
         yield _Frame(time, shown, pixels)
         time += shown
 
@@ -246,45 +277,35 @@ def _flattened(picture: Image.Image) -> np.ndarray:
     return np.array(picture.convert("RGB"))
 
 
-@contextmanager
-def _open_container(path: Path) -> Iterator[av.container.InputContainer]:
-    try:
-        # Absolute, so that no name is taken for a protocol.
-        container = av.open(str(path.absolute()), options=_FILM_OPTIONS, metadata_errors="replace")
-    except (av.FFmpegError, OSError) as error:
-        raise _unreadable(path, error) from error
-    with closing(container):
-        yield container
-
-
 def _open_film(container: av.container.InputContainer, path: Path) -> _Source:
     stream = container.streams.best("video")
     if not isinstance(stream, av.VideoStream):
         raise MediaError(f"{path} holds no picture: give a file with a video stream.")
-    if stream.width * stream.height > MOST_PIXELS:
+    if _width(stream) * stream.height > MOST_PIXELS:
         raise _too_large(path)
     note = unpack(next((text for key, text in container.metadata.items() if key.lower() == "comment"), None))
     fps = float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
     codec, audio = stream.codec_context.name, bool(container.streams.audio)
     frames = _filmed(container, stream, path, fps, note)
-    return _Source(frames, stream.frames or None, fps, codec, audio, note)
+    # The header counts frames, too, that an edit list leaves out.
+    seconds = float((stream.duration or 0) * (stream.time_base or 0)) or stream.frames / fps
+    total = stream.frames if abs(seconds * fps - stream.frames) < 0.5 else 0
+    return _Source(frames, total or None, None, fps, codec, audio, note)
+
+
+def _width(stream: av.VideoStream) -> int:
+    """In square pixels: those of television and of some cameras are not."""
+    return max(1, round(stream.width * (stream.sample_aspect_ratio or 1)))
 
 
 def _filmed(
     container: av.container.InputContainer, stream: av.VideoStream, path: Path, fps: float, note: Note
 ) -> Iterator[_Frame]:
     stream.thread_type = "AUTO"
-    exact = any(name in container.format.name for name in ("mp4", "matroska"))  # broadcasts have gaps and guesses
     start: float | None = None
-    end, count = 0.0, 0
+    count = 0
     try:
-        for packet in container.demux():
-            if exact and packet.is_corrupt:
-                raise MediaError(f"{path} is damaged or cut off after {end:.1f} s: get the file again.")
-            if packet.pts is not None and packet.time_base is not None:
-                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-            if packet.stream_index != stream.index:
-                continue
+        for packet in packets(container, stream, path, slack=0.25 + 2 / fps):
             for frame in packet.decode():
                 assert isinstance(frame, av.VideoFrame)
                 time = count / fps if frame.time is None else frame.time
@@ -295,31 +316,34 @@ def _filmed(
     except MediaError:
         raise
     except (av.FFmpegError, OSError) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     if not count:
         raise MediaError(f"{path} holds no frames: get the file again.")
-    # A film that was cut off between two packets simply ends, but earlier than its header says.
-    declared = ((container.start_time or 0) + (container.duration or 0)) / 1e6
-    if exact and end < declared - 0.25 - 2 / fps:
-        raise MediaError(f"{path} is cut off: it ends at {end:.1f} of {declared:.1f} s; get the file again.")
 
 
 def _upright(frame: av.VideoFrame, stream: av.VideoStream, size: tuple[int, int] | None) -> np.ndarray:
     # The stream's size: a frame may differ where the resolution changes midway.
-    pixels = frame.to_ndarray(format="rgb24", width=stream.width, height=stream.height, interpolation=_ACCURATE)
+    pixels = frame.to_ndarray(format="rgb24", width=_width(stream), height=stream.height, interpolation=_ACCURATE)
     if size and (size[0] + size[0] % 2, size[1] + size[1] % 2) == pixels.shape[:2]:
         pixels = pixels[: size[0], : size[1]]  # an odd size, which H.264 could not hold
     return np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))
 
 
-def _count_packets(path: StrPath) -> int:
-    with _open_container(Path(path)) as container:
+def _measured(path: StrPath) -> tuple[int, float]:
+    """The frames of a film and its seconds, from its packets alone."""
+    with open_container(Path(path)) as container:
         stream = container.streams.best("video")
-        return sum(packet.size > 0 for packet in container.demux(stream))
-
-
-def _unreadable(path: StrPath, error: BaseException) -> MediaError:
-    return MediaError(f"{path} is damaged or of an unknown kind ({reason(error)}): give a picture or a video.")
+        assert isinstance(stream, av.VideoStream)
+        usual = float(1 / (stream.average_rate or stream.guessed_rate or DEFAULT_FPS))
+        count, start, end = 0, float("inf"), float("-inf")
+        for packet in container.demux(stream):
+            if not packet.size or packet.is_discard:
+                continue
+            count += 1
+            if packet.pts is not None and packet.time_base is not None:
+                time, shown = (float(ticks * packet.time_base) for ticks in (packet.pts, packet.duration or 0))
+                start, end = min(start, time), max(end, time + (shown or usual))
+        return count, end - start if count and start < end else count * usual
 
 
 def _too_large(path: StrPath) -> MediaError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,11 +10,11 @@ from ..errors import InputError
 
 
 def default_device() -> str:
-    """The best device of this machine: "cuda", "mps" or "cpu"."""
+    """The best device of this machine: "cuda", "mps" or "cpu"; of several processes each gets a GPU of its own."""
     import torch
 
     if torch.cuda.is_available():
-        return "cuda"
+        return f"cuda:{rank}" if (rank := os.environ.get("LOCAL_RANK")) else "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 

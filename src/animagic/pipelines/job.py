@@ -62,6 +62,12 @@ class Job:
     """Whether `read` puts the parts of the pipeline on their devices."""
     hidden = 0
     """Frames at the front of the stream that are not shown."""
+    sound: str | None = None
+    """A file whose sound the video gets, if its format has any."""
+    sound_start = 0.0
+    """Seconds of it that are left out."""
+    on_note: Callable[[str], None] = staticmethod(lambda line: None)
+    """Told in a line what was found in the input."""
 
     def __init__(self, request: Any, models: Any, live: Any = None):
         self.request, self.models, self.live = request, models, live
@@ -217,6 +223,26 @@ class Job:
         """Pieces of the video (`Chunk`, output_type "np") as they become clean. The arguments are the pipeline's."""
         watched = {"on_progress": on_progress, "on_preview": on_preview, "resume": resume}
         return self.pipe.stream(self.request.prompt if self.live is None else self.live, **self.arguments(), **watched)
+
+    # ------------------------------------------------------------ what was made
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """Height and width of the frames that are written."""
+        return self.height, self.width
+
+    def shown(self, frames: np.ndarray, start: int) -> np.ndarray:
+        """Frames as they are written, uint8 (F, height, width, 3); `start` is the number of the first. Each comes once,
+        in order."""
+        return frames
+
+    def measured(self) -> dict[str, Any]:
+        """Facts about the video for its metadata."""
+        return {}
+
+    def summary(self) -> list[str]:
+        """Lines for people at the end."""
+        return []
 
 
 def _lora_file(name: str, kind: str, model: str, models: Any) -> Path:

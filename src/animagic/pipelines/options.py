@@ -191,6 +191,11 @@ class VideoOptions(BaseModel):
                 raise InputError(f"the name of the {name} is empty; give a file, or leave it out.")
         return self
 
+    @property
+    def title(self) -> str:
+        """What the video is called, in file names and while it is made."""
+        return self.prompt
+
     def changed(self: Self, **values: Any) -> Self:
         """With other values, checked anew."""
         return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | values)

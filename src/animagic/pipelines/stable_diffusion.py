@@ -89,7 +89,10 @@ class StableDiffusionVideoPipeline(TextualInversionMixin, VideoPipeline, StableD
 
     @property
     def pixels_per_latent(self) -> int:  # type: ignore[override]
-        return 8 if self.vae is None else 2 ** (len(self.vae.config.block_out_channels) - 1)
+        if self.vae is None:
+            return 8
+        widths = self.vae.config.get("block_out_channels")
+        return 2 ** (len(widths) - 1) if widths else self.vae.config["patch_size"]
 
     @property
     def text_encoders(self) -> list[tuple[Any, Any]]:

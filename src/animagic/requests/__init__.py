@@ -1,7 +1,16 @@
 """A request for a video and how it is carried out: the one way that command line, app and server share."""
 
 from ..pipelines.options import MAX_SEED, VideoOptions
-from .generation import check_inputs, count_equal_frames, draw_plan, generate, load_pipeline, metadata, pipeline_for
+from .generation import (
+    assist,
+    check_inputs,
+    count_equal_frames,
+    draw_plan,
+    generate,
+    load_pipeline,
+    metadata,
+    pipeline_for,
+)
 from .kept import enhance, kept_seed, resume_folder
 from .many import generate_all
 from .request import (
@@ -21,6 +30,7 @@ __all__ = [
     "Report",
     "Result",
     "VideoOptions",
+    "assist",
     "build_request",
     "check_inputs",
     "count_equal_frames",

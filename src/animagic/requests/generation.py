@@ -20,6 +20,8 @@ from .request import Report, Result, build_request, hint, input_files, job_for
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..parallel.processes import Group
+
 
 def pipeline_for(
     request: VideoOptions, device: str | None = None, *, allow_pickle: bool = False, fitted: Any = None
@@ -105,6 +107,7 @@ def generate(
     stop: Callable[[], bool] | None = None,
     memory: int | None = None,
     on_note: Callable[[str], None] | None = None,
+    group: Group | None = None,
 ) -> Result:
     """Carry out a request and write the video while it is made.
 
@@ -120,7 +123,9 @@ def generate(
         stop: asked after every step of an endless video; True ends it with the frames that are final.
         memory: bytes that may be used on the device (by this process, on a CPU); what makes the video fit is
             chosen, and told to `on_note`. It changes no frame but by `tiling`, which the stored request then has.
-        on_note: told in a line what was chosen, and of prompts that the model cannot draw.
+        on_note: told in lines what was chosen and found, of prompts that the model cannot draw, and what was measured.
+
+        group: processes that make the video together, of which this is the main one; the others call `assist`.
 
     Nothing is left half-written: the file appears under its name when it is whole.
     Raises: InputError, MediaError, CheckpointError; KeyboardInterrupt passes through.
@@ -143,6 +148,7 @@ def generate(
     VideoWriter(output, fps=24)  # refuses what it could not write
     fitted = None
     job = job_for(request, live)
+    job.on_note = on_note or job.on_note
     if memory is not None:
         if pipe is not None:
             raise InputError("memory is for loading a model; give either that or a loaded pipe.")
@@ -153,6 +159,8 @@ def generate(
     if request.endless and request.frames is None and Path(output).suffix.lower() not in (".mp4", ".webm"):
         raise MediaError(f"{output} cannot hold a video without an end; write an .mp4 or .webm.")
     pipe = pipe or job.load(device, allow_pickle, fitted)
+    if group is not None:
+        pipe.parallel_map = group.map
     job.begin(pipe)  # everything that can be wrong is refused before a file is begun
     request = job.request
     if on_note is not None and (line := hint(request)) is not None:
@@ -189,7 +197,10 @@ def generate(
             stack.callback(Path(preview).unlink, missing_ok=True)
         stack.enter_context(job.adapted(allow_pickle))
         plan = job.plan()
-        writer = stack.enter_context(VideoWriter(output, fps, metadata=metadata(request, plan, fingerprints)))
+        heard = job.sound if Path(output).suffix.lower() in (".mp4", ".webm") else None
+        about = metadata(request, plan, fingerprints)
+        writer = VideoWriter(output, fps, metadata=about, sound=heard, sound_start=job.sound_start)
+        stack.enter_context(writer)
         try:
             for chunk in job.stream(report, show if preview is not None else None, kept):
                 pixels = to_bytes(chunk.frames[0])[max(job.hidden - chunk.start, 0) :]
@@ -197,6 +208,7 @@ def generate(
                     pixels = pixels[: total_frames - frames]
                 if not len(pixels):
                     continue
+                pixels = job.shown(pixels, frames)
                 writer.write(pixels)
                 sampled.add(pixels)
                 frames += len(pixels)
@@ -210,7 +222,7 @@ def generate(
             if live is not None:
                 later = {start: text for start, text in live.said.items() if start}
                 request = request.changed(prompt=live.said[0], prompts_at=later)
-            writer.metadata = metadata(request, plan, fingerprints)
+            writer.metadata = metadata(request, plan, fingerprints) | job.measured()
         except SafetensorError as error:
             full = "No space left" in str(error)
             reason = "the disk is full, so free some space and try again" if full else str(error)
@@ -219,16 +231,30 @@ def generate(
         write_image(contact_sheet, draw_sheet(np.stack(sampled.frames)))
     if kept is not None and not (request.endless and stop is not None and stop()):  # that one can still go on
         kept.remove()
+    for line in job.summary():
+        job.on_note(line)
+    height, width = job.output_size
     return Result(
         output=str(output),
         frames=frames,
-        height=job.height,
-        width=job.width,
+        height=height,
+        width=width,
         fps=fps,
         seed=request.seed,
         seconds=round(time.monotonic() - began, 3),
         contact_sheet=None if contact_sheet is None else str(contact_sheet),
     )
+
+
+def assist(request: VideoOptions, group: Group, *, device: str | None = None, allow_pickle: bool = False) -> None:
+    """Help the main process of a group to make a video. Raises: as `generate`."""
+    job = job_for(request)
+    pipe = job.load(device, allow_pickle)
+    pipe.parallel_map = group.map
+    job.begin(pipe)
+    with job.adapted(allow_pickle):
+        for _ in pipe.stream(job.request.prompt, **job.arguments() | {"output_type": "latent"}):
+            pass
 
 
 def count_equal_frames(first: str | Path, second: str | Path) -> tuple[int, int]:

@@ -49,7 +49,7 @@ def generate_all(
         raise InputError(f"the format {format!r} is unknown; choose {', '.join(FORMATS)}.")
     if folder.exists() and not folder.is_dir():
         raise MediaError(f"{folder} is a file; give a folder for the videos.")
-    paths = [folder / f"{i}-{slug(video.request.prompt)}.{format}" for i, video in enumerate(videos)]
+    paths = [folder / f"{i}-{slug(video.request.title)}.{format}" for i, video in enumerate(videos)]
     there = [path for path in paths if path.exists()]
     if there and not resume:
         raise InputError(

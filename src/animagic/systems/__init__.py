@@ -130,3 +130,22 @@ register(
         rooms=frozenset({"weights", "conversion", "training", "memory"}),
     )
 )
+register(
+    System(
+        name="magicanimate",
+        title="MagicAnimate",
+        options="options:MagicAnimateOptions",
+        job="job:MagicAnimateJob",
+        classes={
+            "AppearanceEncoder": "appearance:AppearanceEncoder",
+            "MagicAnimatePipeline": "pipeline:MagicAnimatePipeline",
+            "MagicAnimateUNet": "unet:MagicAnimateUNet",
+        },
+        pipelines=dict.fromkeys(("text", "image", "video"), "MagicAnimatePipeline"),
+        prefixes=("MagicAnimate",),
+        original_job="original_job:MagicAnimateOriginalJob",
+        recognises="original:recognises",
+        rooms=frozenset({"weights", "training"}),
+        command="animate",
+    )
+)

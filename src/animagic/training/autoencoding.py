@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from ..layers.autoencoder import ConvAutoencoder
-from .data import SceneBatches, to_unit
+from .data import to_unit
+from .people import PeopleBatches
 from .stages import Course, Stage, average_of, with_start
 
 
@@ -101,4 +102,5 @@ def export(recipe: dict[str, Any], root: Path) -> Path:
     return target
 
 
-STAGES = [Course([Stage("autoencoder", _start, ReconstructionObjective, SceneBatches, model=ConvAutoencoder)], export)]
+_STAGE = Stage("autoencoder", _start, ReconstructionObjective, model=ConvAutoencoder, sources={"people": PeopleBatches})
+STAGES = [Course([_STAGE], export)]

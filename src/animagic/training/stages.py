@@ -30,7 +30,6 @@ from ..weights.fit import check
 from .bank import SceneBank
 from .data import SceneBatches
 from .trainer import Trainer, TrainingConfig, processes
-from .videos import VideoBatches
 
 SHIPPED = "shipped.safetensors"
 """In the folder of a stage: weights from which it begins, see `start_from`."""
@@ -51,8 +50,9 @@ class Stage:
         start: the model before its first step, the same in every run of a recipe, and the frozen parts that the
             objective needs.
         objective: its other fields are the section's `objective`, or that of the section `shares`.
-        data: the studio's batches, whose fields are the section's `data`; with `files` that may name a `source`
-            instead, videos of one's own; with `bank`, the source "bank" is a SceneBank.
+        data: the studio's batches, whose fields are the section's `data`.
+        sources: what else may be named there as `source` -> its batches. files: the batches of any other source, videos
+            of one's own; None: there is none.
         model: the fields of the section's `model`; None: it has none.
         needs: what else must be in the section, such as a rank.
         besides: what must be in the recipe, too -> who reads the fields under it, if any.
@@ -70,8 +70,8 @@ class Stage:
     start: Callable[[Stage], tuple[nn.Module, dict[str, Any]]]
     objective: Callable[..., Any]
     data: Callable[..., Dataset] = SceneBatches
-    files: bool = False
-    bank: bool = False
+    sources: Mapping[str, Callable[..., Dataset]] = field(default_factory=dict)
+    files: Callable[..., Dataset] | None = None
     model: Callable[..., Any] | None = None
     shares: str = ""
     needs: Sequence[str] = ()
@@ -94,13 +94,13 @@ class Stage:
     @property
     def shows_files(self) -> bool:
         """Whether it learns from videos of one's own."""
-        return _reader(self, self.section.get("data")) is VideoBatches
+        return self.files is not None and _reader(self, self.section.get("data")) is self.files
 
     def batches(self) -> Dataset:
         """The training data that the section describes. Raises InputError."""
         data, config = dict(self.section["data"]), self.config
         reader = _reader(self, data)
-        if reader is not VideoBatches:
+        if reader is not self.files:
             data.pop("source", None)
         return reader(seed=config.seed, steps=config.steps, **data)
 
@@ -141,14 +141,14 @@ class Run:
         return broadcast_object_list(made)[0]
 
     def _export(self) -> Path:
-        """A pipeline's folder gets its vocabulary: that of the model it began as, else the studio's words. A model that
-        has seen videos of one's own has none: nobody has listed their words."""
+        """A model that reads prompts gets its vocabulary: that of the model it began as, else the studio's words. One
+        that has seen videos of one's own has none: nobody has listed their words."""
         target, origin = self.course.export(self.recipe, self.root), self.recipe.get(self.course.origin)
         if origin is not None:
             words = Path(origin) / VOCABULARY
             if words.is_file():
                 shutil.copy(words, target)
-        elif (target / "model_index.json").exists() and not any(stage.shows_files for stage in self.known):
+        elif (target / "tokenizer").exists() and not any(stage.shows_files for stage in self.known):
             (target / VOCABULARY).write_text(json.dumps(vocabulary(), indent=2) + "\n", "utf-8")
         return target
 
@@ -324,7 +324,7 @@ def _read(course: Course, recipe: dict[str, Any], root: Path) -> list[Stage]:
         readers |= {} if stage.shares else {"objective": stage.objective}
         readers |= {"data": _reader(stage, data), "training": TrainingConfig}
         for name, reader in readers.items():
-            known = ["source"] if name == "data" and (stage.files or stage.bank) else []
+            known = ["source"] if name == "data" and (stage.files or stage.sources) else []
             given = section.get(name, {}) if isinstance(section, dict) else section
             _check_fields(f"{path}.{name}", given, reader, known)
         missing += [f"{path}.{name}" for name in (*readers, *stage.needs) if name not in section]
@@ -358,9 +358,9 @@ def _sections(course: Course, recipe: dict[str, Any]) -> Iterator[tuple[Stage, s
 
 def _reader(stage: Stage, data: Any) -> Callable[..., Dataset]:
     source = data.get("source", "studio") if isinstance(data, dict) else "studio"
-    if stage.bank and source == "bank":
-        return SceneBank
-    return VideoBatches if stage.files and source != "studio" else stage.data
+    if source in stage.sources:
+        return stage.sources[source]
+    return stage.files if stage.files is not None and source != "studio" else stage.data
 
 
 def _check_fields(path: str, given: Any, reader: Callable[..., Any], more: Iterable[str] = ()) -> None:

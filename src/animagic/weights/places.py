@@ -60,3 +60,9 @@ def part_folder(
         f"there is no {called} (a folder with config.json): looked in {looked}; give its folder as {option}, or none "
         "to do without."
     )
+
+
+def find_from(source: Path, path: str) -> Path | None:
+    """A file or folder that a configuration names: relative to the working directory, as in the originals, else to the
+    configuration's folder or one around it. None: there is none."""
+    return next((place / path for place in (Path(), *source.absolute().parents) if (place / path).exists()), None)

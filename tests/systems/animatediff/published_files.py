@@ -200,7 +200,7 @@ def _open_clip(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def motion_module(version: str = "v2", seed: int = 5, base: dict = UNET, **config) -> dict[str, torch.Tensor]:
     """Random motion modules under their published names."""
-    from animagic.systems.animatediff.published import VERSIONS
+    from animagic.weights.motion_module import VERSIONS
 
     torch.manual_seed(seed)
     unet = AnimateDiffUNet(**base, **{**VERSIONS[version], "motion_num_attention_heads": 8, **config})

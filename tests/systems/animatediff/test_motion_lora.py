@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from animagic.errors import CheckpointError, InputError
 from animagic.systems.animatediff.lora import motion_lora_state_dict
 from animagic.systems.animatediff.pipeline import AnimateDiffPipeline
-from animagic.systems.animatediff.published import VERSIONS
 from animagic.systems.animatediff.training import MOTION_TARGETS, SPATIAL_TARGETS
 from animagic.systems.animatediff.unet import AnimateDiffUNet
 from animagic.weights.lora import add_lora, lora_layers
+from animagic.weights.motion_module import VERSIONS
 
 SPATIAL = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
 MOTION = "down_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.1"

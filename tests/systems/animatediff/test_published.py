@@ -7,8 +7,8 @@ from published_files import UNET, motion_module, picture_model, with_positions
 
 from animagic.checkpoints import from_original
 from animagic.errors import CheckpointError, InputError
-from animagic.systems.animatediff.published import motion_config, motion_name, original_names
 from animagic.systems.animatediff.weights import sparse_controlnet_from_config, unet_from_config
+from animagic.weights.motion_module import motion_config, motion_name, original_names
 
 MODULE = {
     "num_attention_heads": 8,

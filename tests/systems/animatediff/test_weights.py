@@ -19,13 +19,14 @@ from published_files import (
 
 from animagic.errors import CheckpointError, InputError
 from animagic.systems.animatediff.pipeline import AnimateDiffPipeline
-from animagic.systems.animatediff.published import VERSIONS, published_sampling
+from animagic.systems.animatediff.published import published_sampling
 from animagic.systems.animatediff.sparse import SparseControlNet
 from animagic.systems.animatediff.weights import (
     load_sparse_controlnet,
     read_motion_module,
     with_files,
 )
+from animagic.weights.motion_module import VERSIONS
 
 FULL = (320, 640, 1280, 1280)
 

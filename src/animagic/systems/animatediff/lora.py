@@ -16,7 +16,7 @@ from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
 from ...errors import InputError
 from ...weights.lora import LoraMixin, Source, lora_layers
 from ...weights.lora_names import CLIP, UNET
-from .published import motion_name
+from ...weights.motion_module import motion_name
 from .unet import AnimateDiffUNet
 
 _MOTION = r"unet\.(.*\.)?motion_modules\..*", "a MotionLoRA changes motion modules only"

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import AnimagicError, CheckpointError, InputError
+from ...weights.inference_config import INFERENCE, check_sections
 from ...weights.original import read_file, split_setting, value_of
-from .schema import CONTROLNET, INFERENCE, EntryFields, MotionLora, Options, check_sections
+from ...weights.places import find_from
+from .schema import CONTROLNET, EntryFields, MotionLora, Options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,13 +152,13 @@ class Entry:
         return [Path(), *self.source.absolute().parents]
 
     def _find(self, name: str, path: str) -> Path:
-        for place in self._places:
-            if (place / path).exists():
-                return place / path
-        raise InputError(
-            f"{self}: {name} is {path}, but there is no such file in the working directory, nor from {self._places[1]} "
-            f"upwards; give it with --set {self.number}.{name.partition('[')[0]}=FILE."
-        )
+        found = find_from(self.source, path)
+        if found is None:
+            raise InputError(
+                f"{self}: {name} is {path}, but there is no such file in the working directory, nor from "
+                f"{self._places[1]} upwards; give it with --set {self.number}.{name.partition('[')[0]}=FILE."
+            )
+        return found
 
     def _base(self) -> Path:
         given = self.options["--pretrained-model-path"]
@@ -180,7 +182,7 @@ class Entry:
         return check_sections(read_file(file := self.files["inference_config"]), INFERENCE, file)
 
     def _motion_config(self) -> dict[str, Any]:
-        from .published import motion_config
+        from ...weights.motion_module import motion_config
 
         flags = dict(self._inference["unet_additional_kwargs"])
         return motion_config(None, flags.pop("motion_module_kwargs"), flags)

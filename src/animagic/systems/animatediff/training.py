@@ -19,6 +19,7 @@ from ...training.data import SceneBatches
 from ...training.objectives import NoiseObjective
 from ...training.stages import Course, Stage, average_of, component, save_model
 from ...training.text_to_image import load_text_to_image
+from ...training.videos import VideoBatches
 from ...weights.lora import add_lora
 from .denoiser import AnimateDiffSampling
 from .lora import motion_lora_state_dict
@@ -152,7 +153,7 @@ def export(recipe: dict[str, Any], root: Path) -> Path:
     return target
 
 
-_CLIPS: dict[str, Any] = {"objective": ClipObjective, "data": SceneClips, "files": True}
+_CLIPS: dict[str, Any] = {"objective": ClipObjective, "data": SceneClips, "files": VideoBatches}
 _STAGES = [
     *text_to_image.STAGES,
     # A LoRA over the spatial layers that takes in how the videos look, so that the motion module need not.

@@ -4,9 +4,7 @@ goes around them; and its networks from the original configurations. Nothing is 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +14,11 @@ from torch import Tensor
 
 from ...errors import CheckpointError, InputError
 from ...layers.inflation import arguments_for
-from ...weights.files import PathLike, Weights, read_json, read_tensors
+from ...weights.files import PathLike, read_json, read_tensors
 from ...weights.fit import build, check, fill
+from ...weights.motion_module import VERSIONS, MotionFile, original_names, read_motion_module, unet_arguments
 from ...weights.stable_diffusion import StableDiffusion, network_of
-from .published import (
-    FIXED,
-    FLAGS,
-    VERSIONS,
-    motion_config,
-    motion_name,
-    original_names,
-    published_sampling,
-    recognise,
-    table_length,
-)
+from .published import published_sampling
 from .sparse import SparseControlNet
 from .unet import AnimateDiffUNet
 
@@ -46,7 +35,7 @@ def unet_from_config(config: Mapping[str, Any]) -> AnimateDiffUNet:
 
     Raises: InputError for a field or value that is not known.
     """
-    base, motion = _split(config)
+    base, motion = unet_arguments(config)
     return AnimateDiffUNet(**base, **motion)
 
 
@@ -60,99 +49,13 @@ def sparse_controlnet_from_config(config: Mapping[str, Any]) -> SparseControlNet
     ignored = {"version", "motion_module_mid_block", "use_inflated_groupnorm"}
     own = arguments_for(ControlNetModel, config) | arguments_for(SparseControlNet, config)
     ignored |= own.keys() - arguments_for(UNet2DConditionModel, config).keys()
-    base, motion = _split({name: value for name, value in config.items() if name not in ignored})
+    base, motion = unet_arguments({name: value for name, value in config.items() if name not in ignored})
     motion.pop("motion_attention_block_types", None)
     return SparseControlNet(**own | arguments_for(ControlNetModel, base) | motion)
 
 
-def _split(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The base model's and the motion modules' arguments."""
-    fields = {name: value for name, value in config.items() if not name.startswith("_")}
-    version, module = fields.pop("version", None), fields.pop("motion_module_kwargs", {})
-    flags = {name: fields.pop(name) for name in [*FLAGS, *FIXED, "use_inflated_groupnorm"] if name in fields}
-    if unknown := fields.keys() - arguments_for(UNet2DConditionModel, fields):
-        raise InputError(f"the configuration has an unknown field {min(unknown)!r}.")
-    # Blocks are called 3D in the original, and do what the 2-D ones do to every frame.
-    flat = {name: _flat(value) if name.endswith(("_types", "_type")) else value for name, value in fields.items()}
-    return flat, motion_config(version, module, flags)
-
-
-def _flat(blocks: Any) -> Any:
-    if isinstance(blocks, (list, tuple)):
-        return tuple(_flat(block) for block in blocks)
-    return blocks.replace("3D", "2D") if isinstance(blocks, str) else blocks
-
-
 COMPONENTS: dict[str, Any] = {"unet": unet_from_config, "sparse_controlnet": sparse_controlnet_from_config}
 """The components that `animagic.checkpoints.from_original` can build; tensors go by `original_names`."""
-
-
-# ---- motion modules
-
-
-@dataclass(frozen=True)
-class MotionFile:
-    """A motion module as read: its version (of VERSIONS), the arguments of AnimateDiffUNet that go with it, and its
-    tensors by their published names."""
-
-    source: Path
-    version: str
-    config: dict[str, Any]
-    tensors: dict[str, Tensor]
-
-    def check_base(self, unet: Any) -> None:
-        """Raises CheckpointError if it was made for another kind of base, or does not fit in another way."""
-        widths = list(unet.config.block_out_channels)
-        names = re.compile(r"down_blocks\.(\d+)\..*\.temporal_transformer\.(norm|proj_in)\.weight")
-        levels = {int(m[1]): t.shape[-1] for name, t in self.tensors.items() if (m := names.fullmatch(name))}
-        own = [levels[level] for level in sorted(levels)]
-        if own and own != widths:
-            made_for = {4: "Stable Diffusion 1.5", 3: "SDXL"}.get(len(own), "another base")
-            raise CheckpointError(
-                f"{self.source} is a motion module for {made_for} (widths {', '.join(map(str, own))}); this base model "
-                f"has {', '.join(map(str, widths))}: take a module that was made for it."
-            )
-        expected = {name: tensor for name, tensor in unet.state_dict().items() if unet.is_motion(name)}
-        check(expected, self.tensors, self.source, hint=": is it for another base model?")
-
-
-def read_motion_module(
-    source: PathLike,
-    *,
-    version: str | None = None,
-    config: Mapping[str, Any] | None = None,
-    allow_pickle: bool = False,
-) -> MotionFile:
-    """A motion module from its file, in the published layout or diffusers', or from a MotionAdapter's folder.
-
-    Args:
-        version: of VERSIONS; None: it is recognised.
-        config: arguments of AnimateDiffUNet in which it differs from the published ones.
-        allow_pickle: read pickles; no code in them is run.
-    Everything in the file but motion modules is ignored.
-    Raises: InputError, CheckpointError, which name the file.
-    """
-    path = Path(source)
-    arguments = motion_config(version)
-    weights = Weights.open(path, "diffusion_pytorch_model", allow_pickle)
-    names = [name for name in weights.entries if "motion_modules." in name]
-    for sign, what in (("controlnet_cond_embedding.", "a SparseCtrl network"), ("lora", "a LoRA")):
-        if any(sign in name for name in weights.entries):
-            raise CheckpointError(f"{source} is {what}, not a motion module.")
-    if not names:
-        raise CheckpointError(f"{source} is no motion module: no tensor's name contains motion_modules.")
-    named = dict(weights.renamed({name: motion_name(_from_motion_on(name)) for name in names}).read())
-    shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
-    version = version or recognise(shapes, path)
-    arguments |= VERSIONS[version]
-    arguments["motion_max_length"] = table_length(shapes) or arguments["motion_max_length"]
-    return MotionFile(path, version, arguments | dict(config or {}), original_names(named))
-
-
-def _from_motion_on(name: str) -> str:
-    """Without what trainers put before names: module., unet., ..."""
-    starts = [name.find(block) for block in ("down_blocks.", "mid_block.", "up_blocks.")]
-    return name[min((start for start in starts if start >= 0), default=0) :]
 
 
 # ---- SparseCtrl

@@ -177,7 +177,7 @@ _STUDENT = [Stage("transformer", _start_student, ShortcutObjective, SceneChunks)
 _STAGES = [
     Stage("vae", _start_autoencoder, ReconstructionObjective, SceneChunks, model=AutoencoderKLMagi1, optional=True),
     Stage("pictures", _start_pictures, TransformerObjective, SceneBank, model=Magi1Transformer3DModel, optional=True),
-    Stage("transformer", _start_transformer, TransformerObjective, SceneChunks, bank=True,
+    Stage("transformer", _start_transformer, TransformerObjective, SceneChunks, sources={"bank": SceneBank},
           model=Magi1Transformer3DModel),
 ]  # fmt: skip
 STAGES = [
