@@ -14,7 +14,8 @@ PIECES = (
 )  # fmt: skip
 """The pieces that a baked body's surface is cut into, along every line at which some clothes end."""
 
-_THICKNESS = {"shirt": 0.007, "trousers": 0.006, "shoes": 0.008}  # metres
+_TIGHT = {"shirt": 0.007, "trousers": 0.006, "shoes": 0.008}  # metres above the skin
+_LOOSE = {"shirt": 0.018, "trousers": 0.016, "shoes": 0.01}
 _HEAD, _CHEST, _PELVIS, _LEFT_HIP, _RIGHT_HIP = 4, 2, 0, 13, 16
 
 
@@ -42,7 +43,11 @@ def piece_regions(person: Person) -> dict[str, str]:
     """The region of each of PIECES on this person."""
     worn = dict.fromkeys(PIECES, "skin")
     worn |= {"scalp": "skin" if person.hair_style == "bald" else "hair", "brow": "hair", "eye": "eyes", "foot": "shoes"}
-    worn |= {"chest": "shirt", "waist": "shirt" if person.untucked else "trousers", "pelvis": "trousers"}
+    worn |= {
+        "chest": "shirt",
+        "waist": "shirt" if person.untucked and person.bottoms != "skirt" else "trousers",
+        "pelvis": "trousers",
+    }
     worn["upper_thigh"] = "trousers"
     for piece, lengths in (("upper_sleeve", SHORT), ("lower_sleeve", LONG), ("forearm", LONG)):
         if person.sleeves in lengths:
@@ -112,7 +117,8 @@ def dress(
     regions = region_of_piece[pieces]
     normals = vertex_normals(points, triangles)
     # Cloth stands off the skin; a vertex of several materials goes with the thickest.
-    thickness = np.array([_THICKNESS.get(name, 0.0) for name in REGIONS])[regions]
+    cut = _LOOSE if person.loose else _TIGHT
+    thickness = np.array([cut.get(name, 0.0) for name in REGIONS])[regions]
     off = np.zeros(len(points))
     np.maximum.at(off, triangles.reshape(-1), np.repeat(thickness, 3))
     clothed = points + normals * off[:, None]

@@ -165,7 +165,7 @@ class _Figure:
         group.add(_rounded(waist, hips, low, 1.06 * low, self.size(0.03)), "trousers", part)
         if self.person.bottoms == "skirt":
             self.skirt(group, waist, low)
-        hem = hips if self.person.untucked else waist
+        hem = hips if self.worn["waist"] == "shirt" else waist
         group.add(_rounded(chest, hem, 0.82 * across, 1.03 * low, self.size(0.035)), "shirt", part)
         return group
 
