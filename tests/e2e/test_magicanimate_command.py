@@ -4,6 +4,7 @@ configuration; and `animagic convert` of the same files."""
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from published_files import motion_module, picture_model, save, with_positions, 
 
 from animagic.media import VideoWriter, iter_video, probe, read_metadata, write_image
 from animagic.poses import PART_COLOURS
+from animagic.systems.magicanimate.schema import ConfigFields
 
 SIDE = 32
 CONFIG = {
@@ -229,3 +231,9 @@ def test_converted_files_make_videos(run, repository, frames_of):
     # The published scheduler clips what it predicts, which ours does not; random weights go far beyond.
     assert converted.shape == original.shape
     assert run("convert", parts, "-o", "other", "--allow-pickle").code == 2
+
+
+def test_the_page_has_every_field():
+    page = Path(__file__).resolve().parents[2] / "docs" / "tasks" / "magicanimate-yaml.md"
+    rows = set(re.findall(r"^\| `(\w+)` \| .+ \|$", page.read_text("utf-8"), re.M))
+    assert rows == set(ConfigFields.model_fields)
