@@ -163,6 +163,7 @@ def test_a_mask_keeps_the_background(scene):
     assert (back[:, 60:, :80] == picture[60:, :80]).all()
     assert (back[:, :, 132:] == picture[:, 132:]).all()
     assert (framing.back(frames, picture, mask.astype(np.float32), person) == back).all()
+    assert (framing.back(frames, picture, mask, np.stack([person] * 2)) == back).all()
     # Only the mask of the new person: the old one stays.
     assert (framing.back(frames, picture, mask)[:, 20:35, 50:62] == 255).all()
 

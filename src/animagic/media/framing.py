@@ -142,7 +142,8 @@ class Framing:
             frames: uint8 (F, height, width, 3) of the target.
             picture: uint8 (H, W, 3), or (F, H, W, 3) for a moving one.
             mask: of the people in the frames, bool (F, height, width) or 0 to 1.
-            person: of the people in the picture as the model saw it, bool (height, width) or 0 to 1.
+            person: of the people in the picture as the model saw it, (height, width), or (F, height, width) for a moving
+                one; bool or 0 to 1.
             feather: width of a soft edge, as a share of the box's shorter side; 0: hard.
         Returns: uint8 (F, H, W, 3).
         Raises: InputError for arrays of other shapes.
@@ -160,12 +161,13 @@ class Framing:
         border = _border(y1 - y0, x1 - x0, feather * min(right - left, bottom - top), sides)
         near = 1 - _border(*self.target, _NEAR * min(self.target), sides)
         seen = np.broadcast_to(self.into(picture), frames.shape)
+        people = mask if mask is None or person is None else np.maximum(mask, person)
         result = np.broadcast_to(picture, (len(frames), *picture.shape[-3:])).copy()
         for i, frame in enumerate(frames):
             # What the model makes has seldom quite the picture's colours: near the seam it takes them on.
             share, known, changed = border, near, near
-            if mask is not None:
-                soft = _soft(mask[i] if person is None else np.maximum(mask[i], person), feather * min(self.target))
+            if mask is not None and people is not None:
+                soft = _soft(people[i], feather * min(self.target))
                 share = border * np.asarray(soft.resize(size, Image.Resampling.BILINEAR, box=box))
                 known, changed = 1 - np.asarray(soft), 1 - mask[i].astype(np.float32)
             off = _tone(seen[i].astype(np.float32) - frame, known) * changed[..., None]
@@ -190,7 +192,7 @@ class Framing:
             raise InputError(f"the picture is {picture.shape}, but must be {(*self.source, 3)}, or one for each frame.")
         if mask is not None and mask.shape != (count, *self.target):
             raise InputError(f"the mask is {mask.shape}, but must be {(count, *self.target)}.")
-        if person is not None and (mask is None or person.shape != self.target):
+        if person is not None and (mask is None or person.shape not in (self.target, (count, *self.target))):
             raise InputError(f"the person's mask is {person.shape}, but must be {self.target} and go with `mask`.")
         if not 0 <= feather < 0.5:
             raise InputError(f"feather is {feather}: give a share of the box's shorter side, 0 or more and under 0.5.")
