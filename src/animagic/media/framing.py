@@ -142,8 +142,8 @@ class Framing:
             frames: uint8 (F, height, width, 3) of the target.
             picture: uint8 (H, W, 3), or (F, H, W, 3) for a moving one.
             mask: of the people in the frames, bool (F, height, width) or 0 to 1.
-            person: of the people in the picture as the model saw it, (height, width), or (F, height, width) for a moving
-                one; bool or 0 to 1.
+            person: of the people in the picture as the model saw it, (height, width), or (F, height, width) if it
+                moves; bool or 0 to 1.
             feather: width of a soft edge, as a share of the box's shorter side; 0: hard.
         Returns: uint8 (F, H, W, 3).
         Raises: InputError for arrays of other shapes.
