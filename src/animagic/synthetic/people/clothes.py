@@ -227,8 +227,8 @@ def _skirt(builder, points, weights, triangles, pieces, joints) -> None:
         wide.append(np.abs(band[:, 0]).max())
         deep.append((band[:, 2].max() - band[:, 2].min()) / 2)
     flare = np.linspace(0, 1, rows)
-    widths = np.maximum.accumulate(wide) * (1.05 + 0.18 * flare)
-    depths = np.maximum.accumulate(deep) * (1.08 + 0.5 * flare)
+    widths = np.maximum.accumulate(wide) * (1.05 + 0.22 * flare)
+    depths = np.maximum.accumulate(deep) * (1.1 + 0.5 * flare)
     cloth = np.stack(
         [
             widths[:, None] * np.sin(around),
@@ -237,8 +237,9 @@ def _skirt(builder, points, weights, triangles, pieces, joints) -> None:
         ],
         -1,
     ).reshape(-1, 3)
-    left = 0.5 + 0.5 * np.tanh(2.5 * np.tile(np.sin(around), rows))
-    follow = np.repeat(0.8 * flare, columns)
+    left = 0.5 + 0.5 * np.tanh(3 * np.tile(np.sin(around), rows))
+    hang = (1.5 * flare).clip(0, 1)
+    follow = np.repeat(0.97 * hang * hang * (3 - 2 * hang), columns)  # as the thighs do a hand below the hip
     mixed = np.zeros((len(cloth), weights.shape[1]))
     mixed[:, _PELVIS] = 1 - follow
     mixed[:, _LEFT_HIP], mixed[:, _RIGHT_HIP] = follow * left, follow * (1 - left)
@@ -247,4 +248,4 @@ def _skirt(builder, points, weights, triangles, pieces, joints) -> None:
     front, on_left = centre[:, 2] > centre_z[0], centre[:, 0] > 0
     parts = np.where(front, np.where(on_left, 10, 9), np.where(on_left, 8, 7))
     region = np.full(len(faces), REGIONS.index("trousers"))
-    builder.add(cloth, vertex_normals(cloth, faces), mixed, region, parts, faces, 0.02, True)
+    builder.add(cloth, vertex_normals(cloth, faces), mixed, region, parts, faces, 0.035, True)
