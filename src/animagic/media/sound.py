@@ -119,7 +119,7 @@ def sound_facts(path: StrPath) -> dict[str, Any]:
             "rate": stream.rate,
             "channels": stream.channels,
             "seconds": seconds,
-            "codec": stream.codec_context.name,
+            "codec": stream.codec_context.codec.canonical_name,
         }
 
 

@@ -19,7 +19,7 @@ Take = Callable[[Fraction | None], list[av.Packet]]
 Track = Callable[[av.container.OutputContainer], AbstractContextManager[Take]]
 """Adds a stream of sound to a container."""
 
-_COPIED = {"mp4": ("aac", "mp3", "mp3float"), "webm": ("opus", "vorbis")}  # what every player of that format knows
+_COPIED = {"mp4": ("aac", "mp3"), "webm": ("opus", "vorbis")}  # what every player of that format knows
 _CODECS = {"mp4": "aac", "webm": "libopus"}
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
 _ROLL = 0.3  # seconds that a decoder may need before the first instant that is heard
