@@ -3,8 +3,8 @@
     pip download --no-deps pybullet==3.2.7 && unzip pybullet-*.whl 'pybullet_data/data/motions/*'
     PYTHONPATH=src python recipes/bake_motions.py pybullet_data/data/motions src/animagic/synthetic/people
 
-Axes of what is written: x to the person's left, y up, z to the front; metres. The files are of the CMU and SFU databases,
-by way of DeepMimic.
+Axes of what is written: x to the person's left, y up, z to the front; metres. The recordings are of the CMU and
+SFU databases, by way of DeepMimic.
 """
 
 import json

@@ -14,8 +14,9 @@ _NECK, _PELVIS = len(LANDMARKS), len(LANDMARKS) + 1  # the points between the sh
 _HEAD = len(LANDMARKS) + 2  # between the ears
 _FACE = [INDEX[name] for name in LANDMARKS[:11]]
 _FEET = [INDEX[f"{side}_{name}"] for side in ("left", "right") for name in ("ankle", "heel", "foot_index")]
+_TRUNK = [_NECK, _PELVIS, _HEAD, INDEX["left_shoulder"], INDEX["right_shoulder"]]
 _EXTREMES = (0.5, 2.0)  # of a bone's stretch against that of the whole body: beyond it a photo was misread
-_MARGIN = 0.05  # of the frame's width, in which nobody's middle should be
+_MARGIN = 0.05  # of the frame's width, in which no head and trunk should be
 
 
 def _bones() -> list[tuple[int, int, str]]:
@@ -144,11 +145,12 @@ def _place(
 ) -> np.ndarray:
     """(frames, 3): where the pelvis goes, so that the body stands where the model stands."""
     middle_of = _PELVIS if seen[:, _PELVIS].any() and model_seen[:, _PELVIS].any() else _NECK
-    there: np.ndarray = seen[:, middle_of] if seen[:, middle_of].any() else seen.any(1)
+    there = np.asarray(seen[:, middle_of] if seen[:, middle_of].any() else seen.any(1))
     path = points[:, middle_of] - np.median(points[there, middle_of], 0)
-    place = (
-        model[0, middle_of] + _kept_inside(scale * path, there, model[0, middle_of, 0], width) - result[:, middle_of]
-    )
+    path *= scale
+    trunk = result[:, _TRUNK, 0] - result[:, [middle_of], 0]
+    path[there, 0] = _inside(path[there, 0], trunk[there], model[0, middle_of, 0], width)
+    place = model[0, middle_of] + path - result[:, middle_of]
     feet = [point for point in _FEET if model_seen[0, point]]
     if feet and seen[:, feet].any():
         ground = np.where(seen[:, feet], points[:, feet, 1], -np.inf).max(1)
@@ -162,9 +164,9 @@ def _place(
     return place
 
 
-def _kept_inside(path: np.ndarray, there: np.ndarray, x: float, width: int) -> np.ndarray:
-    """A path (frames, 3) around `x` that does not lead out of the frame to the sides."""
-    room = (x - _MARGIN * width, (1 - _MARGIN) * width - x)
-    used = -path[there, 0].min(), path[there, 0].max()
-    fits = [max(space, 0) / need for space, need in zip(room, used, strict=True) if need > max(space, 0)]
-    return path * np.array([min([1.0, *fits]), 1, 1])
+def _inside(path: np.ndarray, trunk: np.ndarray, x: float, width: int) -> np.ndarray:
+    """Ways to the side from `x` (frames,), shortened so that the trunk (frames, points), relative to them, stays inside
+    the frame; not to less than a quarter, since a trunk may be cut by the frame where it stands."""
+    left, right = x + trunk.min(1) - _MARGIN * width, (1 - _MARGIN) * width - x - trunk.max(1)
+    room = np.where(path < 0, left, right)
+    return path * np.clip(np.min(np.maximum(room, 0) / np.maximum(np.abs(path), 1e-6)), 0.25, 1)

@@ -44,8 +44,9 @@ _LIMBS = [*_limbs("left"), *_limbs("right")]
 _EXTRA = ("left_fingers", "right_fingers", "neck", "chin")  # points that are made of landmarks
 _PLACES = {name: number for number, name in enumerate((*LANDMARKS, *_EXTRA))}
 _FACINGS = ("chest", "pelvis", "left_upper_arm", "left_lower_arm", "right_upper_arm", "right_lower_arm")
-_SINE = np.sin(np.linspace(-np.pi / 2, np.pi / 2, 7)).astype(np.float32)
-_COSINE = np.sqrt(1 - _SINE**2)
+_ROWS = 12  # of each shape
+_ROUND = np.linspace(-np.pi / 2, np.pi / 2, _ROWS)  # the angles of the rows of an ellipse
+_HALF = np.linspace(-np.pi / 2, 0, _ROWS // 2)  # and of a limb's round start
 _HIDDEN = 0.93  # a side of a limb that takes less than (1 - this) / 2 of its width is not drawn
 
 
@@ -156,10 +157,10 @@ def _limb_shapes(points: np.ndarray, seen: np.ndarray, facing: np.ndarray, tall:
     along = unit(b[..., :2] - a[..., :2])
     side = _normal(along)
     thick = tall[..., None, None] * np.array([limb.thick for limb in _LIMBS], np.float32)
-    ends = [(a, thick[..., :1], _SINE[:4]), (b, thick[..., 1:], _SINE[3:])]  # half a circle each
-    shift = np.concatenate([radius * sine for _, radius, sine in ends], -1)[..., None] * along[..., None, :]
-    base = np.concatenate([np.repeat(end[..., None, :2], 4, -2) for end, _, _ in ends], -2)
-    radii = np.concatenate([thick[..., :1] * _COSINE[:4], thick[..., 1:] * _COSINE[3:]], -1)
+    ends = [(a, thick[..., :1], _HALF), (b, thick[..., 1:], -_HALF[::-1])]  # half a circle each
+    shift = np.concatenate([radius * np.sin(angle) for _, radius, angle in ends], -1)[..., None] * along[..., None, :]
+    base = np.concatenate([np.repeat(end[..., None, :2], len(angle), -2) for end, _, angle in ends], -2)
+    radii = np.concatenate([radius * np.cos(angle) for _, radius, angle in ends], -1)
     halves = radii[..., None] * side[..., None, :]
     turned = facing[..., [_FACINGS.index(limb.facing) for limb in _LIMBS], :]
     whole, front, has_front = _split(base + shift, halves, turned, side)
@@ -196,6 +197,7 @@ def _torso(points: np.ndarray, seen: np.ndarray, facing: np.ndarray, tall: np.nd
         [(-0.09, 0.01, 0.035), (0.05, 0.022, 0.05), (0.3, 0.005, 0.06), (0.62, 0.018, 0.055), (0.95, 0.042, 0.06),
          (1.1, 0.035, 0.055), (1.22, -0.02, 0.02), (1.22, -0.03, 0.01)], np.float32,
     ).T  # fmt: skip
+    places, flesh, deep = (np.pad(values, (0, _ROWS - len(values)), "edge") for values in (places, flesh, deep))
     lower = np.clip(places, 0, 1)[:, None]
     half = ((1 - lower) * across(points, "shoulder")[..., None, :2] + lower * across(points, "hip")[..., None, :2]) / 2
     sign = np.where((half * side[..., None, :]).sum(-1, keepdims=True) < 0, -1, 1)
@@ -238,10 +240,9 @@ def _head(points: np.ndarray, seen: np.ndarray, tall: np.ndarray) -> Shapes:
     turned = np.abs((unit(left)[..., :2] * side).sum(-1))
     wide, high = tall * (0.052 + 0.012 * (1 - turned)), tall * 0.074
     centre = ears[..., :2] - 0.1 * (nose - ears)[..., :2] + up * (0.018 * tall)[..., None]
-    sine, cosine = np.repeat(_SINE, [1, 1, 1, 2, 1, 1, 1]), np.repeat(_COSINE, [1, 1, 1, 2, 1, 1, 1])
-    skull_centres = centre[..., None, :] - up[..., None, :] * (high[..., None] * sine)[..., None]
-    skull_halves = side[..., None, :] * (wide[..., None] * cosine)[..., None]
-    rows = np.linspace(0, 1, 8, dtype=np.float32)[:, None]
+    skull_centres = centre[..., None, :] - up[..., None, :] * (high[..., None] * np.sin(_ROUND))[..., None]
+    skull_halves = side[..., None, :] * (wide[..., None] * np.cos(_ROUND))[..., None]
+    rows = np.linspace(0, 1, _ROWS)[:, None]
     neck_centres = neck[..., None, :2] * (1 - rows) + chin[..., None, :2] * rows
     neck_halves = np.broadcast_to(side[..., None, :] * (0.026 * tall)[..., None, None], neck_centres.shape)
     centres, halves = np.stack([neck_centres, skull_centres], 2), np.stack([neck_halves, skull_halves], 2)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .clothes import Surface, dress
+from .clothes import dress
 from .identity import Person
 from .skeleton import JOINTS, alignment
+from .surface import Surface
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from .body import Body, Posed, body_of, posed_landmarks
 from .identity import REGIONS, Person
 from .motion import Movement, poses_at, seconds
 from .seen import confidences
-from .skeleton import forward
+from .skeleton import JOINTS, forward
 from .view import View, camera_of, project
 
 
@@ -83,7 +83,7 @@ def render_person(
         body = puppets.drawn_body(person, body)
     times = start + np.arange(num_frames) / fps
     pose = posed(body, movement, times)
-    camera = camera_of(view, body.stature, height, width)
+    camera = camera_of(view, body.stature, _neck_height(body, movement), height, width)
     larger = int(np.clip(round(384 / min(height, width)), 2, 4))
     background = _backdrop(view.background, height, width)
     if person.look == "drawing":
@@ -98,6 +98,12 @@ def render_person(
     points = project(camera, pose.landmarks).astype(np.float32)
     poses = Poses(points[:, None], confidences(points, parts)[:, None], height, width, float(fps))
     return PersonClip(frames, parts, regions, poses, person)
+
+
+def _neck_height(body: Body, movement: Movement) -> float:
+    """Metres above the floor, most of the time of a movement."""
+    loop = np.linspace(0, seconds(movement.lower) / movement.rate, 9)
+    return float(np.median(posed(body, movement, loop).places[:, JOINTS.index("neck"), 1]))
 
 
 @lru_cache(maxsize=32)
