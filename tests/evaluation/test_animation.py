@@ -137,15 +137,19 @@ def test_the_benchmark_is_what_its_version_says():
     suite = SUITES["people"]
     assert (suite.version, suite.seed, suite.count, suite.frames, suite.fps) == (1, 400_000, 60, 24, 12)
     assert (VERSION, SEED, FRAMES, FPS) == (1, 400_000, 24, 12)
-    cases = people_cases(3, SEED)
-    assert [case.prompt for case in cases] == [
-        "dance_b: pale skin, grey hair, purple shirt, orange trousers",
-        "dance_b: tan skin, black hair, brown shirt, white trousers",
-        "wave_both: dark skin, grey hair, pink shirt, grey trousers",
-    ]
-    pixels = [np.bincount(animation_of(case, SHORT, 64, 64).regions.ravel(), minlength=7)[1:6] for case in cases]
-    known = [[442, 100, 1825, 1658, 208], [358, 83, 1360, 1374, 191], [913, 0, 988, 1591, 240]]
-    assert np.allclose(pixels, known, atol=20)
+    cases = people_cases(8, SEED)
+    known = {  # one with each motion, a skirt, half of a body, a drawing
+        0: ("dance_b: pale skin, grey hair, purple shirt, orange trousers", (442, 100, 1825, 1658, 208)),
+        2: ("wave_both: dark skin, grey hair, pink shirt, grey trousers", (913, 0, 988, 1591, 240)),
+        4: ("kick: light skin, pink hair, white shirt, orange shorts", (1502, 53, 617, 665, 237)),
+        5: ("squat: brown skin, blond hair, orange shirt, beige skirt", (1087, 97, 995, 1023, 185)),
+        6: ("squat: light skin, brown hair, red shirt, grey shorts", (836, 101, 1014, 482, 145)),
+        7: ("squat: light skin, red hair, orange shirt, white trousers", (1986, 221, 3079, 2081, 0)),
+    }
+    for number, (prompt, pixels) in known.items():
+        regions = animation_of(cases[number], SHORT, 64, 64).regions
+        assert cases[number].prompt == prompt
+        assert np.bincount(regions.ravel(), minlength=7)[1:6] == pytest.approx(pixels, abs=20)
 
 
 # ---- the judge alone ----------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ def table(report: Mapping[str, Any]) -> str:
     lines = [f"| {' | '.join(line)} |" for line in grid]
     lines.insert(1, f"|---|{'---:|' * (len(grid[0]) - 1)}")
     ways = [f"{report['cases']} held-out cases from seed {report['seed']}", f"{report['frames']} frames"]
-    ways += [f"{name} {report[name]}" for name in ("steps", "guidance") if report[name] is not None]
+    ways += [f"{name} {report[name]}" for name in ("version", "steps", "guidance") if report.get(name) is not None]
     return "\n".join([*lines, "", f"{report['model']}: {', '.join(ways)}; in brackets the 95 % interval."]) + "\n"
 
 
@@ -67,7 +67,7 @@ def sheet(result: Result) -> np.ndarray:
     order = np.random.default_rng(0).permutation(min(map(len, strips.values())))
     chosen = sorted(order[: max(1, ON_A_SHEET // len(strips))])
     cells = [(name, rows[name][i], strips[name][i]) for i in chosen for name in strips]
-    columns, side, line = 3 if len(strips) > 2 else 2, 96 * result.lines, 13
+    columns, side, line = 3 if len(strips) % 3 == 0 else 2, 96 * result.lines, 13
     strip_width = round(cells[0][2].shape[1] * side / cells[0][2].shape[0])
     width, height = strip_width + 8, side + 3 * line + 8
     picture = Image.new("RGB", (columns * width, -(-len(cells) // columns) * height), "white")
