@@ -28,15 +28,15 @@ def _limbs(side: str) -> list[_Limb]:
     )
     hand, foot = f"{side}_hand", f"{side}_foot"
     return [
-        _Limb(f"{side}_hip", f"{side}_knee", (0.05, 0.035), f"{upper_leg}_front", f"{upper_leg}_back", "pelvis"),
-        _Limb(f"{side}_knee", f"{side}_ankle", (0.034, 0.02), f"{lower_leg}_front", f"{lower_leg}_back", "pelvis"),
+        _Limb(f"{side}_hip", f"{side}_knee", (0.048, 0.034), f"{upper_leg}_front", f"{upper_leg}_back", "pelvis"),
+        _Limb(f"{side}_knee", f"{side}_ankle", (0.031, 0.018), f"{lower_leg}_front", f"{lower_leg}_back", "pelvis"),
         _Limb(
-            f"{side}_shoulder", f"{side}_elbow", (0.038, 0.026), f"{upper_arm}_inner", f"{upper_arm}_outer", upper_arm
+            f"{side}_shoulder", f"{side}_elbow", (0.031, 0.019), f"{upper_arm}_inner", f"{upper_arm}_outer", upper_arm
         ),
-        _Limb(f"{side}_elbow", f"{side}_wrist", (0.026, 0.018), f"{lower_arm}_inner", f"{lower_arm}_outer", lower_arm),
-        _Limb(f"{side}_wrist", f"{side}_fingers", (0.019, 0.024), hand, hand, "chest"),
-        _Limb(f"{side}_ankle", f"{side}_foot_index", (0.022, 0.02), foot, foot, "chest"),
-        _Limb(f"{side}_heel", f"{side}_foot_index", (0.022, 0.02), foot, foot, "chest"),
+        _Limb(f"{side}_elbow", f"{side}_wrist", (0.02, 0.013), f"{lower_arm}_inner", f"{lower_arm}_outer", lower_arm),
+        _Limb(f"{side}_wrist", f"{side}_fingers", (0.016, 0.015), hand, hand, "chest"),
+        _Limb(f"{side}_ankle", f"{side}_foot_index", (0.017, 0.014), foot, foot, "chest"),
+        _Limb(f"{side}_heel", f"{side}_foot_index", (0.02, 0.014), foot, foot, "chest"),
     ]
 
 
@@ -44,6 +44,15 @@ _LIMBS = [*_limbs("left"), *_limbs("right")]
 _EXTRA = ("left_fingers", "right_fingers", "neck", "chin")  # points that are made of landmarks
 _PLACES = {name: number for number, name in enumerate((*LANDMARKS, *_EXTRA))}
 _FACINGS = ("chest", "pelvis", "left_upper_arm", "left_lower_arm", "right_upper_arm", "right_lower_arm")
+# From the shoulders over the waist to the crotch: where along the spine, how wide beside the joints, how deep.
+_TORSO = np.array(
+    [(-0.16, -0.028, 0.06), (0.05, -0.014, 0.08), (0.44, -0.02, 0.074), (0.74, 0.008, 0.052), (0.98, 0.04, 0.043),
+     (1.02, 0.016, 0.041), (1.11, -0.036, 0.0), (1.2, -0.05, 0.0)]
+)  # fmt: skip
+# Of the head: half of its width from the front, what is added from the side, half of its height; how far its middle
+# lies behind the ears, in shares of the way to the nose, and above them; half of the neck's width.
+_HEAD = np.array([0.052, 0.018, 0.071, 0.02, 0.012, 0.034])
+_ORDER = np.array([-0.05, 0.018])  # how much farther away than they are the torso and the thighs count
 _ROWS = 12  # of each shape
 _ROUND = np.linspace(-np.pi / 2, np.pi / 2, _ROWS)  # the angles of the rows of an ellipse
 _HALF = np.linspace(-np.pi / 2, 0, _ROWS // 2)  # and of a limb's round start
@@ -165,7 +174,8 @@ def _limb_shapes(points: np.ndarray, seen: np.ndarray, facing: np.ndarray, tall:
     turned = facing[..., [_FACINGS.index(limb.facing) for limb in _LIMBS], :]
     whole, front, has_front = _split(base + shift, halves, turned, side)
     drawn = seen[..., start] & seen[..., end]
-    depth = (a[..., 2] + b[..., 2]) / 2
+    thighs = np.array([limb.start.endswith("hip") for limb in _LIMBS])
+    depth = (a[..., 2] + b[..., 2]) / 2 + tall[..., None] * np.where(thighs, _ORDER[1], 0)
     parts = [[PARTS.index(getattr(limb, name)) for limb in _LIMBS] for name in ("back", "front")]
     return _interleaved(whole, front, np.array(parts), depth, drawn, drawn & has_front)
 
@@ -192,12 +202,7 @@ def _torso(points: np.ndarray, seen: np.ndarray, facing: np.ndarray, tall: np.nd
     neck, pelvis = points[..., _PLACES["neck"], :], middle(points, "left_hip", "right_hip")
     along = unit(pelvis[..., :2] - neck[..., :2])
     side = _normal(along)
-    # From the shoulders over the waist to the crotch: where along the spine, how wide beside the joints, how deep.
-    places, flesh, deep = np.array(
-        [(-0.09, 0.01, 0.035), (0.05, 0.022, 0.05), (0.3, 0.005, 0.06), (0.62, 0.018, 0.055), (0.95, 0.042, 0.06),
-         (1.1, 0.035, 0.055), (1.22, -0.02, 0.02), (1.22, -0.03, 0.01)], np.float32,
-    ).T  # fmt: skip
-    places, flesh, deep = (np.pad(values, (0, _ROWS - len(values)), "edge") for values in (places, flesh, deep))
+    places, flesh, deep = np.pad(_TORSO, ((0, _ROWS - len(_TORSO)), (0, 0)), "edge").T.astype(np.float32)
     lower = np.clip(places, 0, 1)[:, None]
     half = ((1 - lower) * across(points, "shoulder")[..., None, :2] + lower * across(points, "hip")[..., None, :2]) / 2
     sign = np.where((half * side[..., None, :]).sum(-1, keepdims=True) < 0, -1, 1)
@@ -214,7 +219,7 @@ def _torso(points: np.ndarray, seen: np.ndarray, facing: np.ndarray, tall: np.nd
     drawn = np.logical_and.reduce(
         [seen[..., _PLACES[f"{side}_{name}"]] for side in ("left", "right") for name in ("shoulder", "hip")]
     )[..., None]
-    depth = ((neck + pelvis)[..., 2] / 2 + 0.04 * tall)[..., None]  # arms beside it are drawn over it
+    depth = ((neck + pelvis)[..., 2] / 2 + _ORDER[0] * tall)[..., None]  # arms beside it are drawn over it
     parts = np.array([[PARTS.index("torso_back")], [PARTS.index("torso_front")]])
     return _interleaved(
         whole[..., None, :, :], front[..., None, :, :], parts, depth, drawn, drawn & has_front[..., None]
@@ -238,13 +243,14 @@ def _head(points: np.ndarray, seen: np.ndarray, tall: np.ndarray) -> Shapes:
     left = across(points, "ear")
     # Turned to the side the skull is longer than it is wide.
     turned = np.abs((unit(left)[..., :2] * side).sum(-1))
-    wide, high = tall * (0.052 + 0.012 * (1 - turned)), tall * 0.074
-    centre = ears[..., :2] - 0.1 * (nose - ears)[..., :2] + up * (0.018 * tall)[..., None]
+    front, profile, high, behind, above, thick = _HEAD
+    wide, high = tall * (front + profile * (1 - turned)), tall * high
+    centre = ears[..., :2] - behind * (nose - ears)[..., :2] + up * (above * tall)[..., None]
     skull_centres = centre[..., None, :] - up[..., None, :] * (high[..., None] * np.sin(_ROUND))[..., None]
     skull_halves = side[..., None, :] * (wide[..., None] * np.cos(_ROUND))[..., None]
     rows = np.linspace(0, 1, _ROWS)[:, None]
     neck_centres = neck[..., None, :2] * (1 - rows) + chin[..., None, :2] * rows
-    neck_halves = np.broadcast_to(side[..., None, :] * (0.026 * tall)[..., None, None], neck_centres.shape)
+    neck_halves = np.broadcast_to(side[..., None, :] * (thick * tall)[..., None, None], neck_centres.shape)
     centres, halves = np.stack([neck_centres, skull_centres], 2), np.stack([neck_halves, skull_halves], 2)
     whole, front, has_front = _split(centres, halves, np.repeat(left[..., None, :], 2, 2), side[..., None, :])
     drawn = np.stack([face & seen[..., _PLACES["neck"]], face], -1)
