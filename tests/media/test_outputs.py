@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from animagic import InputError
-from animagic.media import iter_video, probe, read_metadata
+from animagic.media import Sound, iter_video, probe, read_metadata
 from animagic.media.outputs import OUTPUT_TYPES, Chunk, VideoOutput, check_output_type, in_form, joined, to_bytes
 
 FRAMES, HEIGHT, WIDTH = 5, 16, 24
@@ -91,6 +91,11 @@ def test_the_first_video_is_saved(videos, tmp_path, output_type):
     assert read_metadata(path) == {"prompt": "a ball"}
     output.save(f"{tmp_path}/pictures/")
     assert np.array_equal(np.stack(list(iter_video(tmp_path / "pictures"))), as_bytes(videos)[0])
+
+
+def test_sound_is_saved_with_it(videos, tmp_path):
+    path = VideoOutput(videos, fps=8).save(tmp_path / "clip.mp4", sound=Sound(np.zeros(9000, np.float32), 16_000))
+    assert probe(path)["sound_rate"] == 16_000
 
 
 def test_it_is_an_output_as_diffusers_has_them(videos):

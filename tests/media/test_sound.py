@@ -3,7 +3,6 @@
 import tracemalloc
 import wave
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
@@ -20,36 +19,6 @@ def tone(seconds: float = 2.0, rate: int = 48_000, click: float = 0.5) -> np.nda
     return samples.astype(np.float32)
 
 
-def save(
-    path: Path,
-    samples: np.ndarray,
-    codec: str,
-    rate: int = 48_000,
-    sound_at: float = 0.0,
-    film_at: float | None = None,
-    layout: str | None = None,
-) -> Path:
-    """Samples (n,) or (channels, n), and, if `film_at` is given, a film of 2 s that begins then."""
-    samples = np.atleast_2d(samples)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate)
-        stream.layout = layout or {1: "mono", 2: "stereo", 6: "5.1"}[len(samples)]
-        packets = []
-        if film_at is not None:
-            film = container.add_stream("libx264", rate=24)
-            film.width, film.height, film.pix_fmt = 32, 32, "yuv420p"
-            for i in range(48):
-                picture = av.VideoFrame.from_ndarray(np.full((32, 32, 3), i, np.uint8), format="rgb24")
-                picture.pts, picture.time_base = i + round(film_at * 24), Fraction(1, 24)
-                packets += film.encode(picture)
-            packets += film.encode(None)
-        frame = av.AudioFrame.from_ndarray(samples, "fltp", stream.layout.name)
-        frame.sample_rate, frame.pts, frame.time_base = rate, round(sound_at * rate), Fraction(1, rate)
-        packets += [*stream.encode(frame), *stream.encode(None)]
-        container.mux(sorted(packets, key=lambda packet: packet.dts * packet.time_base))
-    return path
-
-
 def clicks_at(samples: np.ndarray, rate: int = 16_000) -> float:
     return float((np.abs(samples) > 0.4).argmax()) / rate
 
@@ -61,8 +30,8 @@ KINDS = [
 
 
 @pytest.mark.parametrize(("name", "codec"), KINDS)
-def test_every_kind_of_file(tmp_path, name, codec):
-    read = read_sound(save(tmp_path / name, tone(), codec))
+def test_every_kind_of_file(tmp_path, name, codec, sound_file):
+    read = read_sound(sound_file(tmp_path / name, tone(), codec))
     assert (read.rate, read.samples.dtype, read.samples.ndim) == (16_000, np.float32, 1)
     assert read.seconds == pytest.approx(2, abs=0.025)  # Matroska tells no end: a codec fills its last packet up
     assert clicks_at(read.samples) == pytest.approx(0.5, abs=0.002)
@@ -70,8 +39,8 @@ def test_every_kind_of_file(tmp_path, name, codec):
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
-def test_rates(tmp_path, rate):
-    path = save(tmp_path / "a.wav", tone(rate=rate), "pcm_s16le", rate)
+def test_rates(tmp_path, rate, sound_file):
+    path = sound_file(tmp_path / "a.wav", tone(rate=rate), "pcm_s16le", rate)
     assert sound_facts(path) == {"rate": rate, "channels": 1, "seconds": 2.0, "codec": "pcm_s16le"}
     for wanted in (8_000, 16_000, 44_100):
         samples = read_sound(path, wanted).samples
@@ -80,30 +49,32 @@ def test_rates(tmp_path, rate):
         assert np.abs(samples[wanted:] - tone(rate=wanted)[wanted:])[:-100].max() < 0.01
 
 
-def test_channels(tmp_path):
-    path = save(tmp_path / "a.wav", np.stack([tone(), 0 * tone()]), "pcm_s16le")
+def test_channels(tmp_path, sound_file):
+    path = sound_file(tmp_path / "a.wav", np.stack([tone(), 0 * tone()]), "pcm_s16le")
     both = read_sound(path, mono=False)
     assert (both.samples.shape, both.channels, both.seconds) == ((32_000, 2), 2, 2)
     assert np.abs(both.samples[:, 1]).max() < 1e-4
     assert np.allclose(read_sound(path).samples, both.samples[:, 0] / 2, atol=1e-4)
-    assert read_sound(save(tmp_path / "m.wav", tone(), "pcm_s16le"), mono=False).samples.shape == (32_000, 1)
-    surround = save(tmp_path / "s.wav", np.stack([tone()] * 6), "pcm_s16le")
+    assert read_sound(sound_file(tmp_path / "m.wav", tone(), "pcm_s16le"), mono=False).samples.shape == (32_000, 1)
+    surround = sound_file(tmp_path / "s.wav", np.stack([tone()] * 6), "pcm_s16le")
     assert read_sound(surround, mono=False).channels == 6
     assert clicks_at(read_sound(surround).samples) == pytest.approx(0.5, abs=0.001)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 @pytest.mark.parametrize(("sound_at", "film_at"), [(0, 0), (0.5, 0), (0, 0.5), (0.75, 0.25), (0.25, 0.75)])
-def test_time_begins_with_the_first_picture(tmp_path, suffix, sound_at, film_at):
-    samples = read_sound(save(tmp_path / f"a.{suffix}", tone(click=0.8), "aac", 48_000, sound_at, film_at)).samples
+def test_time_begins_with_the_first_picture(tmp_path, suffix, sound_at, film_at, sound_file):
+    samples = read_sound(
+        sound_file(tmp_path / f"a.{suffix}", tone(click=0.8), "aac", 48_000, sound_at, film_at)
+    ).samples
     assert clicks_at(samples) == pytest.approx(0.8 + sound_at - film_at, abs=0.002)
     assert len(samples) / 16_000 == pytest.approx(2 + sound_at - film_at, abs=0.025)
     silent = round((sound_at - film_at - 0.03) * 16_000)  # less the codec's delay
     assert not samples[: max(0, silent)].any()
 
 
-def test_an_edit_list_may_cut_the_beginning(tmp_path):
-    samples = read_sound(save(tmp_path / "a.mp4", tone(click=0.8), "aac", 48_000, -0.3, 0)).samples
+def test_an_edit_list_may_cut_the_beginning(tmp_path, sound_file):
+    samples = read_sound(sound_file(tmp_path / "a.mp4", tone(click=0.8), "aac", 48_000, -0.3, 0)).samples
     assert clicks_at(samples) == pytest.approx(0.5, abs=0.002)
     assert len(samples) == round(1.7 * 16_000)
 
@@ -123,8 +94,8 @@ def test_a_gap_is_silence(tmp_path):
     assert clicks_at(samples[32_000:]) == pytest.approx(0.5, abs=0.003)
 
 
-def test_a_part(tmp_path):
-    path = save(tmp_path / "a.wav", tone(), "pcm_s16le")
+def test_a_part(tmp_path, sound_file):
+    path = sound_file(tmp_path / "a.wav", tone(), "pcm_s16le")
     whole = read_sound(path).samples
     for start, seconds in [(0, 0.5), (0.25, 1), (0.7, None), (1.5, 9), (0, 1e-6)]:
         part = read_sound(path, start=start, seconds=seconds).samples
@@ -140,8 +111,8 @@ def test_the_sound_of_a_film(samples):
     assert np.corrcoef(a[:length], b[:length])[0, 1] > 0.98
 
 
-def test_a_cover_is_no_film(tmp_path):
-    plain = save(tmp_path / "a.mp3", tone(), "libmp3lame", 44_100)
+def test_a_cover_is_no_film(tmp_path, sound_file):
+    plain = sound_file(tmp_path / "a.mp3", tone(), "libmp3lame", 44_100)
     path = tmp_path / "covered.mp3"
     with av.open(str(plain)) as source, av.open(str(path), "w") as target:
         track = target.add_stream_from_template(source.streams.audio[0])
@@ -157,8 +128,8 @@ def test_a_cover_is_no_film(tmp_path):
     assert np.array_equal(read_sound(path).samples, read_sound(plain).samples)
 
 
-def test_memory_is_bounded(tmp_path):
-    path = save(tmp_path / "a.flac", np.tile(tone(), 30), "flac")
+def test_memory_is_bounded(tmp_path, sound_file):
+    path = sound_file(tmp_path / "a.flac", np.tile(tone(), 30), "flac")
     tracemalloc.start()
     assert sum(len(block) for block in iter_sound(path)) == 60 * 16_000
     peak = tracemalloc.get_traced_memory()[1]
@@ -169,8 +140,8 @@ def test_memory_is_bounded(tmp_path):
 # What cannot be read
 
 
-def test_too_long(tmp_path, monkeypatch):
-    path = save(tmp_path / "a.wav", np.stack([tone(12)] * 2), "pcm_s16le")
+def test_too_long(tmp_path, monkeypatch, sound_file):
+    path = sound_file(tmp_path / "a.wav", np.stack([tone(12)] * 2), "pcm_s16le")
     monkeypatch.setattr(sound, "MOST_SAMPLES", 160_000)
     with pytest.raises(MediaError, match="longer than 0 minutes: read a part"):
         read_sound(path)
@@ -194,28 +165,28 @@ def test_no_sound(tmp_path, write, samples):
         read_sound(samples / "portrait_astronaut_256.png")
 
 
-def test_zero_length(tmp_path):
+def test_zero_length(tmp_path, sound_file):
     path = tmp_path / "zero.wav"
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, 16_000, 0, "NONE", ""))
     with pytest.raises(MediaError, match=r"zero\.wav holds no samples"):
         read_sound(path)
     with pytest.raises(MediaError, match="ends before 3"):
-        read_sound(save(tmp_path / "a.wav", tone(), "pcm_s16le"), start=3)
+        read_sound(sound_file(tmp_path / "a.wav", tone(), "pcm_s16le"), start=3)
 
 
 @pytest.mark.parametrize(("name", "codec"), [*KINDS[:2], *KINDS[4:5], *KINDS[7:]])
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.6, 0.8])
-def test_cut_off(tmp_path, name, codec, share):
-    data = save(tmp_path / name, tone(), codec).read_bytes()
+def test_cut_off(tmp_path, name, codec, share, sound_file):
+    data = sound_file(tmp_path / name, tone(), codec).read_bytes()
     (tmp_path / f"cut-{name}").write_bytes(data[: int(len(data) * share)])
     with pytest.raises(MediaError, match="cut-") as caught:
         read_sound(tmp_path / f"cut-{name}")
     assert str(caught.value).endswith(".")
 
 
-def test_damaged(tmp_path):
-    data = bytearray(save(tmp_path / "a.flac", tone(), "flac").read_bytes())
+def test_damaged(tmp_path, sound_file):
+    data = bytearray(sound_file(tmp_path / "a.flac", tone(), "flac").read_bytes())
     data[2000:] = bytes(len(data) - 2000)
     (tmp_path / "bad.flac").write_bytes(data)
     with pytest.raises(MediaError, match="bad"):
@@ -226,6 +197,6 @@ def test_damaged(tmp_path):
     "options",
     [{"rate": 0}, {"rate": 16_000.5}, {"rate": 10**6}, {"start": -1}, {"start": np.nan}, {"seconds": 0}],
 )
-def test_wrong_options(tmp_path, options):
+def test_wrong_options(tmp_path, options, sound_file):
     with pytest.raises(InputError):
-        read_sound(save(tmp_path / "a.wav", tone(), "pcm_s16le"), **options)
+        read_sound(sound_file(tmp_path / "a.wav", tone(), "pcm_s16le"), **options)

@@ -1,8 +1,5 @@
 """Sound in the films that are written: in step with the pictures, whole, and the same every time."""
 
-from fractions import Fraction
-from pathlib import Path
-
 import av
 import numpy as np
 import pytest
@@ -11,6 +8,8 @@ from animagic.errors import InputError, MediaError
 from animagic.media import Sound, VideoWriter, probe, read_metadata, read_sound, read_video, sound_facts
 
 RATE = 48_000
+COPIED = {"a.mp4": ("clap.m4a", "aac"), "a.webm": ("clap.ogg", "libopus")}
+"""Files whose sound goes into a film as it is."""
 
 
 def clap(fps: float, frames: int, at: int, before: float = 0.0, rate: int = RATE) -> tuple[np.ndarray, Sound]:
@@ -30,35 +29,21 @@ def offset(path) -> float:
     return float((np.abs(sound.samples) > 0.4).argmax()) / RATE - flash
 
 
-def save(path: Path, sound: Sound, codec: str) -> Path:
-    samples = sound.samples.reshape(len(sound.samples), -1).T
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=sound.rate)
-        stream.layout = {1: "mono", 2: "stereo", 6: "5.1"}[sound.channels]
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", stream.layout.name)
-        frame.sample_rate, frame.pts, frame.time_base = sound.rate, 0, Fraction(1, sound.rate)
-        container.mux([*stream.encode(frame), *stream.encode(None)])
-    return path
-
-
 def write(path, clip, fps, **options):
     with VideoWriter(path, fps, **options) as writer:
         writer.write(clip)
     return path
 
 
-@pytest.mark.parametrize("start", [0, 0.731])
-@pytest.mark.parametrize("fps", [24, 25, 30000 / 1001, 8])
+@pytest.mark.parametrize(("fps", "start"), [(24, 0), (25, 0.731), (30000 / 1001, 0), (30000 / 1001, 0.5), (8, 0.731)])
 @pytest.mark.parametrize("name", ["a.mp4", "a.webm"])
 @pytest.mark.parametrize("kind", ["samples", "wav", "copied"])
-def test_a_clap_is_seen_and_heard_at_once(tmp_path, name, fps, kind, start):
+def test_a_clap_is_seen_and_heard_at_once(tmp_path, name, fps, kind, start, sound_file):
     clip, sound = clap(fps, round(2 * fps), round(1.3 * fps), start)
     if kind == "wav":
-        sound = save(tmp_path / "clap.wav", sound, "pcm_s16le")
+        sound = sound_file(tmp_path / "clap.wav", sound.samples, "pcm_s16le")
     if kind == "copied":
-        sound = (
-            save(tmp_path / "clap.mp4", sound, "aac") if "mp4" in name else save(tmp_path / "c.ogg", sound, "libopus")
-        )
+        sound = sound_file(tmp_path / COPIED[name][0], sound.samples, COPIED[name][1])
     path = write(tmp_path / name, clip, fps, sound=sound, sound_start=start)
     assert abs(offset(path)) < 0.004  # a frame lasts 33 ms or more
     # and the sound ends with the pictures, to one packet
@@ -76,9 +61,25 @@ def test_sound_of_a_film_goes_on_to_another(tmp_path, suffix, start):
     assert abs(offset(other)) < 0.004
 
 
-def test_sound_is_copied_where_the_format_allows(tmp_path):
+@pytest.mark.parametrize(("name", "kind"), [("a.mp4", "mp4"), ("a.webm", "mp4"), ("a.mp4", "mkv")])
+@pytest.mark.parametrize(("sound_at", "film_at"), [(0.5, 0), (0, 0.5), (-0.25, 0.25)])
+@pytest.mark.parametrize("start", [0, 0.3])
+def test_a_film_whose_sound_and_pictures_do_not_begin_together(
+    tmp_path, name, kind, sound_at, film_at, start, sound_file
+):
+    _, sound = clap(24, 48, 36)
+    source = sound_file(tmp_path / f"source.{kind}", sound.samples, "aac", RATE, sound_at, film_at)
+    path = write(tmp_path / name, np.zeros((48, 32, 32, 3), np.uint8), 24, sound=source, sound_start=start)
+    click = float((np.abs(read_sound(path, RATE).samples) > 0.4).argmax()) / RATE
+    assert click == pytest.approx(1.5 + sound_at - film_at - start, abs=0.004)
+
+
+def test_sound_is_copied_where_the_format_allows(tmp_path, sound_file):
     clip, sound = clap(24, 24, 12)
-    aac, opus = save(tmp_path / "a.m4a", sound, "aac"), save(tmp_path / "a.ogg", sound, "libopus")
+    aac, opus = (
+        sound_file(tmp_path / "a.m4a", sound.samples, "aac"),
+        sound_file(tmp_path / "a.ogg", sound.samples, "libopus"),
+    )
 
     def packets(path):
         with av.open(str(path)) as container:
@@ -101,9 +102,9 @@ def test_rates_and_channels(tmp_path, suffix, rate, channels):
     assert abs(offset(tmp_path / f"a.{suffix}")) < 0.004
 
 
-def test_surround_becomes_stereo(tmp_path):
+def test_surround_becomes_stereo(tmp_path, sound_file):
     clip, sound = clap(24, 24, 12)
-    source = save(tmp_path / "a.wav", Sound(np.stack([sound.samples] * 6, 1), RATE), "pcm_s16le")
+    source = sound_file(tmp_path / "a.wav", [sound.samples] * 6, "pcm_s16le")
     assert sound_facts(write(tmp_path / "a.mp4", clip, 24, sound=source))["channels"] == 2
 
 
@@ -117,10 +118,10 @@ def test_short_sound_leaves_the_rest_silent(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.webm"])
 @pytest.mark.parametrize("kind", ["samples", "file"])
-def test_bytes_depend_on_frames_and_sound_alone(tmp_path, name, kind):
+def test_bytes_depend_on_frames_and_sound_alone(tmp_path, name, kind, sound_file):
     clip, sound = clap(24, 30, 12)
     if kind == "file":
-        sound = save(tmp_path / ("s.m4a" if "mp4" in name else "s.ogg"), sound, "aac" if "mp4" in name else "libopus")
+        sound = sound_file(tmp_path / COPIED[name][0], sound.samples, COPIED[name][1])
     written = []
     for cuts in ([], [1, 2, 13, 13], []):
         with VideoWriter(tmp_path / name, 24, metadata={"seed": 1}, sound=sound) as writer:
@@ -178,20 +179,21 @@ def test_wrong_samples(tmp_path, samples):
         VideoWriter(tmp_path / "a.mp4", 24, sound=Sound(samples, RATE))
 
 
-def test_wrong_starts(tmp_path):
+def test_wrong_starts(tmp_path, sound_file):
     _, sound = clap(24, 24, 12)
     with pytest.raises(InputError, match="ends at 1"):
         VideoWriter(tmp_path / "a.mp4", 24, sound=sound, sound_start=1)
+    source = sound_file(tmp_path / "a.wav", sound.samples, "pcm_s16le")
     with pytest.raises(MediaError, match="ends before 2"):
-        VideoWriter(tmp_path / "a.mp4", 24, sound=save(tmp_path / "a.wav", sound, "pcm_s16le"), sound_start=2)
+        VideoWriter(tmp_path / "a.mp4", 24, sound=source, sound_start=2)
     with pytest.raises(InputError, match="sound_start"):
         VideoWriter(tmp_path / "a.mp4", 24, sound=sound, sound_start=-1)
 
 
-def test_wrong_files(tmp_path):
+def test_wrong_files(tmp_path, sound_file):
     clip, sound = clap(24, 240, 12)
     silent = write(tmp_path / "silent.mp4", clip, 24)
-    cut = save(tmp_path / "cut.mkv", sound, "aac")
+    cut = sound_file(tmp_path / "cut.mkv", sound.samples, "aac")
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
     for source, sentence in [(silent, "holds no sound"), (cut, "cut"), (tmp_path / "none.wav", "does not exist")]:
         with pytest.raises(MediaError, match=sentence):

@@ -6,7 +6,7 @@ import json
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,6 +29,16 @@ def evaluate(
     motion_apart: Annotated[
         bool, typer.Option("--motion-apart", help="The motion prompt alone says how things move.")
     ] = False,
+    pairs: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="GENERATED TRUE", help="Compare the videos of a folder with the true ones of another."),
+    ] = None,
+    fid_vid_backbone: Annotated[
+        str | None, typer.Option(metavar="FILE", help="With --pairs: the network for FID-VID, a TorchScript file.")
+    ] = None,
+    fvd_backbone: Annotated[
+        str | None, typer.Option(metavar="FILE", help="With --pairs: the network for FVD, a TorchScript file.")
+    ] = None,
     output: Annotated[str, typer.Option("--output", "-o", help="The report, a JSON file.")] = "report.json",
     sheet: Annotated[
         str | None, typer.Option(help="Also write a PNG of results, with what is wrong about each.")
@@ -42,26 +52,45 @@ def evaluate(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Measure how well a model does what it is asked, on scenes that it has never seen."""
+    """Measure how well a model does what it is asked, on scenes that it has never seen; or compare videos."""
     if not (find_spec("skimage") and find_spec("skia")):
         raise InputError("evaluation needs scikit-image and skia-python: pip install 'animagic[eval]'.")
     from .. import evaluation, zoo
     from ..evaluation.suites import find_suite
-    from ..media import atomic_path, write_image
     from ..media.files import check_writable
     from ..pipelines.devices import use_threads
     from ..requests import load_pipeline
 
-    if suite is None or list_suites:
+    backbones = {"FID-VID": fid_vid_backbone, "FVD": fvd_backbone}
+    files = {name: file for name, file in backbones.items() if file is not None}
+    if pairs is None and files:
+        raise InputError("a backbone compares videos: give it together with --pairs GENERATED TRUE.")
+    if pairs is not None and suite is not None:
+        raise InputError(f"give either --pairs or a suite, not both {suite} and --pairs.")
+    given = {"count": count, "seed": seed, "steps": steps, "guidance": guidance, "frames": frames, "batch": batch}
+    given |= {"motion-apart": motion_apart or None, "resume": resume or None}
+    if pairs is not None and (unused := [name for name, value in given.items() if value is not None]):
+        raise InputError(f"--pairs makes no videos: leave out --{unused[0]}.")
+    if (suite is None and pairs is None) or list_suites:
         suites = {one.name: one.summary for one in evaluation.SUITES.values()}
         print_json(suites) if as_json else print("\n".join(f"{name:>12}  {text}" for name, text in suites.items()))
         return
-    find_suite(suite)
+    if suite is not None:
+        find_suite(suite)
     if sheet is not None and not sheet.lower().endswith((".png", ".jpg", ".jpeg")):
         raise InputError(f"{sheet} is no picture: end --sheet in .png or .jpg.")
     for file in filter(None, (output, sheet)):
         check_writable(Path(file))
     use_threads(threads)
+    if suite is None:
+        assert pairs is not None
+        with bar(quiet) as show:
+            found = evaluation.compare_videos(
+                *pairs, backbones=files, on_progress=lambda name, done, total: show("comparing", done, total, name)
+            )
+        picture = None if sheet is None else evaluation.pairs_sheet(found)
+        _write(found.report, evaluation.pairs_table(found.report), picture, output, sheet, as_json)
+        return
     folder = Path(f"{output}.cases")
     loras, motion_loras = zoo.loras(model), zoo.loras(model, "motion_loras")
     try:
@@ -86,16 +115,23 @@ def evaluate(
         if resume and folder.exists():
             say(f"{folder} holds the finished cases: the same command goes on from them.")
         raise
-    report = result.report
+    picture = None if sheet is None else evaluation.sheet(result)
+    _write(result.report, evaluation.table(result.report), picture, output, sheet, as_json)
+    if resume:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(report: dict[str, Any], table: str, picture: Any, output: str, sheet: str | None, as_json: bool) -> None:
+    """The report and the sheet, and what is said of them."""
+    from ..media import atomic_path, write_image
+
     with atomic_path(output) as temporary:
         temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
     if sheet is not None:
-        write_image(sheet, evaluation.sheet(result))
-    if resume:
-        shutil.rmtree(folder, ignore_errors=True)
+        write_image(sheet, picture)
     if as_json:
-        names = ("suite", "model", "cases", "seconds", "summary")
-        print_json({"output": output, "sheet": sheet} | {name: report[name] for name in names})
+        names = ("suite", "model", "generated", "truth", "cases", "seconds", "summary")
+        print_json({"output": output, "sheet": sheet} | {name: report[name] for name in names if name in report})
     else:
         say(f"done in {report['seconds']:.0f} s; the report is {output}{f', the sheet {sheet}' if sheet else ''}")
-        print(evaluation.table(report))
+        print(table)

@@ -19,7 +19,9 @@ from .progress import bar
 def convert(
     source: Annotated[
         str,
-        typer.Argument(help="A published motion module, folder of a transformer, or its configuration."),
+        typer.Argument(
+            help="A published motion module, folder of a transformer or of MagicAnimate, or a configuration."
+        ),
     ],
     output: Annotated[str, typer.Option("--output", "-o", help="The pipeline folder to write.")],
     config: Annotated[
@@ -27,7 +29,10 @@ def convert(
         typer.Option(help="The original configuration (JSON); of a motion module: folder of what a single file lacks."),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="Of a motion module: the base model, a folder of diffusers or a single file.")
+        str | None,
+        typer.Option(
+            help="Of a motion module or MagicAnimate: the base model, a folder of diffusers or a single file."
+        ),
     ] = None,
     dreambooth: Annotated[
         str | None, typer.Option(help="Of a motion module: a personalised base model in place of the base's parts.")
@@ -36,7 +41,7 @@ def convert(
         str | None, typer.Option(help="Of a motion module: v1, v2, v3 or sdxl; default: recognised.")
     ] = None,
     vae: Annotated[
-        str | None, typer.Option(help="Of a transformer: folder of the autoencoder, or none; default: looked for.")
+        str | None, typer.Option(help="Folder of the autoencoder; of a transformer also none; default: looked for.")
     ] = None,
     t5: Annotated[
         str | None, typer.Option(help="Of a transformer: folder of the text encoder, or none; default: looked for.")
@@ -52,7 +57,7 @@ def convert(
 
     be_quiet()
     rows = [(row, row.room("conversion")) for row in SYSTEMS.values() if "conversion" in row.rooms]
-    system, room = next((pair for pair in rows if pair[1].takes(Path(source))), rows[0])
+    system, room = next((pair for pair in reversed(rows) if pair[1].takes(Path(source))), rows[0])
     options = {
         "base": base, "dreambooth": dreambooth, "version": version,
         "vae": vae, "t5": t5, "special_tokens": special_tokens,

@@ -2,13 +2,32 @@
 
     result = evaluate(animagic.load("magi1-tiny"), "text", count=20)
     print(table(result.report))
+    print(pairs_table(compare_videos("generated", "truth").report))
 
 Needs scikit-image and skia-python: pip install 'animagic[eval]'.
 """
 
+from .frechet import frechet_distance
+from .pairs import compare_videos, pairs_sheet, pairs_table
 from .reports import sheet, table
 from .running import Result, evaluate
 from .scenes import Verdict, judge
 from .suites import SUITES, Case, Suite, Take, Variant
 
-__all__ = ["SUITES", "Case", "Result", "Suite", "Take", "Variant", "Verdict", "evaluate", "judge", "sheet", "table"]
+__all__ = [
+    "SUITES",
+    "Case",
+    "Result",
+    "Suite",
+    "Take",
+    "Variant",
+    "Verdict",
+    "compare_videos",
+    "evaluate",
+    "frechet_distance",
+    "judge",
+    "pairs_sheet",
+    "pairs_table",
+    "sheet",
+    "table",
+]

@@ -11,7 +11,13 @@ import numpy as np
 
 SLOWEST = 0.1  # pixels a frame: what moves less goes nowhere
 
-LIMITS = {"psnr": ("psnr of 24 dB or more", 24, math.inf), "degrees": ("under 30 degrees", -math.inf, 30)}
+LIMITS = {
+    "psnr": ("psnr of 24 dB or more", 24, math.inf),
+    "degrees": ("under 30 degrees", -math.inf, 30),
+    "part overlap": ("part overlap of 0.6 or more", 0.6, math.inf),
+    "background psnr": ("background psnr of 24 dB or more", 24, math.inf),
+    "flicker ratio": ("flicker ratio of 1.3 or less", -math.inf, 1.3),
+}
 """Metric -> (name of the rate of values that are good enough, the least of these, the first that is too much)."""
 
 Row = Mapping[str, Any]

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from .running import Result
 
 ON_A_SHEET = 24  # results
+MOST_TIMES = 1000  # more is a comparison with nothing
 
 
 def _cell(values: Mapping[str, Any] | None) -> str:
@@ -22,7 +23,8 @@ def _cell(values: Mapping[str, Any] | None) -> str:
         by_chance = f", chance {values['chance']:.0f}" if "chance" in values else ""
         return f"{values['percent']:.1f} % ({low:.0f} to {high:.0f}{by_chance})"
     if "ratio" in values:
-        return f"{values['mean']:.2f} ({values['of']} {values['of mean']:.2f}: {values['ratio']:.2f} times)"
+        times = f": {values['ratio']:.2f} times" if values["ratio"] < MOST_TIMES else ""
+        return f"{values['mean']:.2f} ({values['of']} {values['of mean']:.2f}{times})"
     return f"{values['mean']:.2f} (median {values['median']:.2f})"
 
 
@@ -39,7 +41,7 @@ def table(report: Mapping[str, Any]) -> str:
     lines = [f"| {' | '.join(line)} |" for line in grid]
     lines.insert(1, f"|---|{'---:|' * (len(grid[0]) - 1)}")
     ways = [f"{report['cases']} held-out cases from seed {report['seed']}", f"{report['frames']} frames"]
-    ways += [f"{name} {report[name]}" for name in ("steps", "guidance") if report[name] is not None]
+    ways += [f"{name} {report[name]}" for name in ("version", "steps", "guidance") if report.get(name) is not None]
     return "\n".join([*lines, "", f"{report['model']}: {', '.join(ways)}; in brackets the 95 % interval."]) + "\n"
 
 
@@ -65,7 +67,7 @@ def sheet(result: Result) -> np.ndarray:
     order = np.random.default_rng(0).permutation(min(map(len, strips.values())))
     chosen = sorted(order[: max(1, ON_A_SHEET // len(strips))])
     cells = [(name, rows[name][i], strips[name][i]) for i in chosen for name in strips]
-    columns, side, line = 3 if len(strips) > 2 else 2, 96, 13
+    columns, side, line = 3 if len(strips) % 3 == 0 else 2, 96 * result.lines, 13
     strip_width = round(cells[0][2].shape[1] * side / cells[0][2].shape[0])
     width, height = strip_width + 8, side + 3 * line + 8
     picture = Image.new("RGB", (columns * width, -(-len(cells) // columns) * height), "white")

@@ -3,7 +3,6 @@ out or made again."""
 
 from __future__ import annotations
 
-import inspect
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,14 +19,10 @@ import torch
 from ..errors import InputError
 from ..media import read_image, read_metadata, write_image
 from ..media.outputs import to_bytes
-from ..synthetic import render
-from ..synthetic.styles import STYLES as DRAWN_STYLES
-from ..synthetic.styles import apply_style
 from ..timeline import OverlappingWindows
 from .metrics import confusion, ratios, summarise
-from .suites import SUITES, Case, Files, Suite, Take, Variant, find_suite, make_cases
-
-SHOTS = 5  # frames of a video that a report shows
+from .shots import in_a_row
+from .suites import SUITES, Files, Suite, Take, Variant, find_suite, takes
 
 Judged = list[tuple[dict[str, Any], np.ndarray]]
 """Of each case the row (`metrics.Row`), and SHOTS frames in a row, uint8 (H, W, 3)."""
@@ -35,14 +30,14 @@ Judged = list[tuple[dict[str, Any], np.ndarray]]
 
 @dataclass(frozen=True)
 class Result:
-    """A finished suite. report: for JSON. strips: variant -> of every case SHOTS frames in a row, uint8 (H, W, 3)."""
+    """A finished suite.
+
+    report: for JSON. strips: variant -> of every case what a sheet shows, uint8 (H, W, 3), in so many lines.
+    """
 
     report: dict[str, Any]
     strips: dict[str, list[np.ndarray]]
-
-
-def _takes(pipe: Any, argument: str) -> bool:
-    return argument in inspect.signature(pipe.prepare).parameters
+    lines: int = 1
 
 
 @torch.no_grad()
@@ -70,11 +65,9 @@ def _active(pipe: Any, variant: Variant) -> Iterator[None]:
 
 
 def make_videos(
-    pipe: Any, variant: Variant, cases: Sequence[Case], clips: Sequence[Any], frames: int, settings: Mapping
+    pipe: Any, variant: Variant, cases: Sequence[Any], clips: Sequence[Any], frames: int, settings: Mapping
 ) -> list[np.ndarray]:
     """A video a case, uint8 (F, height, width, 3), from noise that only depends on its seed."""
-    if variant.drawn:
-        return [reconstruct(pipe, clip) for clip in clips]
     given: dict[str, Any] = {**variant.settings, **settings}
     if getattr(pipe, "reads_motion", False):
         given["motion_prompt"] = [case.motion_prompt for case in cases]
@@ -110,26 +103,27 @@ def _kept(folder: Path | None, name: str, run: dict[str, Any], make: Callable[[]
 
 
 def _make_and_judge(
-    pipe: Any, suite: Suite, variant: Variant, cases: Sequence[Case], frames: int, settings: Mapping[str, Any]
+    pipe: Any, suite: Suite, variant: Variant, cases: Sequence[Any], frames: int, settings: Mapping[str, Any]
 ) -> Judged:
-    shown = frames if variant.drawn else suite.given
-    drawing = {"height": pipe.sampling.height, "width": pipe.sampling.width, "fps": pipe.sampling.fps}
-    clips: list[Any] = [render(case.scene, shown, **drawing) if shown else None for case in cases]
-    if variant.drawn and variant.style in DRAWN_STYLES:
-        clips = [apply_style(variant.style, clip, case.seed) for clip, case in zip(clips, cases, strict=True)]
-    videos = make_videos(pipe, variant, cases, clips, frames, settings)
+    shown, fps = frames if variant.drawn else suite.given, suite.fps or pipe.sampling.fps
+    drawing = {"height": pipe.sampling.height, "width": pipe.sampling.width, "fps": fps}
+    clips = [suite.draw(case, variant, shown, drawing) for case in cases]
+    if variant.drawn:
+        videos = list(clips) if variant.exact else [reconstruct(pipe, clip) for clip in clips]
+    else:
+        videos = (suite.make or make_videos)(pipe, variant, cases, clips, frames, settings)
     plan = pipe.plan(frames, settings.get("num_inference_steps"))
     windows = [[list(window.frames) for window in step.windows] for step in plan.steps()]
     judged: Judged = []
     for case, video, clip in zip(cases, videos, clips, strict=True):
-        take = Take(case, variant, video, clip, pipe.sampling.fps, windows)
+        take = Take(case, variant, video, clip, fps, windows)
         row: dict[str, Any] = {"seed": case.seed, "split": case.split, "prompt": case.prompt}
         if case.motion_prompt != case.prompt:
             row["motion prompt"] = case.motion_prompt
-        row |= suite.judge(take) | {"values": {name: metric(take) for name, metric in suite.metrics.items()}}
-        shots = video[np.linspace(0, len(video) - 1, SHOTS).astype(int)]
-        spaced = np.pad(shots, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=255)
-        judged.append((row, np.concatenate(spaced, axis=1)))
+        judgement = suite.judge(take)
+        measured = {name: metric(take) for name, metric in suite.metrics.items()}
+        row |= judgement | {"values": {**judgement.get("values", {}), **measured}}
+        judged.append((row, suite.shows(take) if suite.shows else in_a_row(video)))
     return judged
 
 
@@ -165,17 +159,17 @@ def evaluate(
     Raises: InputError.
     """
     suite = find_suite(suite) if isinstance(suite, str) else suite
-    if lacking := [argument for argument in suite.needs if not _takes(pipe, argument)]:
-        fitting = [name for name, one in SUITES.items() if all(_takes(pipe, argument) for argument in one.needs)]
+    if lacking := suite.lacking(pipe):
+        fitting = ", ".join(name for name, one in SUITES.items() if not one.lacking(pipe))
         raise InputError(
-            f"the suite {suite.name} needs a model whose pipeline takes {', '.join(lacking)}; this one fits "
-            f"{', '.join(fitting)}."
+            f"the suite {suite.name} needs a model whose pipeline takes {lacking}; this one fits {fitting}."
         )
     if motion_apart and not getattr(pipe, "reads_motion", False):
         raise InputError("this model reads no motion prompt, so the prompt must say how things move, too.")
     count, batch = suite.count if count is None else count, suite.batch if batch is None else batch
     seed = suite.seed if seed is None else seed
-    frames = round(suite.seconds * pipe.sampling.fps) if frames is None else frames
+    if frames is None:
+        frames = suite.frames or round(suite.seconds * pipe.sampling.fps)
     for name, value, least in (("count", count, 1), ("batch", batch, 1), ("seed", seed, 0), ("frames", frames, 8)):
         if value < least:
             raise InputError(f"{name} must be at least {least}, not {value}.")
@@ -183,11 +177,13 @@ def evaluate(
     began = time.monotonic()
     given = {"num_inference_steps": steps, "guidance_scale": guidance}
     settings = {name: value for name, value in given.items() if value is not None}
-    cases = make_cases(count, seed, suite.splits, suite.fits, motion_apart)
-    variants = suite.variants(loras or {}, motion_loras or {}, _takes(pipe, "use_motion"))
+    cases = suite.cases(count, seed, suite.splits, suite.fits, motion_apart)
+    variants = suite.variants(loras or {}, motion_loras or {}, takes(pipe, "use_motion"))
     parts = {one.name: cases[: -(-count // 5)] if one.of else cases for one in variants}
     run = {"suite": suite.name, "model": model, "seed": seed, "frames": frames, "steps": steps, "guidance": guidance}
     run |= {"batch": batch, "motion apart": motion_apart}
+    if suite.version is not None:
+        run["version"] = suite.version
     done, total = 0, sum(map(len, parts.values()))
     judged: dict[str, Judged] = {variant.name: [] for variant in variants}
     for variant in variants:
@@ -201,7 +197,8 @@ def evaluate(
     on_progress("done", done, total)
     rows = {name: [row for row, _ in found] for name, found in judged.items()}
     report = run | {"cases": count, "seconds": round(time.monotonic() - began, 1)} | _summaries(suite, variants, rows)
-    return Result(report, {name: [strip for _, strip in found] for name, found in judged.items()})
+    strips = {name: [strip for _, strip in found] for name, found in judged.items()}
+    return Result(report, strips, suite.lines)
 
 
 def _summaries(suite: Suite, variants: Sequence[Variant], rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

@@ -3,6 +3,7 @@ new entry of SUITES."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,9 +12,12 @@ import numpy as np
 
 from ..errors import InputError
 from ..media import resize
-from ..synthetic import Scene, caption, facts, motion_caption, picture_caption, sample_scene
+from ..synthetic import Scene, caption, facts, motion_caption, picture_caption, render, sample_scene
 from ..synthetic.cameras import CAMERA_MOVES
 from ..synthetic.captions import VIEW_WORDS
+from ..synthetic.styles import STYLES as DRAWN_STYLES
+from ..synthetic.styles import apply_style
+from . import animation
 from .cameras import camera_move
 from .metrics import angle, psnr, seams
 from .scenes import direction, judge
@@ -84,7 +88,7 @@ class Variant:
     """One way in which a model makes the cases of a suite; the report has a row for each.
 
     style: in which the judge sees the videos. lora, motion_lora: files that are active. settings: of the call.
-    drawn: not made but drawn, and sent through the autoencoder: no model can be better.
+    drawn: not made but drawn, and sent through the autoencoder: no model can be better. exact: nor even that.
     still_windows: windows lie the same way at every step. of: the variant that it is compared with, on a fifth of the
     cases.
     """
@@ -95,6 +99,7 @@ class Variant:
     motion_lora: Any = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     drawn: bool = False
+    exact: bool = False
     still_windows: bool = False
     of: str | None = None
 
@@ -107,7 +112,7 @@ class Take:
     windows: the frames of every window of every step of its plan.
     """
 
-    case: Case
+    case: Any
     variant: Variant
     video: np.ndarray
     clip: Any
@@ -120,12 +125,26 @@ class Take:
         return resize(self.video, SIDE, SIDE, "stretch")
 
 
+def drawn_scene(case: Case, variant: Variant, frames: int, drawing: Mapping[str, Any]) -> np.ndarray | None:
+    """The first frames of a scene, in the variant's style; None without frames."""
+    clip = render(case.scene, frames, **drawing) if frames else None
+    if clip is not None and variant.drawn and variant.style in DRAWN_STYLES:
+        clip = apply_style(variant.style, clip, case.seed)
+    return clip
+
+
 @dataclass(frozen=True)
 class Suite:
     """Held-out cases for a model, and how its videos are judged.
 
-    needs: arguments that the pipeline must take. given: drawn frames that the model begins from.
-    seconds: of the video. variants: from (the style LoRAs, the motion LoRAs, whether frames can be made one by one).
+    needs: arguments that the pipeline must take. animates: for pipelines that move a photo as a video says, and no
+    others. given: drawn frames that the model begins from. seconds: of the video; frames and fps: in place of what the
+    model's own rate makes of them. variants: from (the style LoRAs, the motion LoRAs, whether frames can be made one by
+    one). version: of the cases, where others are to make the same.
+    cases: from (count, seed of the first, splits, fits, whether the motion prompt stands apart); each has a `seed`,
+    `split`, `prompt` and `motion_prompt`. draw: a case's clip, from (the case, variant, frames, size and fps). make:
+    how a pipeline is asked; None: by `running.make_videos`. shows: what a sheet shows of a video, in so many `lines`;
+    None: five frames.
     """
 
     name: str
@@ -141,6 +160,26 @@ class Suite:
     count: int = 200
     seed: int = 100_000
     batch: int = 20
+    animates: bool = False
+    version: int | None = None
+    frames: int | None = None
+    fps: float | None = None
+    cases: Callable[..., Sequence[Any]] = make_cases
+    draw: Callable[[Any, Variant, int, Mapping[str, Any]], Any] = drawn_scene
+    make: Callable[..., list[np.ndarray]] | None = None
+    shows: Callable[[Take], np.ndarray] | None = None
+    lines: int = 1
+
+    def lacking(self, pipe: Any) -> str:
+        """What the suite needs and a pipeline does not take, in words; empty where it fits."""
+        if self.animates != takes(pipe, "pose_frames"):
+            return "a photo and a video that moves it" if self.animates else "prompts"
+        return ", ".join(argument for argument in self.needs if not takes(pipe, argument))
+
+
+def takes(pipe: Any, argument: str) -> bool:
+    """Whether an argument is one that a pipeline's own part of a call knows."""
+    return argument in inspect.signature(pipe.prepare).parameters
 
 
 def _compared(asked: dict[str, str], seen: dict[str, str]) -> Judgement:
@@ -192,6 +231,16 @@ def with_cameras(loras: Files, motion_loras: Files, by_frame: bool) -> list[Vari
     if not moves:
         raise InputError(f"this model has no motion LoRA to judge; known camera moves are {', '.join(CAMERA_MOVES)}.")
     return [Variant("still"), *moves]
+
+
+def animated(loras: Files, motion_loras: Files, by_frame: bool) -> list[Variant]:
+    """What drives is exact, or drawn from landmarks as for a real video; and what no model can be better than."""
+    return [
+        Variant("model"),
+        Variant("from landmarks", of="model"),
+        Variant("autoencoder", drawn=True, of="model"),
+        Variant("truth", drawn=True, exact=True, of="model"),
+    ]
 
 
 def stands_before_something(scene: Scene) -> bool:
@@ -262,6 +311,24 @@ _SUITES = (
         fits=stands_before_something,
         count=6,
         **_LATER,
+    ),
+    Suite(
+        "people",
+        "does the person of a photo move as a video says, and stay who they are?",
+        animation.judge_people,
+        variants=animated,
+        animates=True,
+        version=animation.VERSION,
+        frames=animation.FRAMES,
+        fps=animation.FPS,
+        count=animation.COUNT,
+        seed=animation.SEED,
+        batch=4,
+        cases=animation.people_cases,
+        draw=animation.drawn_people,
+        make=animation.animate,
+        shows=animation.shown_people,
+        lines=3,
     ),
 )
 SUITES = {suite.name: suite for suite in _SUITES}

@@ -12,10 +12,8 @@ import av
 import numpy as np
 
 from animagic.errors import InputError
-from animagic.media.files import StrPath
 from animagic.media.pictures import Write
-from animagic.media.sound import Sound
-from animagic.media.soundtrack import soundtrack
+from animagic.media.soundtrack import Track
 
 # The same frames must give the same bytes. The number of threads shows in what the encoders write, so it does
 # not follow the machine. And x264's macroblock tree differs from run to run on CPUs with AVX-512 (at most widths);
@@ -48,10 +46,9 @@ def film(
     codec: str,
     options: dict[str, str],
     muxing: dict[str, str],
-    sound: Sound | StrPath | None = None,
-    sound_start: float = 0.0,
+    track: Track | None = None,
 ) -> Iterator[Write]:
-    """Give what writes the frames of a film, and as much of its sound as the frames last."""
+    """Give what writes the frames of a film, and as much of its sound as they last."""
     # H.264 with halved colour planes has even sizes only: repeat the last row or column; the note tells.
     odd = ((0, height % 2), (0, width % 2), (0, 0)) if codec == "libx264" else ((0, 0),) * 3
     target = file if isinstance(file, io.BytesIO) else str(file.absolute())
@@ -65,8 +62,7 @@ def film(
         context.thread_count = _THREADS
         context.color_range = context.colorspace = context.color_primaries = context.color_trc = _BT709
         numbers = count()
-        track = nullcontext(_silent) if sound is None else soundtrack(container, format, sound, sound_start)
-        with track as take:
+        with track(container) if track else nullcontext(_silent) as take:
 
             def write(frame: np.ndarray) -> None:
                 number = next(numbers)

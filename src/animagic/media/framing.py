@@ -12,7 +12,9 @@ from animagic.errors import InputError
 from animagic.media.frames import check_frames
 
 _REACH = 0.02, 0.15  # of a blurred mask: where the generated picture begins to show, and where it alone is seen
-_LEAST_KNOWN = 0.05  # share of the background: less says nothing about its colours
+_NEAR = 0.25  # of the shorter side: how far from the seam colours are compared and changed, where there is no mask
+_LEAST_KNOWN = 0.03  # share of what is compared: less says nothing about its colours
+_OTHER_THING = 48  # levels: what differs by more is not the same thing in another tone
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +134,16 @@ class Framing:
     ) -> np.ndarray:
         """Paste what a model made into the picture that it was made from.
 
-        The seam is soft. With a mask the picture's background stays, and the frames are seen only where the mask is
-        and close to it; and where the person of the picture stood, or their ghost would stay behind. What is seen there
-        of the frames' own background takes on the colours that the picture has around it.
+        The seam is soft, and near it the frames take on the picture's colours. With a mask the picture's background
+        stays, and the frames are seen only where the mask is and close to it; and where the person of the picture
+        stood, or their ghost would stay behind.
 
         Args:
             frames: uint8 (F, height, width, 3) of the target.
             picture: uint8 (H, W, 3), or (F, H, W, 3) for a moving one.
             mask: of the people in the frames, bool (F, height, width) or 0 to 1.
-            person: of the people in the picture as the model saw it, bool (height, width) or 0 to 1.
+            person: of the people in the picture as the model saw it, (height, width), or (F, height, width) if it
+                moves; bool or 0 to 1.
             feather: width of a soft edge, as a share of the box's shorter side; 0: hard.
         Returns: uint8 (F, H, W, 3).
         Raises: InputError for arrays of other shapes.
@@ -154,19 +157,21 @@ class Framing:
         (x, y), inside = self.scale, (x0 - left, y0 - top, x1 - left, y1 - top)
         # The part of the target that shows the picture; min: rounding must not carry it past the border.
         box = (inside[0] * x, inside[1] * y, min(inside[2] * x, self.target[1]), min(inside[3] * y, self.target[0]))
-        border = self._border(feather * min(right - left, bottom - top), (x0, y0, x1, y1))
-        blur = feather * min(self.target)
+        sides = (top > 0, bottom < self.source[0], left > 0, right < self.source[1])
+        border = _border(y1 - y0, x1 - x0, feather * min(right - left, bottom - top), sides)
+        near = 1 - _border(*self.target, _NEAR * min(self.target), sides)
+        seen = np.broadcast_to(self.into(picture), frames.shape)
+        people = mask if mask is None or person is None else np.maximum(mask, person)
         result = np.broadcast_to(picture, (len(frames), *picture.shape[-3:])).copy()
-        seen = np.broadcast_to(self.into(picture), frames.shape) if mask is not None else frames
         for i, frame in enumerate(frames):
-            share = border
-            if mask is not None:
-                here = mask[i] if person is None else np.maximum(mask[i], person)
-                soft = _soft(here, blur)
+            # What the model makes has seldom quite the picture's colours: near the seam it takes them on.
+            share, known, changed = border, near, near
+            if mask is not None and people is not None:
+                soft = _soft(people[i], feather * min(self.target))
                 share = border * np.asarray(soft.resize(size, Image.Resampling.BILINEAR, box=box))
-                # The model's background seldom has quite the picture's colours.
-                off = _tone(seen[i].astype(np.float32) - frame, 1 - np.asarray(soft)) * (1 - mask[i][..., None])
-                frame = (frame + off).round().clip(0, 255).astype(np.uint8)
+                known, changed = 1 - np.asarray(soft), 1 - mask[i].astype(np.float32)
+            off = _tone(seen[i].astype(np.float32) - frame, known) * changed[..., None]
+            frame = (frame + off).round().clip(0, 255).astype(np.uint8)
             made = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC, box=box), np.float32)
             part = result[i, y0:y1, x0:x1]
             part[:] = (part + (made - part) * share[..., None]).round()
@@ -187,29 +192,20 @@ class Framing:
             raise InputError(f"the picture is {picture.shape}, but must be {(*self.source, 3)}, or one for each frame.")
         if mask is not None and mask.shape != (count, *self.target):
             raise InputError(f"the mask is {mask.shape}, but must be {(count, *self.target)}.")
-        if person is not None and (mask is None or person.shape != self.target):
+        if person is not None and (mask is None or person.shape not in (self.target, (count, *self.target))):
             raise InputError(f"the person's mask is {person.shape}, but must be {self.target} and go with `mask`.")
         if not 0 <= feather < 0.5:
             raise InputError(f"feather is {feather}: give a share of the box's shorter side, 0 or more and under 0.5.")
 
-    def _border(self, width: float, inside: tuple[int, int, int, int]) -> np.ndarray:
-        """The share of the generated picture, float32 (height, width) of the part inside the picture: it falls towards
-        those sides of the box behind which the picture goes on."""
-        left, top, right, bottom = self.box
-        x0, y0, x1, y1 = inside
-        ramps = []
-        for start, stop, begins, ends in (
-            (y0, y1, top > 0, bottom < self.source[0]),
-            (x0, x1, left > 0, right < self.source[1]),
-        ):
-            middles = np.arange(start, stop) + 0.5
-            near = np.full(stop - start, np.inf)
-            if begins:
-                near = np.minimum(near, middles - start)
-            if ends:
-                near = np.minimum(near, stop - middles)
-            ramps.append(_smooth(near / width) if width else (near > 0).astype(float))
-        return np.outer(*ramps).astype(np.float32)
+
+def _border(height: int, width: int, feather: float, sides: tuple[bool, ...]) -> np.ndarray:
+    """1 in the middle, falling towards some sides (top, bottom, left, right) on the last `feather` pixels."""
+    ramps = []
+    for length, begins, ends in ((height, *sides[:2]), (width, *sides[2:])):
+        middles = np.arange(length) + 0.5
+        near = np.minimum(middles if begins else np.inf, length - middles if ends else np.full(length, np.inf))
+        ramps.append(_smooth(near / feather) if feather else np.ones(length))
+    return np.outer(*ramps).astype(np.float32)
 
 
 def _checked(size: tuple[int, int], name: str) -> tuple[int, int]:
@@ -248,6 +244,7 @@ def _soft(mask: np.ndarray, blur: float) -> Image.Image:
 
 def _tone(difference: np.ndarray, known: np.ndarray) -> np.ndarray:
     """A difference of colours, float32 (height, width, 3), made smooth, and carried on to where `known` is 0."""
+    known = known * (np.abs(difference).max(-1) < _OTHER_THING)
     if known.mean() < _LEAST_KNOWN:
         return np.zeros_like(difference)
     weighted = np.dstack([difference * known[..., None], known])

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 
 from ..errors import InputError
+
+if TYPE_CHECKING:  # PyAV is not needed before something is saved
+    from .sound import Sound
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
@@ -26,8 +29,15 @@ class VideoOutput(BaseOutput):
     frames: Any
     fps: float = 24
 
-    def save(self, path: str | Path, metadata: dict | None = None) -> Path:
-        """Write the first video to a file; the suffix chooses the format. Raises MediaError."""
+    def save(
+        self,
+        path: str | Path,
+        metadata: dict | None = None,
+        sound: Sound | str | Path | None = None,
+        sound_start: float = 0.0,
+    ) -> Path:
+        """Write the first video to a file; the suffix chooses the format, and the rest is as in `VideoWriter`. Raises
+        MediaError."""
         from .writing import VideoWriter
 
         if not len(self.frames) or not len(self.frames[0]):
@@ -36,7 +46,7 @@ class VideoOutput(BaseOutput):
         if isinstance(self.frames, torch.Tensor) and (self.frames.shape[2] != 3 or self.frames.min() < 0):
             raise InputError("latents cannot be saved as a video; ask for output_type pil, np or pt.")
         frames = to_bytes(self.frames[0])
-        with VideoWriter(path, fps=self.fps, metadata=metadata) as writer:
+        with VideoWriter(path, fps=self.fps, metadata=metadata, sound=sound, sound_start=sound_start) as writer:
             writer.write(frames)
         return Path(path)
 

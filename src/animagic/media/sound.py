@@ -44,7 +44,7 @@ def check_sound(sound: Sound) -> None:
         raise InputError(f"samples must have the shape (n,) or (n, 1 to 8 channels), n > 0, not {samples.shape}.")
     if not np.isfinite(samples).all():
         raise InputError("samples hold values that are not finite: the sound was computed wrongly.")
-    _check_rate(sound.rate)
+    check_rate(sound.rate)
 
 
 def read_sound(
@@ -86,7 +86,7 @@ def iter_channels(
     path: StrPath, rate: int, most: int, start: float = 0.0, seconds: float | None = None
 ) -> Iterator[np.ndarray]:
     """As `iter_sound`, with blocks (n, channels) of at most so many channels: 1, 2 or 8."""
-    _check_rate(rate)
+    check_rate(rate)
     if not (0 <= start < float("inf") and (seconds is None or seconds > 0)):
         raise InputError(f"start is {start} and seconds {seconds}: give 0 or more, and more than 0.")
     first = done = round(start * rate)
@@ -119,7 +119,7 @@ def sound_facts(path: StrPath) -> dict[str, Any]:
             "rate": stream.rate,
             "channels": stream.channels,
             "seconds": seconds,
-            "codec": stream.codec_context.name,
+            "codec": stream.codec_context.codec.canonical_name,
         }
 
 
@@ -150,7 +150,8 @@ def origin_of(path: StrPath) -> float:
     return 0.0
 
 
-def _check_rate(rate: int) -> None:
+def check_rate(rate: int) -> None:
+    """Raise InputError unless it is a whole number of samples per second that sound may have."""
     if not (isinstance(rate, int | np.integer) and _RATES[0] <= rate <= _RATES[1]):
         raise InputError(f"rate is {rate!r}: give a whole number of samples per second, {_RATES[0]} to {_RATES[1]}.")
 

@@ -1,7 +1,7 @@
 """Sound out: the track of a film that is being written, never further than its pictures."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,7 +16,10 @@ from animagic.media.sound import Sound, check_sound, iter_channels, iter_sound, 
 Take = Callable[[Fraction | None], list[av.Packet]]
 """The packets of sound up to an instant of the film, in seconds, that were not given yet; None: and those held back."""
 
-_COPIED = {"mp4": ("aac", "mp3", "mp3float"), "webm": ("opus", "vorbis")}  # what every player of that format knows
+Track = Callable[[av.container.OutputContainer], AbstractContextManager[Take]]
+"""Adds a stream of sound to a container."""
+
+_COPIED = {"mp4": ("aac", "mp3"), "webm": ("opus", "vorbis")}  # what every player of that format knows
 _CODECS = {"mp4": "aac", "webm": "libopus"}
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
 _ROLL = 0.3  # seconds that a decoder may need before the first instant that is heard
@@ -71,16 +74,24 @@ def add_encoder(container: av.container.OutputContainer, format: str, rate: int,
     known = rate if format == "mp4" and rate in _AAC_RATES else 48000
     stream = container.add_stream(_CODECS[format], rate=known)
     assert isinstance(stream, av.AudioStream)
-    stream.layout = "mono" if channels == 1 else "stereo"
-    stream.bit_rate = channels * min(96_000, 4 * known)
+    stream.layout, stream.bit_rate = layout_of(channels), bit_rate_of(known, channels)
     return stream
 
 
-def encode(stream: av.AudioStream, samples: np.ndarray, rate: int, at: int) -> list[av.Packet]:
-    """The packets of float32 samples (n, channels), the first of which is number `at`."""
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), "fltp", stream.layout.name)
+def layout_of(channels: int) -> str:
+    return "mono" if channels == 1 else "stereo"
+
+
+def bit_rate_of(rate: int, channels: int) -> int:
+    return channels * min(96_000, 4 * rate)
+
+
+def to_frame(samples: np.ndarray, rate: int, at: int) -> av.AudioFrame:
+    """Samples (n, channels), the first of which is number `at` of the sound, for an encoder."""
+    planes = np.ascontiguousarray(samples.T, np.float32)
+    frame = av.AudioFrame.from_ndarray(planes, "fltp", layout_of(len(planes)))
     frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)
-    return list(stream.encode(frame))
+    return frame
 
 
 def _blocks(sound: Sound, start: float) -> Iterator[np.ndarray]:
@@ -103,7 +114,7 @@ def _encoder(
             held = np.concatenate([held, block])
         now, held = held[:wanted], held[wanted:]
         at, done = done, done + len(now)
-        return encode(stream, now, rate, at) if len(now) else []
+        return list(stream.encode(to_frame(now, rate, at))) if len(now) else []
 
     return take
 

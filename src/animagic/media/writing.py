@@ -18,7 +18,7 @@ from animagic.media.frames import check_frames
 from animagic.media.gifs import FASTEST_GIF, gif, renew_gif
 from animagic.media.pictures import Write, pictures, save
 from animagic.media.sound import Sound
-from animagic.media.soundtrack import check_soundtrack
+from animagic.media.soundtrack import Track, check_soundtrack, soundtrack
 
 
 class VideoWriter:
@@ -69,9 +69,10 @@ class VideoWriter:
         if self._format == "gif" and self._fps > FASTEST_GIF:
             raise MediaError(f"{path} is a GIF, which shows at most 50 frames per second: write an .mp4.")
         pack(metadata, self._fps, 1, 1)
-        self._sound = {"sound": sound, "sound_start": sound_start}
+        self._track: Track | None = None
         if sound is not None:
             check_soundtrack(path, self._format, sound, sound_start)
+            self._track = partial(soundtrack, format=self._format, sound=sound, start=sound_start)
         self._numbered = self._format == "png" and NUMBERED.search(self.path.name) is not None
         self._folder = self._format == "png" and not self._numbered
         check_writable(self.path, self._folder)
@@ -146,8 +147,8 @@ class VideoWriter:
             return pictures(self._temporary, self._name, note)
         if self._format == "gif":
             return gif(self._temporary, self._fps, height, width, note)
-        settings = FILMS[self._format] | self._sound
-        return film(self._temporary, self._format, self._fps, height, width, note, **settings)
+        settings = FILMS[self._format]
+        return film(self._temporary, self._format, self._fps, height, width, note, **settings, track=self._track)
 
 
 def _format_of(path: StrPath) -> str:

@@ -12,6 +12,7 @@ import yaml
 from animagic.errors import InputError
 from animagic.systems.animatediff import schema
 from animagic.systems.animatediff.original import normalised, read_entries
+from animagic.weights import inference_config
 from animagic.wording import annotations_of
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "tasks" / "animatediff-yaml.md"
@@ -297,7 +298,13 @@ def test_a_setting_that_cannot_be(read, setting, message):
 def test_the_page_has_every_field():
     text = PAGE.read_text("utf-8")
     rows = set(re.findall(r"^\| `(\w+)` \| .+ \|$", text, re.M))
-    sections = (schema.EntryFields, schema.UNet, schema.MotionModule, schema.Noise, schema.SparseControl)
+    sections = (
+        schema.EntryFields,
+        inference_config.UNet,
+        inference_config.MotionModule,
+        inference_config.Noise,
+        schema.SparseControl,
+    )
     assert rows == {name for section in sections for name in section.model_fields}
     options = set(re.findall(r"^\| `(--[\w-]+)(?: \w+)?` \|", text, re.M))
     assert options == set(annotations_of(schema.Options))

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .clothes import Surface, dress
+from .clothes import dress
 from .identity import Person
 from .skeleton import JOINTS, alignment
+from .surface import Surface
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def baked() -> dict[str, np.ndarray]:
     return load_file(Path(__file__).with_name("body.safetensors"))
 
 
-def _features(phenotype: np.ndarray) -> np.ndarray:
+def features(phenotype: np.ndarray) -> np.ndarray:
     """What a body's coefficients are linear in: products of two of 1, the phenotypes and their bends."""
     bends = np.array([phenotype[1] - 2 / 3, phenotype[2] - 0.5, phenotype[3] - 0.5]).clip(0)
     x = np.concatenate([[1.0], phenotype, bends])
@@ -63,7 +64,7 @@ def _features(phenotype: np.ndarray) -> np.ndarray:
 def body_of(person: Person) -> Body:
     """The dressed body of a person."""
     data = baked()
-    coefficients = np.concatenate([[1.0], _features(np.array(person.phenotype)) @ data["phenotype_fit"]])
+    coefficients = np.concatenate([[1.0], features(np.array(person.phenotype)) @ data["phenotype_fit"]])
     vertices, joints, landmarks = (
         np.tensordot(coefficients, data[name].astype(np.float64), 1) for name in ("vertices", "joints", "landmarks")
     )

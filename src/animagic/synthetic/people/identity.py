@@ -71,6 +71,7 @@ class Person:
     sleeves: str
     bottoms: str
     untucked: bool
+    loose: bool
     look: Literal["body", "drawing"] = "body"
 
     @property
@@ -129,6 +130,7 @@ def _draw(rng: np.random.Generator, look: Literal["body", "drawing"] | None) -> 
         (gender, age, float(rest[0]), float(rest[1]), float(rest[2]), float(rest[3])),
         skin, hair, shirt, trousers, shoes, _pick(rng, EYES),
         _pick(rng, styles), _pick(rng, SLEEVES), _pick(rng, bottoms), bool(rng.random() < 0.5),
+        bool(rng.random() < 0.5),
         look or ("drawing" if rng.random() < 0.3 else "body"),
     )  # fmt: skip
 

@@ -8,7 +8,10 @@ import numpy as np
 import skia
 
 from .body import Body, Posed, skin
+from .surface import Surface
 from .view import Camera, View, project
+
+_AT_ONCE = 32  # frames whose vertices are held
 
 
 def codes(
@@ -17,39 +20,43 @@ def codes(
     """Frame by frame, uint8 (height * larger, width * larger, 4), the same array each time.
 
     The channels are 32 * region + 16, 8 * part + 4 and the light, 200 where a colour is seen as it is; all 0 where
-    nobody is. Colours that differ by so much survive the interpolation over a triangle.
+    nobody is. Numbers that differ by so much survive the interpolation over a triangle.
     """
     surface = body.surface
-    points, normals = skin(body, pose.turns, pose.places)
-    screen = project(camera, points)
-    direction = np.radians(view.light)
-    light = np.array([np.sin(-direction) * 0.75, 0.45, np.cos(direction) * 0.75])
-    light = (camera.turn.T @ (light / np.linalg.norm(light))).astype(np.float32)
-    shade = (0.62 + 0.46 * (normals @ light).clip(-0.35, 1)) * surface.shade
-    blue = np.rint(shade * 200).clip(1, 255).astype(np.int64)
-    base = (
-        (255 << 24)
-        | ((surface.regions.astype(np.int64) * 32 + 16) << 16)
-        | ((surface.parts.astype(np.int64) * 8 + 4) << 8)
-    )
     pixels = np.zeros((height * larger, width * larger, 4), np.uint8)
     canvas = skia.Surface(pixels, skia.kRGBA_8888_ColorType, skia.kUnpremul_AlphaType).getCanvas()
     paint = skia.Paint(AntiAlias=False, Dither=False)
-    bias = surface.bias * camera.scale
-    for frame in range(len(screen)):
-        place = screen[frame]
-        a, b, c = (place[surface.triangles[:, i]] for i in range(3))
-        facing = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0]) < 0
-        visible = np.flatnonzero(facing | surface.two_sided)
-        depth = (a[visible, 2] + b[visible, 2] + c[visible, 2]) / 3 - bias[visible]
-        order = surface.triangles[visible[np.argsort(-depth, kind="stable")]]
-        pixels[...] = 0
-        vertices = skia.Vertices(
-            skia.Vertices.kTriangles_VertexMode,
-            list(map(skia.Point, *(place[:, :2].T * larger).tolist())),
-            None,
-            (base | blue[frame]).tolist(),
-            order.reshape(-1).tolist(),
-        )
-        canvas.drawVertices(vertices, paint, skia.BlendMode.kDst)
-        yield pixels
+    colours = 255 << 24 | (surface.regions * 32 + 16) << 16 | (surface.parts * 8 + 4) << 8
+    for start in range(0, len(pose.turns), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        points, normals = skin(body, pose.turns[some], pose.places[some])
+        lights = _light(camera, view, normals) * surface.shade
+        lights = np.rint(200 * lights).clip(1, 255).astype(np.int64)
+        for screen, light in zip(project(camera, points), lights, strict=True):
+            pixels[...] = 0
+            vertices = skia.Vertices(
+                skia.Vertices.kTriangles_VertexMode,
+                list(map(skia.Point, *(larger * screen[:, :2].T).tolist())),
+                None,
+                (colours | light).tolist(),
+                _visible(surface, screen, camera.scale).reshape(-1).tolist(),
+            )
+            canvas.drawVertices(vertices, paint, skia.BlendMode.kDst)
+            yield pixels
+
+
+def _light(camera: Camera, view: View, normals: np.ndarray) -> np.ndarray:
+    """What falls on a surface with these normals, 1 for its own colour: (..., 3) to (...)."""
+    side = np.radians(view.light)
+    direction = np.array([-0.75 * np.sin(side), 0.45, 0.75 * np.cos(side)])
+    direction = camera.turn.T @ (direction / np.linalg.norm(direction))
+    return 0.62 + 0.46 * (normals @ direction.astype(np.float32)).clip(-0.35, 1)
+
+
+def _visible(surface: Surface, screen: np.ndarray, scale: float) -> np.ndarray:
+    """(N, 3): the triangles that turn to the camera, the farthest first. screen (V, 3), scale: see `project`."""
+    a, b, c = (screen[surface.triangles[:, i]] for i in range(3))
+    facing = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) < (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0])
+    seen = np.flatnonzero(facing | surface.two_sided)
+    depth = (a[seen, 2] + b[seen, 2] + c[seen, 2]) / 3 - surface.bias[seen] * scale
+    return surface.triangles[seen[np.argsort(-depth, kind="stable")]]

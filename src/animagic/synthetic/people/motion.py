@@ -16,21 +16,23 @@ from .composed import COMPOSED
 from .skeleton import JOINTS
 
 FPS = 30  # of the baked clips
-_CLIP_JOINTS = ("pelvis", "chest", "neck", "right_hip", "right_knee", "right_ankle", "right_shoulder", "right_elbow",
+CLIP_JOINTS = ("pelvis", "chest", "neck", "right_hip", "right_knee", "right_ankle", "right_shoulder", "right_elbow",
                 "left_hip", "left_knee", "left_ankle", "left_shoulder", "left_elbow")  # fmt: skip
 
 CLIPS = ("walk", "run", "dance_a", "dance_b", "kick", "punch", "spin", "jump", "spinkick", "cartwheel", "backflip",
          "crawl", "roll", "getup_facedown", "getup_faceup")  # fmt: skip
 """Motion capture: of the CMU and SFU databases, by way of DeepMimic and pybullet."""
+_ENDING, _FADE = ("kick", "punch", "cartwheel", "crawl"), 10  # clips whose last frames become their first
+_GROUNDED = ("cartwheel", "crawl", "roll", "getup_facedown", "getup_faceup")  # something always touches the floor
 
 HELD_OUT_MOTIONS = ("dance_b", "kick", "squat", "wave_both")
 """The motions of the test split."""
 
-STANDING = ("walk", "run", "dance_a", "dance_b", "kick", "punch", "spin", *COMPOSED)
+STANDING = ("walk", "run", "dance_a", "dance_b", "kick", "punch", *COMPOSED)
 """Motions whose upper half goes with the legs of another."""
 MOTIONS = (*CLIPS, *COMPOSED)
 
-_SHARES = {"crawl": 0.3, "roll": 0.3, "getup_facedown": 0.3, "getup_faceup": 0.3, "cartwheel": 0.5, "backflip": 0.4,
+_SHARES = {"crawl": 0.15, "roll": 0.3, "getup_facedown": 0.2, "getup_faceup": 0.2, "cartwheel": 0.5, "backflip": 0.4,
            "dance_a": 3.0, "walk": 2.0, "run": 1.5, "spinkick": 0.6}  # fmt: skip
 _LEGS = ("pelvis", "left_hip", "left_knee", "left_ankle", "right_hip", "right_knee", "right_ankle")
 
@@ -117,18 +119,17 @@ def _clip(name: str) -> tuple[np.ndarray, np.ndarray]:
         place, turns = (file.get_tensor(f"{name}.{what}").astype(np.float64) for what in ("place", "rotations"))
     if name.startswith("getup"):  # no way leads from standing to lying but back
         place, turns = np.concatenate([place, place[-2:0:-1]]), np.concatenate([turns, turns[-2:0:-1]])
-    # The person stays where the camera looks.
-    drift = np.linspace(0, 1, len(place))[:, None] * (place[-1] - place[0])
+    # The person stays where the camera looks: what is left is the way to and fro within a loop.
+    drift = np.arange(len(place))[:, None] / (len(place) - 1) * (place[-1] - place[0])
     place = place - drift * [1, 0, 1]
     place -= place.mean(0) * [1, 0, 1]
-    fade = 1 if name.startswith("getup") else min(10, len(place) // 4)
-    share = (np.arange(fade) + 1) / (fade + 1)
-    # The first frames are what the last ones become.
-    head = slice(0, fade)
-    tail = slice(len(place) - fade, len(place))
-    turns[head] = _between(turns[tail], turns[head], share[:, None, None])
-    place[head] += (1 - share[:, None]) * (place[tail] - place[head])
-    return place[: len(place) - fade], turns[: len(turns) - fade]
+    if name not in _ENDING:
+        return place, turns
+    head, tail = slice(0, _FADE), slice(len(place) - _FADE, len(place))
+    share = (np.arange(_FADE)[:, None] + 1) / (_FADE + 1)
+    turns[head] = _between(turns[tail], turns[head], share[..., None])
+    place[head] = place[tail] + share * (place[head] - place[tail])
+    return place[:-_FADE], turns[:-_FADE]
 
 
 def seconds(name: str) -> float:
@@ -144,7 +145,7 @@ def _captured(name: str, cycle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     place = places[first] + share * (places[second] - places[first])
     between = _between(turns[first], turns[second], share[..., None])
     out = np.tile(np.eye(3), (len(cycle), len(JOINTS), 1, 1))
-    for i, joint in enumerate(_CLIP_JOINTS):
+    for i, joint in enumerate(CLIP_JOINTS):
         out[:, JOINTS.index(joint)] = _matrices(between[:, i])
     still = np.array([0.0, 0, 0, 1])
     for lower, upper, column in (("spine", "chest", 1), ("neck", "head", 2)):  # one joint there is two here
@@ -204,7 +205,10 @@ def poses_at(movement: Movement, times: np.ndarray) -> tuple[np.ndarray, np.ndar
     heading = about("y", movement.heading + movement.turning * np.asarray(times, float))
     turns[:, 0] = heading @ turns[:, 0]
     place = np.einsum("fij,fj->fi", heading, place)
-    return turns, place, movement.lower in CLIPS
+    captured = movement.lower in CLIPS and movement.lower not in _GROUNDED
+    if movement.lower in _GROUNDED:
+        place[:, 1] = 0
+    return turns, place, captured
 
 
 def _lift_shoulders(turns: np.ndarray) -> None:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from ...errors import InputError
 from ...poses import Poses
 from ..drawing import render as draw_scene
-from ..scenes import Scene
+from ..scenes import Background, Scene
 from . import mesh, puppets
 from .body import Body, Posed, body_of, posed_landmarks
 from .identity import REGIONS, Person
 from .motion import Movement, poses_at, seconds
 from .seen import confidences
-from .skeleton import forward
+from .skeleton import JOINTS, forward
 from .view import View, camera_of, project
-
-_FLOOR = (*range(7, 9), *range(15, 23), *range(23, 33), 0)  # landmarks that a body can stand or lie on
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +48,10 @@ def posed(body: Body, movement: Movement, times: np.ndarray) -> Posed:
     out, height, captured = _at(body, movement, times)
     if captured:  # the lowest moment of the loop is that on the floor
         loop = np.linspace(0, seconds(movement.lower) / movement.rate, 25)
-        lowest = _at(body, movement, loop)[0].landmarks[:, _FLOOR, 1].min(1)
+        lowest = _at(body, movement, loop)[0].landmarks[..., 1].min(1)
         lift = np.full(len(times), -np.quantile(lowest, 0.08))
     else:
-        lift = height - out.landmarks[:, _FLOOR, 1].min(1)
+        lift = height - out.landmarks[..., 1].min(1)
     up = np.zeros((len(times), 1, 3))
     up[..., 1] = lift[:, None] + 0.012
     return Posed(out.turns, out.places + up, out.landmarks + up)
@@ -84,9 +83,9 @@ def render_person(
         body = puppets.drawn_body(person, body)
     times = start + np.arange(num_frames) / fps
     pose = posed(body, movement, times)
-    camera = camera_of(view, body.stature, height, width)
+    camera = camera_of(view, body.stature, _neck_height(body, movement), height, width)
     larger = int(np.clip(round(384 / min(height, width)), 2, 4))
-    background = draw_scene(Scene(view.background, ()), 1, height, width)[0]
+    background = _backdrop(view.background, height, width)
     if person.look == "drawing":
         codes = puppets.codes(person, body, pose, camera, height, width, larger)
     else:
@@ -99,6 +98,18 @@ def render_person(
     points = project(camera, pose.landmarks).astype(np.float32)
     poses = Poses(points[:, None], confidences(points, parts)[:, None], height, width, float(fps))
     return PersonClip(frames, parts, regions, poses, person)
+
+
+def _neck_height(body: Body, movement: Movement) -> float:
+    """Metres above the floor, most of the time of a movement."""
+    loop = np.linspace(0, seconds(movement.lower) / movement.rate, 9)
+    return float(np.median(posed(body, movement, loop).places[:, JOINTS.index("neck"), 1]))
+
+
+@lru_cache(maxsize=32)
+def _backdrop(background: Background, height: int, width: int) -> np.ndarray:
+    """uint8 (height, width, 3)."""
+    return draw_scene(Scene(background, ()), 1, height, width)[0]
 
 
 def _table(person: Person) -> np.ndarray:

@@ -19,8 +19,8 @@ class View:
 
     azimuth: degrees that the camera stands to the person's left; elevation: degrees above them; zoom: share of the
     picture's height that a standing person fills; x: how far right of the middle they stand, as a share of the
-    picture's shorter side; framing: "full" stands the person on a floor near the lower edge, "half" looks at the
-    chest; light: degrees that it falls in from the left of the camera.
+    picture's shorter side; framing: "full" stands the person on a floor near the lower edge, "half" looks at where
+    the chest is most of the time; light: degrees that it falls in from the left of the camera.
     """
 
     background: Background
@@ -36,7 +36,7 @@ def sample_view(rng: np.random.Generator | int, framing: Literal["full", "half"]
     """A view at random, most from the front. framing: None draws it, half of the body in one of five."""
     rng = np.random.default_rng(rng)
     uniform = rng.uniform
-    kind = str(rng.choice(("plain", "floor", "photo", *VIEWS), p=(0.18, 0.3, 0.17, *(0.07,) * 5)))
+    kind = str(rng.choice(("plain", "floor", "photo", *VIEWS), p=(0.2, 0.34, 0.11, *(0.07,) * 5)))
     names = {"plain": tuple(PLAIN), "floor": tuple(FLOORS), "photo": PHOTOS}.get(kind, ("",))
     background = Background(kind, names[int(rng.integers(len(names)))], int(rng.integers(2**31)))
     framing = framing or ("half" if rng.random() < 0.2 else "full")
@@ -63,13 +63,13 @@ class Camera:
     distance: float  # metres
 
 
-def camera_of(view: View, stature: float, height: int, width: int) -> Camera:
-    """The camera for a person of this stature (metres) who stands at the origin of the floor."""
+def camera_of(view: View, stature: float, neck: float, height: int, width: int) -> Camera:
+    """The camera for a person of this stature at the origin of the floor, whose neck is at this height; metres."""
     scale = view.zoom * min(height, 1.25 * width) / stature
     if view.framing == "full":
         target, row = np.array([0, 0.5 * stature, 0]), 0.53 * height
     else:
-        target, row = np.array([0, 0.72 * stature, 0]), 0.5 * height
+        target, row = np.array([0, neck - 0.1 * stature, 0]), 0.5 * height
     turn = about("x", view.elevation) @ about("y", -view.azimuth)
     return Camera(turn, target, (width / 2 + view.x * min(height, width), row), scale, _DISTANCE * stature)
 

@@ -35,7 +35,7 @@ class Drift:
 
     def __init__(self, picture: np.ndarray, person: np.ndarray | None, size: int):
         self.picture, self.person, self.size = to_lab(picture), person, size
-        self.windows: list[dict[str, float]] = []
+        self._windows: list[dict[str, float]] = []
         self._colours = None if person is None or not person.any() else self._spread(self.picture[person])
         self._count, self._background, self._people = 0, [], []  # type: ignore[var-annotated]
 
@@ -63,16 +63,21 @@ class Drift:
             colours = np.mean(self._people, axis=0)
             self._colours = colours if self._colours is None else self._colours
             window["person"] = round(float(np.linalg.norm(colours - self._colours, axis=-1).mean()), 2)
-        self.windows.append(window)
+        self._windows.append(window)
         self._background, self._people = [], []
+
+    def windows(self) -> list[dict[str, float]]:
+        """Of each window: the number of frames at its end, and the distances of background and person."""
+        if self._background or self._people:
+            self._end()
+        return self._windows
 
     def lines(self) -> list[str]:
         """What there is to say at the end."""
-        if self._background or self._people:
-            self._end()
+        windows = self.windows()
         parts = []
         for name in ("person", "background"):
-            values = [window[name] for window in self.windows if name in window]
+            values = [window[name] for window in windows if name in window]
             if values:
                 parts.append(f"{name} {values[0]:.1f} in the first window, {values[-1]:.1f} in the last")
         return [f"distance from the picture (CIELAB; 2 can just be seen): {'; '.join(parts)}"] if parts else []

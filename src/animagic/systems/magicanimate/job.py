@@ -11,9 +11,10 @@ from ...media import resize
 from ...media.frames import beside
 from ...media.framing import Framing
 from ...pipelines.job import Job
+from ...pipelines.poses import largest, pose_in
 from ...poses import retargeted
 from .drift import Drift
-from .poses import DrawnPoses, Driving, GivenPoses, box_of, framed, pose_of, read_driving
+from .poses import DrawnPoses, Driving, GivenPoses, box_of, framed, read_driving
 
 
 class MagicAnimateJob(Job):
@@ -69,7 +70,7 @@ class MagicAnimateJob(Job):
         photo = moved = None
         retarget = driving.poses is not None and request.retarget is not False
         if retarget or request.around_person or request.keep_background:
-            photo = pose_of(self.picture, request.image, request.people)
+            photo = largest(pose_in(self.picture, request.image), request.people or 1)
             moved = retargeted(driving.poses, photo) if driving.poses is not None and retarget else None
         if request.around_person:
             self.framing = Framing.around(box_of(filter(None, (photo, moved))), source, target)
@@ -116,7 +117,7 @@ class MagicAnimateJob(Job):
         return made
 
     def measured(self) -> dict[str, Any]:
-        return {"drift": self.drift.windows}
+        return {"drift": self.drift.windows()}
 
     def summary(self) -> list[str]:
         return self.drift.lines()

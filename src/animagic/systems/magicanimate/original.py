@@ -89,10 +89,11 @@ class Config:
             files.pop("base"),
             **files,
             motion_config={**motion, "joint_group_norm": True, "fusion_blocks": self.fields["fusion_blocks"]},
+            torch_dtype=dtype,
             allow_pickle=allow_pickle,
         )
         scheduler = DDIMScheduler(**self._inference["noise_scheduler_kwargs"])
-        return MagicAnimatePipeline(**pipe.components | {"scheduler": scheduler}, config=self.sampling).to(dtype)
+        return MagicAnimatePipeline(**pipe.components | {"scheduler": scheduler}, config=self.sampling)
 
     def _find(self, name: str, path: str) -> str:
         found = find_from(self.source, path)

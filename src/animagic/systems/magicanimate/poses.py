@@ -6,24 +6,14 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...errors import InputError
 from ...media import iter_video, probe
 from ...media.framing import Framing
-from ...poses import (
-    PART_COLOURS,
-    Poses,
-    draw_skeleton,
-    extract_poses,
-    from_json,
-    is_pose_video,
-    part_map,
-    smoothed,
-)
+from ...pipelines.poses import empty_stretches, find_poses, is_json, largest, part_of, read_json
+from ...poses import PART_COLOURS, Poses, draw_skeleton, is_pose_video, part_map
 
 _BACKGROUND = 24
 """Difference in colour, 0 to 255, by which a pose picture's people stand out from its corner."""
@@ -122,18 +112,18 @@ def read_driving(
         people: how many are followed, those who take most of the picture; None: one.
     Raises: InputError, MediaError: one sentence.
     """
-    chosen = (offset, None if frames is None else offset + frames)
-    if Path(path).suffix.lower() == ".json":
-        poses = from_json(Path(path).read_text("utf-8"), path)
+    stop = None if frames is None else offset + frames
+    if is_json(path):
+        poses = part_of(read_json(path), offset, stop)
         if fps is not None and fps != poses.fps:
             raise InputError(f"{path} has poses at {poses.fps:g} frames per second; leave out --fps.")
-        part = slice(*chosen)
-        poses = replace(poses, points=poses.points[part], confidence=poses.confidence[part])
         return Driving(poses.fps, poses=_followed(poses, path, people, on_note))
     facts = probe(path)
     fps = fps or facts["fps"]
     if fps is None or facts["frames"] == 1:
         raise InputError(f"{path} has only one frame; give a video of somebody who moves.")
+    if facts["frames"] <= offset:
+        raise InputError(f"{path} has {facts['frames']} frames; --offset {offset} leaves none.")
     shown = is_pose_video(iter_video(path))
     if shown is not None:
         if shown != kind:
@@ -142,10 +132,10 @@ def read_driving(
                 "video, in which the poses are found and drawn as it needs them."
             )
         on_note(f"{path} shows {_called(shown)}: it is used as it is")
-        return Driving(fps, facts["audio"], frames=np.stack(list(islice(iter_video(path, fps), *chosen))))
+        return Driving(fps, facts["audio"], frames=np.stack(list(islice(iter_video(path, fps), offset, stop))))
     on_note(f"looking for people in {path}")
-    found = extract_poses(islice(iter_video(path, fps), *chosen), fps)
-    return Driving(fps, facts["audio"], smoothed(_followed(found, path, people, on_note)))
+    found = find_poses(islice(iter_video(path, fps), offset, stop), fps, path)
+    return Driving(fps, facts["audio"], _followed(found, path, people, on_note))
 
 
 def _called(kind: str) -> str:
@@ -154,34 +144,16 @@ def _called(kind: str) -> str:
 
 def _followed(poses: Poses, path: str, people: int | None, on_note: Callable[[str], None]) -> Poses:
     """The poses of those who are followed."""
-    count, frames = poses.points.shape[1], len(poses.points)
-    seen = poses.confidence.max(-1) > 0  # (frames, people)
-    if not seen.any():
-        raise InputError(
-            f"no person was found in {path}, from 0.0 to {frames / poses.fps:.1f} s; give a video in which somebody is "
-            "seen."
-        )
-    if people is not None and count < people:
-        raise InputError(f"{people} people are asked for, but {count} were found in {path}; ask for at most {count}.")
-    wanted = people or 1
+    count, wanted = poses.points.shape[1], people or 1
+    if count < wanted:
+        raise InputError(f"{wanted} people are asked for, but {count} were found in {path}; ask for at most {count}.")
     if count > wanted:
         who = "the one who takes most of the picture is" if wanted == 1 else f"the {wanted} largest are"
         on_note(f"{count} people were found in {path}; {who} followed (--people {count} for all)")
-    missing = np.flatnonzero(~seen[:, :wanted].all(1))
-    if len(missing):
-        at = missing[0] / poses.fps
-        on_note(f"in {len(missing)} of {frames} frames of {path} nobody or not everybody is found, first at {at:.1f} s")
-    return replace(poses, points=poses.points[:, :wanted], confidence=poses.confidence[:, :wanted])
-
-
-def pose_of(picture: np.ndarray, path: Any, people: int | None = None) -> Poses:
-    """The poses in a picture, one frame. Raises InputError if nobody is seen."""
-    found = extract_poses([picture], 1.0)
-    if not (found.confidence > 0).any():
-        raise InputError(
-            f"no person was found in the picture {path}; give one in which a person is seen, or --no-retarget."
-        )
-    return replace(found, points=found.points[:, : people or 1], confidence=found.confidence[:, : people or 1])
+    poses = largest(poses, wanted)
+    for start, stop in empty_stretches(poses)[:1]:
+        on_note(f"nobody is seen in {path} from {start:.1f} to {stop:.1f} s: the pose is empty there")
+    return poses
 
 
 def framed(poses: Poses, framing: Framing) -> Poses:

@@ -157,6 +157,11 @@ def load_autoencoder(folder: str | Path) -> Any:
     raise CheckpointError(f"{folder} holds no autoencoder of a kind that is known.")
 
 
+def schedule(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The noise of a recipe: the published one, but for the fields of its `scheduler`."""
+    return SCHEDULE | recipe.get("scheduler", {})
+
+
 def _base(recipe: dict[str, Any]) -> StableDiffusionPipeline | None:
     return load_text_to_image(recipe["base"]) if recipe.get("base") else None
 
@@ -196,7 +201,7 @@ def _is_motion(name: str) -> bool:
 def _frozen(stage: Stage, base: StableDiffusionPipeline | None, **more: Any) -> dict[str, Any]:
     text = _empty_prompt(stage.recipe, base)
     autoencoder = _autoencoder(stage.recipe, base)
-    return {"autoencoder": autoencoder, "text": text, "scheduler_config": SCHEDULE, **more}
+    return {"autoencoder": autoencoder, "text": text, "scheduler_config": schedule(stage.recipe), **more}
 
 
 def _learning(model: Animation, chosen: Any) -> Animation:
@@ -274,7 +279,7 @@ def export(recipe: dict[str, Any], root: Path) -> Path:
         vae=copy.deepcopy(_autoencoder(recipe, base)).half(),
         text_encoder=None if base is None else base.text_encoder.half(),
         tokenizer=None if base is None else base.tokenizer,
-        scheduler=DDIMScheduler(**SCHEDULE),
+        scheduler=DDIMScheduler(**schedule(recipe)),
         config=recipe["sampling"],
     )
     return save_model(pipe, root, max_shard_size="8MB")  # no file of the project is larger than 16 MiB
