@@ -119,3 +119,15 @@ def test_an_overlay_keeps_the_picture_elsewhere(stand):
     drawn = overlay(frames, stand())
     changed = (drawn != 90).any(-1)
     assert 0.005 < changed.mean() < 0.06
+
+
+def test_hands_that_hang_on_nothing_are_not_drawn(stand):
+    poses = stand()
+    for i, name in enumerate(LANDMARKS):
+        if name in ("left_elbow", "right_elbow"):
+            poses.confidence[..., i] = 0
+        elif name.startswith("left_") and name.split("_")[1] in ("wrist", "pinky", "index", "thumb"):
+            poses.confidence[..., i] = 0.3
+    found = shares(part_map(poses, 256, 256))
+    assert "right_hand" in found
+    assert "left_hand" not in found

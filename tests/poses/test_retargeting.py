@@ -68,9 +68,9 @@ def test_directions_stay(dance, long_legs):
 def test_the_body_stands_where_the_photo_has_it(dance, long_legs):
     found = retargeted(dance, long_legs)
     assert (found.height, found.width, found.fps, len(found.points)) == (200, 200, 25.0, 20)
-    assert np.median(lowest(found)) == pytest.approx(lowest(long_legs)[0], abs=1)
+    assert np.median(lowest(found)[:8]) == pytest.approx(lowest(long_legs)[0], abs=1)
     hips = [INDEX["left_hip"], INDEX["right_hip"]]
-    assert np.median(found.points[:, 0, hips, 0].mean(1)) == pytest.approx(70, abs=1.5)
+    assert np.median(found.points[:8, 0, hips, 0].mean(1)) == pytest.approx(70, abs=1.5)
 
 
 def test_a_jump_is_as_high_as_the_body_is_large(dance, stand):
@@ -91,7 +91,7 @@ def test_half_a_body(dance, stand):
     photo.confidence[:, :, 23:] = 0  # cut above the hips
     found = retargeted(dance, photo)
     shoulders = [INDEX["left_shoulder"], INDEX["right_shoulder"]]
-    assert np.median(found.points[:, 0, shoulders, 1]) == pytest.approx(photo.points[0, 0, shoulders, 1].mean(), abs=6)
+    assert np.median(found.points[:8, 0, shoulders, 1]) == pytest.approx(photo.points[0, 0, shoulders, 1].mean(), abs=6)
     assert length(found, BONES[2]) == pytest.approx(length(photo, BONES[2])[0], rel=0.05)
     assert length(found, BONES[0]) == pytest.approx(length(dance, BONES[0]) * 2, rel=0.05)
 

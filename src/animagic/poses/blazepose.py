@@ -79,11 +79,11 @@ class BlazePose:
 
 class _Network:
     def __init__(self, name: str) -> None:
-        try:
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError as error:
-            raise AnimagicError(f"finding poses needs LiteRT ({error}): pip install ai-edge-litert.") from error
         with _without_notices():
+            try:
+                from ai_edge_litert.interpreter import Interpreter
+            except ImportError as error:
+                raise AnimagicError(f"finding poses needs LiteRT ({error}): pip install ai-edge-litert.") from error
             self._interpreter = Interpreter(str(_FOLDER / name), num_threads=1)
             self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]["index"]
@@ -98,7 +98,7 @@ class _Network:
 
 @contextmanager
 def _without_notices() -> Iterator[None]:
-    """LiteRT writes to stderr itself that it has begun, and cannot be told not to."""
+    """LiteRT writes to stderr by itself how it has begun, and cannot be told not to."""
     sys.stderr.flush()
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 2)

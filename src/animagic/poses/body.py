@@ -11,7 +11,15 @@ from .skeleton import LANDMARKS
 
 SEEN = 0.1  # of the confidence: below it a point is only a guess
 
+_SURE = 0.5
+
 INDEX = {name: number for number, name in enumerate(LANDMARKS)}
+_ENDS = {"elbow": ("wrist", "pinky", "index", "thumb"), "knee": ("ankle", "heel", "foot_index")}
+_TIPS = {
+    INDEX[f"{side}_{joint}"]: [INDEX[f"{side}_{tip}"] for tip in tips]
+    for side in ("left", "right")
+    for joint, tips in _ENDS.items()
+}
 
 # Of the body's height (Drillis and Contini, 1966, as tabulated by Winter, 2009); between the landmarks, which lie
 # further in than the joints' outlines.
@@ -44,6 +52,15 @@ def heights(points: np.ndarray, confidence: np.ndarray) -> np.ndarray:
     ordered = -np.sort(-np.where(seen, said, -1), axis=-1)
     place = seen.sum(-1, keepdims=True) // 4
     return np.maximum(np.take_along_axis(ordered, place, -1)[..., 0], 0)
+
+
+def drawable(confidence: np.ndarray) -> np.ndarray:
+    """bool (..., 33): the points that a drawing may show. What hangs on an elbow or a knee that is not seen must be
+    sure, for the network guesses hands and feet beyond the frame."""
+    seen = confidence > SEEN
+    for joint, tips in _TIPS.items():
+        seen[..., tips] &= seen[..., [joint]] | (confidence[..., tips] > _SURE)
+    return seen
 
 
 def middle(points: np.ndarray, left: str, right: str) -> np.ndarray:

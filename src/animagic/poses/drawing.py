@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .body import INDEX, SEEN, middle
+from .body import INDEX, SEEN, drawable, middle
 from .files import OPENPOSE
 from .shapes import shapes_of
 from .skeleton import PART_COLOURS, Poses
@@ -83,7 +83,7 @@ def _skeletons(poses: Poses, height: int, width: int) -> Iterator[tuple[Image.Im
     neck = middle(poses.points, "left_shoulder", "right_shoulder")
     both = poses.confidence[..., [INDEX["left_shoulder"], INDEX["right_shoulder"]]].min(-1)
     chosen = [INDEX.get(name, 0) for name in OPENPOSE]
-    points, seen = poses.points[..., chosen, :2], poses.confidence[..., chosen] > SEEN
+    points, seen = poses.points[..., chosen, :2], drawable(poses.confidence)[..., chosen]
     points[..., 1, :], seen[..., 1] = neck[..., :2], both > SEEN
     thick = max(2, round(min(height, width) / 40))  # of the doubled size; OpenPose: 4 pixels of 368
     people = _farthest_first(poses)

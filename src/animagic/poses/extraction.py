@@ -91,7 +91,7 @@ class _Followers:
         """What has been found in all frames."""
         total = self._number + 1
         least = min(_BRIEFEST * self._fps, total / 2)
-        kept = [seen for seen in self._seen if len(seen) >= least]
+        kept = [lasting for seen in self._seen if (lasting := _lasting(seen, least))]
         kept.sort(key=lambda seen: -sum(found.crop.size for found in seen.values()))
         points = np.zeros((total, len(kept), len(LANDMARKS), 3), np.float32)
         confidence = np.zeros(points.shape[:3], np.float32)
@@ -99,6 +99,13 @@ class _Followers:
             for number, found in seen.items():
                 points[number, person], confidence[number, person] = found.points, found.confidence
         return Poses(points, confidence, height, width, self._fps)
+
+
+def _lasting(seen: dict[int, Found], least: float) -> dict[int, Found]:
+    """What is seen for so many frames or more, but for shorter breaks."""
+    numbers = np.array(sorted(seen))
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > max(least, 1)) + 1)
+    return {int(number): seen[number] for run in runs if len(run) >= least for number in run}
 
 
 def _is_person(found: Found, frame: Image.Image) -> bool:

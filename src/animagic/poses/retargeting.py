@@ -16,6 +16,7 @@ _FACE = [INDEX[name] for name in LANDMARKS[:11]]
 _FEET = [INDEX[f"{side}_{name}"] for side in ("left", "right") for name in ("ankle", "heel", "foot_index")]
 _TRUNK = [_NECK, _PELVIS, _HEAD, INDEX["left_shoulder"], INDEX["right_shoulder"]]
 _EXTREMES = (0.5, 2.0)  # of a bone's stretch against that of the whole body: beyond it a photo was misread
+_BEGIN = 0.3  # seconds in which it is where the reference is
 _MARGIN = 0.05  # of the frame's width, in which no head and trunk should be
 
 
@@ -40,8 +41,8 @@ def retargeted(poses: Poses, reference: Poses) -> Poses:
 
     Bones get the reference's lengths and keep their directions and foreshortening; bones that it does not show are
     scaled as the whole body is. The body stands where the reference stands (at its feet; if they are not seen, its
-    hips or its shoulders are where the reference has them), averaged over the clip, and moves about as far as its
-    size says; if that would lead it out of the frame, less far.
+    hips or its shoulders are where the reference has them) when it is first seen, and moves from there as far as its
+    size says; if that would lead it out of the frame, less far to the sides.
 
     Args:
         reference: of one frame, a photo. With several people, as many move as both have; the most prominent ones, from
@@ -54,9 +55,10 @@ def retargeted(poses: Poses, reference: Poses) -> Poses:
             raise InputError(f"{name} shows no person; give one in which somebody is seen.")
     count = min(poses.points.shape[1], reference.points.shape[1])
     drivers, models = _left_to_right(poses, count), _left_to_right(reference, count)
+    begin = max(1, round(_BEGIN * poses.fps))
     photo, sure = reference.points[:1], reference.confidence[:1]
     people = [
-        _moved(poses.points[:, i], poses.confidence[:, i], photo[:, j], sure[:, j], reference.width)
+        _moved(poses.points[:, i], poses.confidence[:, i], photo[:, j], sure[:, j], reference.width, begin)
         for i, j in zip(drivers, models, strict=True)
     ]
     return replace(
@@ -76,7 +78,7 @@ def _left_to_right(poses: Poses, count: int) -> list[int]:
 
 
 def _moved(
-    points: np.ndarray, confidence: np.ndarray, model: np.ndarray, model_confidence: np.ndarray, width: int
+    points: np.ndarray, confidence: np.ndarray, model: np.ndarray, model_confidence: np.ndarray, width: int, begin: int
 ) -> np.ndarray:
     """One person, (frames, 33, 3), with the bones and the place of the model, (1, 33, 3)."""
     points, seen = _with_middles(points, confidence)
@@ -86,7 +88,7 @@ def _moved(
     for point, parent, bone in _BONES:
         vector = points[:, point] - points[:, parent]
         result[:, point] = result[:, parent] + stretch.get(bone, scale) * vector
-    result += _place(points, seen, model, model_seen, result, scale, width)[:, None]
+    result += _place(points, seen, model, model_seen, result, scale, width, begin)[:, None]
     return result[:, : len(LANDMARKS)]
 
 
@@ -142,11 +144,12 @@ def _place(
     result: np.ndarray,
     scale: float,
     width: int,
+    begin: int,
 ) -> np.ndarray:
-    """(frames, 3): where the pelvis goes, so that the body stands where the model stands."""
+    """(frames, 3): where the pelvis goes, so that the body begins (`begin` frames) where the model stands."""
     middle_of = _PELVIS if seen[:, _PELVIS].any() and model_seen[:, _PELVIS].any() else _NECK
     there = np.asarray(seen[:, middle_of] if seen[:, middle_of].any() else seen.any(1))
-    path = points[:, middle_of] - np.median(points[there, middle_of], 0)
+    path = points[:, middle_of] - np.median(points[there, middle_of][:begin], 0)
     path *= scale
     trunk = result[:, _TRUNK, 0] - result[:, [middle_of], 0]
     path[there, 0] = _inside(path[there, 0], trunk[there], model[0, middle_of, 0], width)
@@ -155,12 +158,12 @@ def _place(
     if feet and seen[:, feet].any():
         ground = np.where(seen[:, feet], points[:, feet, 1], -np.inf).max(1)
         stands = np.isfinite(ground)
-        level = scale * (ground - np.median(ground[stands])) + model[0, feet, 1].max()
+        level = scale * (ground - np.median(ground[stands][:begin])) + model[0, feet, 1].max()
         lowest = np.where(seen[:, feet], result[:, feet, 1], -np.inf).max(1)
         # While no foot is seen the body keeps the height at which it was.
         numbers = np.arange(len(points))
         place[:, 1] = np.interp(numbers, numbers[stands], (level[stands] - lowest[stands]))
-    place[:, 2] = model[0, _PELVIS, 2] + scale * (points[:, _PELVIS, 2] - np.median(points[there, _PELVIS, 2]))
+    place[:, 2] = model[0, _PELVIS, 2] + scale * (points[:, _PELVIS, 2] - np.median(points[there, _PELVIS, 2][:begin]))
     return place
 
 

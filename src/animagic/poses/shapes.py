@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .body import INDEX, SEEN, across, heights, middle, unit
+from .body import INDEX, across, drawable, heights, middle, unit
 from .skeleton import LANDMARKS, PARTS, Poses
 
 
@@ -75,7 +75,7 @@ class Shapes(NamedTuple):
 def shapes_of(poses: Poses) -> Shapes:
     """Every limb, the torso and the head of each person, split into the sides that DensePose tells apart."""
     tall = heights(poses.points, poses.confidence)
-    points, seen = _completed(poses.points, poses.confidence > SEEN, tall)
+    points, seen = _completed(poses.points, drawable(poses.confidence), tall)
     facing = _facing(points)
     pieces = [_limb_shapes(points, seen, facing, tall), _torso(points, seen, facing, tall), _head(points, seen, tall)]
     return Shapes(
