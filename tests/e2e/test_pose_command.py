@@ -123,7 +123,7 @@ def test_where_nobody_is_seen_is_said(run, someone):
 
 
 def test_a_long_video_without_anybody_is_not_searched_to_its_end(run, monkeypatch, empty, tmp_path):
-    monkeypatch.setattr("animagic.requests.poses._LONGEST_WAIT", 0.5)
+    monkeypatch.setattr("animagic.pipelines.poses._LONGEST_WAIT", 0.5)
     run("pose", empty, "-o", "pose.mp4").refused("empty.mp4", "no person", "first")
     assert names(tmp_path) == {"empty.mp4"}
 

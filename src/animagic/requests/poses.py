@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -12,18 +12,16 @@ from typing import Literal
 import numpy as np
 
 from .. import poses as room
-from ..errors import InputError, MediaError
+from ..errors import InputError
 from ..media import VideoWriter, atomic_path, iter_video, probe, read_image, resize, write_image
 from ..media.files import check_writable
 from ..media.reading import DEFAULT_FPS
-from ..poses.body import SEEN
+from ..pipelines.poses import empty_stretches, find_poses, is_json, part_of, pose_in, read_json, watched
 from ..poses.extraction import MOST_PEOPLE
 
 Look = Literal["parts", "skeleton"]
 Progress = Callable[[str, int, int | None], None]  # what, done, of how many
 
-_LONGEST_WAIT = 30.0  # seconds of a video without anybody, after which the search ends
-_LARGEST_JSON = 256 * 2**20  # bytes
 _AT_ONCE = 16  # frames in memory
 _DRAW = {"parts": room.draw_parts, "skeleton": room.draw_skeleton}
 
@@ -90,7 +88,7 @@ def make_poses(
                 writer.write(chunk)
                 if on_progress is not None:
                     on_progress("drawing", writer.frames, len(fitted.points))
-    return PoseResult(output, json, len(found.points), found.points.shape[1], _empty_stretches(found))
+    return PoseResult(output, json, len(found.points), found.points.shape[1], tuple(empty_stretches(found)))
 
 
 def read_poses(source: str, people: int | None = None, on_progress: Progress | None = None) -> room.Poses:
@@ -100,17 +98,22 @@ def read_poses(source: str, people: int | None = None, on_progress: Progress | N
     """
     if people is not None and not 1 <= people <= MOST_PEOPLE:
         raise InputError(f"--people is {people}; it must lie between 1 and {MOST_PEOPLE}.")
-    if _suffix(source) == ".json" or _is_folder_of_json(source):
-        found = _read_json(source)
+    if is_json(source):
+        found = read_json(source)
     else:
         facts = probe(source)
-        fps = facts["fps"] or DEFAULT_FPS
-        frames = iter_video(source, fps if facts["fps"] else None)
-        found = _found_in(frames, fps, facts["frames"], source, on_progress)
+        fps, total = facts["fps"] or DEFAULT_FPS, facts["frames"]
+        first, frames = watched(iter_video(source, fps if facts["fps"] else None), 3)
+        if (kind := room.is_pose_video(first)) is not None:
+            drawn = "body parts" if kind == "parts" else "a skeleton"
+            raise InputError(f"{source} is a pose already ({drawn}); give the video of a person.")
+
+        def on_frame(number: int) -> None:
+            if on_progress is not None:
+                on_progress("finding poses", number, max(number, total))
+
+        found = find_poses(frames, fps, source, on_frame)
     count = found.points.shape[1]
-    if not (found.confidence > SEEN).any():
-        seconds = len(found.points) / found.fps
-        raise InputError(f"{source} shows no person in its {seconds:.1f} seconds; give one in which somebody is seen.")
     if people is not None and count > people:
         raise InputError(
             f"{source} shows {count} people, more than --people {people}; give --people {count}, or cut it."
@@ -120,70 +123,16 @@ def read_poses(source: str, people: int | None = None, on_progress: Progress | N
 
 def reference_pose(source: str) -> room.Poses:
     """The pose of the people in a photo, or in the first frame of a pose JSON. Raises InputError if it shows nobody."""
-    if _suffix(source) == ".json":
-        found = _read_json(source)
-        found = replace(found, points=found.points[:1], confidence=found.confidence[:1])
-    else:
-        found = room.extract_poses([read_image(source)], 1.0)
-    if not (found.confidence > SEEN).any():
-        raise InputError(f"{source} shows no person; give a photo on which one is seen from the shoulders down.")
-    return found
+    return part_of(read_json(source), 0, 1) if is_json(source) else pose_in(read_image(source), source)
 
 
 def _suffix(path: str) -> str:
     return Path(path).suffix.lower()
 
 
-def _is_folder_of_json(source: str) -> bool:
-    """OpenPose writes a file for every frame."""
-    return Path(source).is_dir() and any(Path(source).glob("*.json"))
-
-
-def _read_json(source: str) -> room.Poses:
-    path = Path(source)
-    try:
-        files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-        if sum(file.stat().st_size for file in files) > _LARGEST_JSON:
-            raise InputError(f"{source} is larger than {_LARGEST_JSON >> 20} MB; give a shorter piece.")
-        texts = [file.read_text("utf-8") for file in files]
-    except FileNotFoundError as error:
-        raise MediaError(f"{source} does not exist: check its name.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise MediaError(f"{source} cannot be read as JSON ({error}); give a text file.") from error
-    return room.from_json(texts[0] if len(texts) == 1 else f"[{','.join(texts)}]", source)
-
-
-def _found_in(
-    frames: Iterable[np.ndarray], fps: float, total: int, source: str, on_progress: Progress | None
-) -> room.Poses:
-    most_seen = 0
-
-    def on_frame(number: int, people: int) -> None:
-        nonlocal most_seen
-        most_seen = max(most_seen, people)
-        if on_progress is not None:
-            on_progress("finding poses", number, max(number, total))
-        if not most_seen and number >= _LONGEST_WAIT * fps:
-            raise InputError(f"{source} shows no person in its first {_LONGEST_WAIT:.0f} seconds; cut them off.")
-
-    frames = iter(frames)
-    first = list(islice(frames, 3))
-    kind = room.is_pose_video(first)
-    if kind is not None:
-        drawn = "body parts" if kind == "parts" else "a skeleton"
-        raise InputError(f"{source} is a pose already ({drawn}); give the video of a person.")
-
-    def all_of_them() -> Iterator[np.ndarray]:
-        yield from first
-        yield from frames
-
-    return room.smoothed(room.extract_poses(all_of_them(), fps, on_frame))
-
-
 def _slices(poses: room.Poses) -> Iterator[room.Poses]:
     for start in range(0, len(poses.points), _AT_ONCE):
-        part = slice(start, start + _AT_ONCE)
-        yield replace(poses, points=poses.points[part], confidence=poses.confidence[part])
+        yield part_of(poses, start, start + _AT_ONCE)
 
 
 def _drawn(poses: room.Poses, look: Look) -> Iterator[np.ndarray]:
@@ -199,10 +148,3 @@ def _shown(source: str, found: room.Poses, fitted: room.Poses, look: Look) -> It
         frames = np.stack(list(islice(video, len(drawn))))
         beside = drawn if fitted.height == found.height else resize(drawn, found.height, width)
         yield np.concatenate([room.overlay(frames, part), beside], 2)
-
-
-def _empty_stretches(poses: room.Poses) -> tuple[tuple[float, float], ...]:
-    """Seconds from and to which nobody is seen."""
-    seen = np.concatenate([[True], (poses.confidence > SEEN).any((1, 2)), [True]])
-    edges = np.flatnonzero(np.diff(seen.astype(int)))
-    return tuple((a / poses.fps, b / poses.fps) for a, b in edges.reshape(-1, 2).tolist())
