@@ -34,7 +34,7 @@ class MagicAnimateOptions(WindowOptions, MemoryOptions):
     frames: Annotated[
         int | None,
         Ge(1),
-        Option("At most so many; default: all of the driving video.", argument="num_frames", plan=True),
+        Option("Frames of the video; default: as many as the driving one has.", argument="num_frames", plan=True),
     ] = None
     guidance: Annotated[
         float | None,
