@@ -145,7 +145,7 @@ register(
         prefixes=("MagicAnimate",),
         original_job="original_job:MagicAnimateOriginalJob",
         recognises="original:recognises",
-        rooms=frozenset({"weights", "training"}),
+        rooms=frozenset({"weights", "training", "memory"}),
         command="animate",
     )
 )
