@@ -45,8 +45,8 @@ class MemoryNetworks(Networks):
                 *networks, solver, text, text, picture, poses, lambda level: returning_frames(plan, level)
             )
             guided = denoiser.guided(settings.guidance_scale)
-            # Later ones hold as much as the second: residuals of the window before.
-            return [guided(self.latents(settings, len(w.frames)), w) for w in (*windows[:2], *windows[2:][-1:])], whole
+            # Later ones hold as much as the third: residuals of the window before, and of the first.
+            return [guided(self.latents(settings, len(w.frames)), w) for w in (*windows[:3], *windows[3:][-1:])], whole
 
         return [(run, 0, 0)]
 
