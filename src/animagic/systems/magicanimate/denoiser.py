@@ -101,7 +101,7 @@ class MagicAnimateDenoiser:
         self.unet, self.encoder, self.controlnet, self.solver = unet, encoder, controlnet, solver
         self.text, self.negative_text, self.picture, self.poses = text, negative_text, picture, poses
         self.returning = returning
-        self._same_text = torch.equal(text, negative_text)
+        self._same_text = text is negative_text or torch.equal(text, negative_text)
         # What the windows of a step share: threads may work on several of them.
         self._lock = threading.Lock()
         self._seen: tuple[int, dict[str, torch.Tensor]] | None = None
