@@ -192,10 +192,14 @@ def _empty_prompt(pipe: Any, tokens: int, width: int) -> torch.Tensor:
 
 def build(recipe: dict[str, Any], base: StableDiffusionPipeline | None) -> Animation:
     """The networks before their first step, the same in every run of a recipe: with the weights of the base, if there
-    is one."""
+    is one. Raises InputError."""
     torch.manual_seed(recipe["appearance"]["training"].get("seed", 0))
     section = recipe.get("unet") or {}
     spatial = base.unet if base is not None else UNet2DConditionModel(**section["model"])
+    if not hasattr(spatial.up_blocks[-1], "attentions"):
+        raise InputError(
+            "the last block of the UNet has no attention to see a picture with; give it one, as SD 1.5 has."
+        )
     unet = MagicAnimateUNet.from_unet2d(spatial, **section.get("motion", {}))
     controlnet = ControlNetModel.from_unet(
         spatial, conditioning_embedding_out_channels=tuple(section.get("pose_channels", (16, 32, 96, 256)))
@@ -270,7 +274,7 @@ def _start_lora(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
 def _load(model: str) -> MagicAnimatePipeline:
     """The pipeline of a model folder, in float32. Raises CheckpointError."""
     try:
-        return MagicAnimatePipeline.from_pretrained(model, torch_dtype=torch.float32)
+        return MagicAnimatePipeline.from_pretrained(model, dtype=torch.float32)
     except Exception as error:  # on a damaged folder, diffusers and safetensors raise almost anything
         raise CheckpointError(f"there is no MagicAnimate model in {model}: {first_line(error)}.") from error
 
