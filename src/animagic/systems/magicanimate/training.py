@@ -72,7 +72,9 @@ class Animation(nn.Module):
         clips, _, frames = noisy.shape[:3]
         looking = slice(alone, None)
         text = text.expand(clips, -1, -1)
-        references = self.appearance_encoder(pictures[looking], timesteps[looking], text[looking])
+        references = None
+        if alone < clips:  # networks do not take batches of nothing
+            references = self.appearance_encoder(pictures[looking], timesteps[looking], text[looking])
         down, middle = self.controlnet(
             by_frame(noisy),
             timesteps.repeat_interleave(frames),
@@ -80,11 +82,15 @@ class Animation(nn.Module):
             by_frame(poses),
             return_dict=False,
         )
+        if torch.is_grad_enabled():
+            # PyTorch 2.13 crashes in the gradient of a group norm on channels-last input that needs none itself, such
+            # as the first motion module's where only those are trained.
+            noisy = noisy.detach().requires_grad_()
         return self.unet(
             noisy,
             timesteps,
             text,
-            references=references if alone < clips else None,
+            references=references,
             down_block_additional_residuals=down,
             mid_block_additional_residual=middle,
             use_motion=use_motion,
