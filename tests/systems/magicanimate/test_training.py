@@ -21,6 +21,8 @@ from animagic.systems.magicanimate.training import PARTS, STAGES, AnimationObjec
 from animagic.training import person_videos, stages
 from animagic.training.text_to_image import load_text_to_image
 
+pytestmark = pytest.mark.integration
+
 SIZE = {"batch_size": 2, "num_frames": 2, "height": 32, "width": 32}
 LEARN = {"steps": 2, "learning_rate": 1e-2, "warmup": 0, "decay": 1, "ema": 0.5, "save_every": 1, "log_every": 1}
 LEARN |= {"workers": 0}
@@ -178,6 +180,14 @@ def test_on_a_base_its_unet_stays(on_a_base, tmp_path):
     assert all(torch.equal(tensor, unet[f"unet.{name}"]) for name, tensor in base.unet.state_dict().items())
     assert {"text_encoder", "tokenizer", "vae"} <= {path.name for path in folder.iterdir()}
     assert run(folder).shape == (1, 4, 2, 8, 8)
+
+
+def test_the_autoencoder_of_a_model_folder(recipe, base, tmp_path):
+    recipe["vae"], recipe["unet"]["pose_channels"] = base, [4, 4, 8]
+    folder = train(only(recipe, "appearance"), tmp_path)
+    own = load_text_to_image(base).vae.state_dict()
+    vae = animagic.load(str(folder), dtype=torch.float32).vae.state_dict()
+    assert all(torch.equal(tensor, own[name].half().float()) for name, tensor in vae.items())
 
 
 def test_a_frozen_weight_that_changes_is_noticed(recipe, tmp_path, monkeypatch):
@@ -407,7 +417,10 @@ def test_videos_of_ones_own(for_a_model, tmp_path, monkeypatch):
     [
         ({"appearance": {"data": {"colour": 1}}}, "an unknown field appearance.data.colour"),
         ({"appearance": {"objective": {"noises": 1}}}, "an unknown field appearance.objective.noises"),
-        ({"appearance": {"data": {"source": "nowhere"}}}, "nowhere is no source of videos of people"),
+        (
+            {"appearance": {"data": {"source": "nowhere", "clips": None, "begin": None}}},
+            "nowhere is no source of videos of people",
+        ),
         ({"sampling": {"frames": 3}}, "'frames' is unknown"),
         ({"vae": None}, "has no autoencoder: name the folder of one as vae"),
         ({"vae": "/nowhere/vae"}, "the autoencoder in /nowhere/vae cannot be read"),

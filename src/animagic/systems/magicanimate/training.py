@@ -161,7 +161,9 @@ class AnimationObjective:
 
 
 def load_autoencoder(folder: str | Path) -> Any:
-    """The autoencoder in a folder of diffusers, ours or Stable Diffusion's, frozen. Raises CheckpointError."""
+    """The autoencoder in a folder of diffusers, ours or Stable Diffusion's, or that of the model there, frozen. Raises
+    CheckpointError."""
+    folder = Path(folder) / "vae" if (Path(folder) / "vae").is_dir() else folder
     for kind in (ConvAutoencoder, AutoencoderKL):
         try:
             if kind.load_config(folder).get("_class_name") == kind.__name__:
