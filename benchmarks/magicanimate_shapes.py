@@ -166,8 +166,8 @@ def report(args: argparse.Namespace, results: dict[tuple[str, int], dict[str, An
         f"# MagicAnimate at {args.size}{narrower}",
         "",
         f"{args.steps} steps, guidance 7.5, windows as published; random weights, {first['dtype']}. "
-        f"{first['machine']}, PyTorch {first['torch']}{threads}; a large matrix product runs at {first['rate'] / 1e12:.3g} TFLOP/s; median "
-        f"of {args.rounds} calls after the first.",
+        f"{first['machine']}, PyTorch {first['torch']}{threads}; a large matrix product runs at "
+        f"{first['rate'] / 1e12:.3g} TFLOP/s; median of {args.rounds} calls after the first.",
         "",
         f"| {' | '.join(columns)} |",
         "|---:|---|" + "---:|" * (len(columns) - 2),

@@ -125,5 +125,5 @@ class MagicAnimateUNet(MotionParts):
                 timestep = _twice(timestep)
             down = others.get("down_block_additional_residuals")
             others["down_block_additional_residuals"] = None if down is None else _twice(tuple(down))
-        residual = {"mid_block_additional_residual": mid_block_additional_residual}
-        return super().forward(sample, timestep, encoder_hidden_states, *arguments, **residual, **others)
+        others["mid_block_additional_residual"] = mid_block_additional_residual
+        return super().forward(sample, timestep, encoder_hidden_states, *arguments, **others)
