@@ -99,7 +99,7 @@ def animate(
                 return pipe.appearance_encoder(rows, timestep, text.repeat(halves, 1, 1))
 
             seen = encode()
-            total, count = torch.zeros(2, *noise.shape[1:]), torch.zeros(frames)
+            total, count = noise.new_zeros(2, *noise.shape[1:]), noise.new_zeros(frames)
             for number, window in enumerate(windows):
                 if number and "step" not in savings:
                     seen = encode()

@@ -72,7 +72,9 @@ class Animation(nn.Module):
         clips, _, frames = noisy.shape[:3]
         looking = slice(alone, None)
         text = text.expand(clips, -1, -1)
-        references = self.appearance_encoder(pictures[looking], timesteps[looking], text[looking])
+        references = None
+        if alone < clips:  # networks do not take batches of nothing
+            references = self.appearance_encoder(pictures[looking], timesteps[looking], text[looking])
         down, middle = self.controlnet(
             by_frame(noisy),
             timesteps.repeat_interleave(frames),
@@ -80,11 +82,15 @@ class Animation(nn.Module):
             by_frame(poses),
             return_dict=False,
         )
+        if torch.is_grad_enabled():
+            # PyTorch 2.13 crashes in the gradient of a group norm on channels-last input that needs none itself, such
+            # as the first motion module's where only those are trained.
+            noisy = noisy.detach().requires_grad_()
         return self.unet(
             noisy,
             timesteps,
             text,
-            references=references if alone < clips else None,
+            references=references,
             down_block_additional_residuals=down,
             mid_block_additional_residual=middle,
             use_motion=use_motion,
@@ -155,7 +161,9 @@ class AnimationObjective:
 
 
 def load_autoencoder(folder: str | Path) -> Any:
-    """The autoencoder in a folder of diffusers, ours or Stable Diffusion's, frozen. Raises CheckpointError."""
+    """The autoencoder in a folder of diffusers, ours or Stable Diffusion's, or that of the model there, frozen. Raises
+    CheckpointError."""
+    folder = Path(folder) / "vae" if (Path(folder) / "vae").is_dir() else folder
     for kind in (ConvAutoencoder, AutoencoderKL):
         try:
             if kind.load_config(folder).get("_class_name") == kind.__name__:
@@ -192,10 +200,14 @@ def _empty_prompt(pipe: Any, tokens: int, width: int) -> torch.Tensor:
 
 def build(recipe: dict[str, Any], base: StableDiffusionPipeline | None) -> Animation:
     """The networks before their first step, the same in every run of a recipe: with the weights of the base, if there
-    is one."""
+    is one. Raises InputError."""
     torch.manual_seed(recipe["appearance"]["training"].get("seed", 0))
     section = recipe.get("unet") or {}
     spatial = base.unet if base is not None else UNet2DConditionModel(**section["model"])
+    if not hasattr(spatial.up_blocks[-1], "attentions"):
+        raise InputError(
+            "the last block of the UNet has no attention to see a picture with; give it one, as SD 1.5 has."
+        )
     unet = MagicAnimateUNet.from_unet2d(spatial, **section.get("motion", {}))
     controlnet = ControlNetModel.from_unet(
         spatial, conditioning_embedding_out_channels=tuple(section.get("pose_channels", (16, 32, 96, 256)))
@@ -270,7 +282,7 @@ def _start_lora(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
 def _load(model: str) -> MagicAnimatePipeline:
     """The pipeline of a model folder, in float32. Raises CheckpointError."""
     try:
-        return MagicAnimatePipeline.from_pretrained(model, torch_dtype=torch.float32)
+        return MagicAnimatePipeline.from_pretrained(model, dtype=torch.float32)
     except Exception as error:  # on a damaged folder, diffusers and safetensors raise almost anything
         raise CheckpointError(f"there is no MagicAnimate model in {model}: {first_line(error)}.") from error
 
