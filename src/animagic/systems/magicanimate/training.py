@@ -82,10 +82,6 @@ class Animation(nn.Module):
             by_frame(poses),
             return_dict=False,
         )
-        if torch.is_grad_enabled():
-            # PyTorch 2.13 crashes in the gradient of a group norm on channels-last input that needs none itself, such
-            # as the first motion module's where only those are trained.
-            noisy = noisy.detach().requires_grad_()
         return self.unet(
             noisy,
             timesteps,
