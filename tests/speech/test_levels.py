@@ -23,11 +23,11 @@ def test_a_voice_is_found_between_pauses(noise):
     sound = np.concatenate([pause(1), tone(1), pause(1)])
     found = voiced(sound + pause(3, noise), RATE)
     assert found.shape == (150,)
-    assert np.flatnonzero(np.diff(found.astype(int))).tolist() == [47, 107]  # 40 ms before, 160 ms after
+    assert np.flatnonzero(np.diff(found.astype(int))).tolist() == [47, 104]  # 40 ms before, 100 ms after
 
 
 def test_short_gaps_belong_to_the_voice():
-    assert voiced(np.concatenate([tone(0.5), pause(0.14), tone(0.5)]), RATE).all()
+    assert voiced(np.concatenate([tone(0.5), pause(0.1), tone(0.5)]), RATE).all()
 
 
 @pytest.mark.parametrize("sound", [pause(1), pause(1, 1e-4)])

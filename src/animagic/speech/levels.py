@@ -18,7 +18,7 @@ _SILENT = -60.0  # dB: never a voice
 _BELOW_LOUD = 30.0  # dB below the loudest parts: not a voice
 _ABOVE_NOISE = 6.0  # dB above the quietest parts, if those are far below the loudest: a voice
 _CLEAR = 12.0
-_LEAD, _HANGOVER = 2, 8  # frames that still count before and after
+_LEAD, _HANGOVER = 2, 5  # frames that still count before and after
 
 
 def frame_levels(samples: np.ndarray, rate: int) -> np.ndarray:
@@ -36,7 +36,7 @@ def voiced(samples: np.ndarray, rate: int) -> np.ndarray:
     """Where somebody speaks: bool for every 20 ms, (ceil(50 n / rate),).
 
     By energy: louder than -60 dB, at most 30 dB below the loudest twentieth, and 6 dB above the quietest tenth where
-    that is background noise. 40 ms before and 160 ms after count as well, so that soft ends of words are not lost.
+    that is background noise. 40 ms before and 100 ms after count as well, so that soft ends of words are not lost.
 
     Args:
         samples: float32 (n,), -1 to 1.

@@ -57,7 +57,7 @@ class EncoderLayer(nn.Module):
 
 
 class WhisperNetwork(nn.Module):
-    """Two convolutions and two layers. What is said before, between and after the layers."""
+    """Two convolutions and two layers; it gives the states before, between and after the layers."""
 
     def __init__(self) -> None:
         super().__init__()
