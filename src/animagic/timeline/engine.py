@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from .plan import Frames, Plan, Step, Window, span_of
 from .solver import Solver, per_frame
 
 Noise = Callable[[range], torch.Tensor]
-Map = Callable[[Callable, list], list]
+Map = Callable[[Callable, list], Iterable]
 
 
 class Timeline:
@@ -93,10 +93,10 @@ class Timeline:
             self._noise.load_state_dict(_part(state, "noise."))
 
 
-def advance(timeline: Timeline, solver: Solver, step: Step, predictions: Sequence[torch.Tensor]) -> None:
+def advance(timeline: Timeline, solver: Solver, step: Step, predictions: Iterable[torch.Tensor]) -> None:
     """Write the next state of every frame of a step; where windows overlap, predictions are averaged by weight."""
     if len(step.windows) == 1:
-        window, prediction = step.windows[0], predictions[0]
+        window, (prediction,) = step.windows[0], predictions
         timeline.write(window.frames, solver.step(timeline.read(window.frames), prediction, window.levels))
         return
     frames = step.span
@@ -138,9 +138,9 @@ class Clean:
     latents: torch.Tensor
 
 
-def one_by_one(function: Callable, items: list) -> list:
-    """The plain `parallel_map`: no device but the one."""
-    return [function(item) for item in items]
+def one_by_one(function: Callable, items: list) -> Iterable:
+    """The plain `parallel_map`: no device but the one, and one result in memory at a time."""
+    return map(function, items)
 
 
 class Sampler:
