@@ -19,7 +19,7 @@ _SAME = 0.25  # of the size of their crops: two faces nearer to each other are o
 
 
 def find_faces(frame: np.ndarray) -> list[Face]:
-    """Up to ten faces of a picture, uint8 (height, width, 3), the largest first; none where nobody shows his face.
+    """Up to ten faces of a picture, uint8 (height, width, 3), the largest first; none where there are none.
 
     Raises: InputError for a picture of another kind; AnimagicError where LiteRT is not installed.
     """
