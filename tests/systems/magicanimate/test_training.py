@@ -361,7 +361,7 @@ def test_a_lora_for_a_model(for_a_model, model, tmp_path):
     pipe.load_lora_weights(str(file), adapter_name="mine")
     assert not torch.equal(run(pipe), plain)
     pipe.set_adapters("mine", 0.0)
-    torch.testing.assert_close(run(pipe), plain, rtol=0, atol=1e-6)
+    torch.testing.assert_close(run(pipe), plain, rtol=1e-4, atol=1e-5)
     pipe.unload_lora_weights()
     assert torch.equal(run(pipe), plain)
 
