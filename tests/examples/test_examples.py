@@ -51,6 +51,7 @@ RUNS: dict[str, tuple[list[str], dict[str, int | None]]] = {
         [*FEWEST, "--frames", "18"],
         {"noise-independent.mp4": 18, "noise-shared.mp4": 18, "noise-refined.mp4": 18},
     ),
+    "animate_person": (FEWEST, {"animate_person.mp4": 24}),
     "low_memory": ([*FEW, "--model", "magi1-tiny"], {}),
     "quantize": (FEW, {"quantize.mp4": 24, "magi1-tiny-fp8/model_index.json": None}),
     "compiled": ([*FEW, "--frames", "24", "--backend", "aot_eager"], {}),

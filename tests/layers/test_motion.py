@@ -122,3 +122,11 @@ def test_more_frames_than_positions_are_refused(maps):
 def test_an_unknown_kind_of_attention_is_named():
     with pytest.raises(InputError, match="'Spatial_Self' is unknown; choose Temporal_Self or Temporal_Cross"):
         module("Temporal_Self", "Spatial_Self")
+
+
+def test_its_gradient_on_input_in_another_layout():
+    """PyTorch's group norm dies there, with all of the process, where the input needs no gradient."""
+    module = MotionModule(64, num_attention_heads=4, zero_initialize=False)
+    frames = torch.randn(4, 64, 8, 8).to(memory_format=torch.channels_last)
+    module(frames, 4).square().mean().backward()
+    assert module.temporal_transformer.norm.weight.grad.abs().sum() > 0

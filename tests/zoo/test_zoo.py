@@ -130,8 +130,10 @@ def test_embedded_files_are_small_and_plain(name):
     for path in files:
         part = path.relative_to(zoo.entry(name).folder).parts[0]
         parts[part] = parts.get(part, 0) + path.stat().st_size
-    network = {"magi1": "transformer", "animatediff": "unet"}[zoo.entry(name).system]
+    system = zoo.entry(name).system
+    network = {"magi1": "transformer", "animatediff": "unet", "magicanimate": "unet"}[system]
     shared = {"vae", "text_encoder", "tokenizer"} if zoo.entry(name).base is None else set()
+    shared = {"vae", "appearance_encoder", "controlnet"} if system == "magicanimate" else shared
     assert {network, "model_index.json", "README.md", "LICENSE"} | shared <= set(parts)
     assert {part: size for part, size in parts.items() if size > LARGEST_PART} == {}
 

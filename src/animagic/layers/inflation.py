@@ -48,6 +48,8 @@ class Clip:
     use_motion: bool = True
     references: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """Of self-attentions that also look at a picture, by their names: its features (videos, tokens, channels)."""
+    doubled: bool = False
+    """Whether there are twice as many videos from the middle of the network on."""
 
 
 class JointGroupNorm(nn.GroupNorm):

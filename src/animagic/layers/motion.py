@@ -86,7 +86,8 @@ class TemporalTransformer(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, num_frames: int, text: torch.Tensor | None) -> torch.Tensor:
         size = hidden_states.shape[2:]
-        x = self.norm(hidden_states).unflatten(0, (-1, num_frames)).flatten(3)  # (batch, frames, channels, pixels)
+        # PyTorch's CPU kernel dies in the backward pass of a group norm of channels-last input that needs no gradient.
+        x = self.norm(hidden_states.contiguous()).unflatten(0, (-1, num_frames)).flatten(3)  # (batch, frames, channels, pixels)
         x = x.permute(0, 3, 1, 2).flatten(0, 1)  # (batch * pixels, frames, channels)
         x = self.proj_in(x)
         for block in self.transformer_blocks:

@@ -130,5 +130,5 @@ class MotionUNet(InflatedMixin, UNet2DConditionModel):
             return_dict=False,
             **others,
         )
-        predicted = predicted.unflatten(0, (batch, frames)).transpose(1, 2)
+        predicted = predicted.unflatten(0, (-1, frames)).transpose(1, 2)
         return UNet2DConditionOutput(sample=predicted) if return_dict else (predicted,)

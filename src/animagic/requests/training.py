@@ -76,7 +76,7 @@ def _resolved(
         raise InputError(f"the {_named(recipe)} must name its system; known are {', '.join(trained)}.")
     if "teacher" in settings:
         settings["teacher"] = zoo.resolve(str(settings["teacher"]))
-    for name in ("base", "text_encoder"):  # a folder, or an embedded model of which that part is taken
+    for name in ("base", "text_encoder", "model", "vae"):  # a folder, or an embedded model, of which that part is taken
         if isinstance(settings.get(name), str):
             settings[name] = str(zoo.embedded(settings[name]))
     folder = folder or Path("runs") / ("recipe" if isinstance(recipe, dict) else Path(recipe).stem)

@@ -145,7 +145,7 @@ register(
         prefixes=("MagicAnimate",),
         original_job="original_job:MagicAnimateOriginalJob",
         recognises="original:recognises",
-        rooms=frozenset({"weights", "conversion", "training"}),
+        rooms=frozenset({"weights", "conversion", "training", "memory"}),
         command="animate",
     )
 )

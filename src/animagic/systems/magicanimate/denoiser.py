@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,12 @@ class MagicAnimateSampling(WindowedSampling):
         )
 
 
+def returning_frames(plan: Plan, level: int) -> Collection[int]:
+    """The frames that the last window of a step shares with the first, from which others separate it: in a loop."""
+    windows = plan.windows_at(level) if isinstance(plan, OverlappingWindows) else []
+    return set(windows[0]) & set(windows[-1]) if len(windows) > 2 else ()
+
+
 class MagicAnimateDenoiser:
     """The UNet on a window, led by a picture of the person and by poses.
 
@@ -77,6 +83,7 @@ class MagicAnimateDenoiser:
         text, negative_text: (1, length, channels).
         picture: (1, channels, height, width) latents of the picture.
         poses: of every frame.
+        returning: level -> frames that come back at the end of its step; see `returning_frames`.
     """
 
     def __init__(
@@ -89,13 +96,16 @@ class MagicAnimateDenoiser:
         negative_text: torch.Tensor,
         picture: torch.Tensor,
         poses: Poses,
+        returning: Callable[[int], Collection[int]] = lambda level: (),
     ):
         self.unet, self.encoder, self.controlnet, self.solver = unet, encoder, controlnet, solver
         self.text, self.negative_text, self.picture, self.poses = text, negative_text, picture, poses
+        self.returning = returning
+        self._same_text = text is negative_text or torch.equal(text, negative_text)
         # What the windows of a step share: threads may work on several of them.
         self._lock = threading.Lock()
         self._seen: tuple[int, dict[str, torch.Tensor]] | None = None
-        self._steered: tuple[int, dict[int, list[torch.Tensor]]] | None = None
+        self._steered: tuple[int, Collection[int], dict[int, list[torch.Tensor]]] | None = None
 
     def guided(self, scale: float) -> Denoiser:
         """With classifier-free guidance, unless the scale is 1."""
@@ -114,17 +124,21 @@ class MagicAnimateDenoiser:
         sample = self.solver.model_input(latents, level).to(self.unet.dtype)
         timestep = self.solver.timesteps[level].to(latents.device)
         features = self._features(level, timestep)
-        *down, middle = (r.repeat(halves, 1, 1, 1) for r in self._residuals(sample, timestep, level, frames))
+        residuals = self._residuals(sample, timestep, level, frames)
         text = self.text.expand(videos, -1, -1)
-        if halves == 2:
+        if halves == 2 and not self._same_text:
             text = torch.cat([self.negative_text.expand(videos, -1, -1), text])
+            sample = sample.repeat(2, 1, 1, 1, 1)
+            residuals = [residual.repeat(2, 1, 1, 1) for residual in residuals]
+        *down, middle = residuals
         predicted = self.unet(
-            sample.repeat(halves, 1, 1, 1, 1),
+            sample,
             timestep,
             text,
             references={name: one.expand(videos, -1, -1) for name, one in features.items()},
             down_block_additional_residuals=down,
             mid_block_additional_residual=middle,
+            also_alone=halves == 2 and self._same_text,
         )
         return predicted.sample.to(latents.dtype)
 
@@ -140,10 +154,13 @@ class MagicAnimateDenoiser:
     ) -> list[torch.Tensor]:
         """The ControlNet's, each (videos * frames, channels, height, width), the middle one last.
 
-        Frames of the window before, with which this one overlaps, are not computed again.
+        Every frame's are computed once a step: those of the window before, with which this one overlaps, are kept, and
+        those of frames that come back.
         """
         steered = self._steered
-        known = steered[1] if steered is not None and steered[0] == level else {}
+        if steered is None or steered[0] != level:
+            steered = level, self.returning(level), {}
+        _, returning, known = steered
         missing = [i for i, frame in enumerate(frames) if frame not in known]
         if missing:
             new = [frames[i] for i in missing]
@@ -154,5 +171,6 @@ class MagicAnimateDenoiser:
             )
             made = [residual.unflatten(0, (videos, -1)) for residual in (*down, middle)]
             known = known | {frame: [residual[:, i] for residual in made] for i, frame in enumerate(new)}
-        self._steered = level, {frame: known[frame] for frame in frames}
+        keep = {*frames, *(frame for frame in returning if frame in known)}
+        self._steered = level, returning, {frame: known[frame] for frame in keep}
         return [torch.stack(one, dim=1).flatten(0, 1) for one in zip(*(known[frame] for frame in frames), strict=True)]

@@ -20,21 +20,16 @@ from .poses import DrawnPoses, Driving, GivenPoses, box_of, framed, read_driving
 class MagicAnimateJob(Job):
     """A request for a person who moves as in a video."""
 
+    picture: np.ndarray
     poses: DrawnPoses | GivenPoses
     framing: Framing
     drift: Drift
 
-    def __init__(self, request: Any, models: Any, live: Any = None):
-        for name, needed in (("image", "a picture of the person"), ("video", "a video of how they are to move")):
-            if not getattr(request, name):
-                raise InputError(f"{needed} is missing; give its file.")
-        super().__init__(request, models, live)
-        assert self.image is not None
-        self.picture = self.image
-
     def begin(self, pipe: Any) -> None:
         request, sampling = self.request, pipe.sampling
-        self.pipe, self.frames_per_latent = pipe, 1
+        if self.image is None or request.video is None:
+            raise InputError("give a picture of a person, and a video of how they are to move.")
+        self.pipe, self.frames_per_latent, self.picture = pipe, 1, self.image
         kind = sampling.pose
         wanted = {name: getattr(request, name) for name in ("fps", "frames", "offset", "people")}
         driving = read_driving(request.video, kind, **wanted, on_note=self.on_note)

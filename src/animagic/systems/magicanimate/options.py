@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 from pydantic import field_validator, model_validator
 
 from ...errors import InputError
@@ -31,6 +31,20 @@ class MagicAnimateOptions(WindowOptions, MemoryOptions):
         str, Option("For models that read one; the published one has only known none.", argument=None)
     ] = ""
     prompts_at: dict[int, str] = {}
+    frames: Annotated[
+        int | None,
+        Ge(1),
+        Option("Frames of the video; default: as many as the driving one has.", argument="num_frames", plan=True),
+    ] = None
+    guidance: Annotated[
+        float | None,
+        Ge(0),
+        Le(100),
+        Option("How strongly the picture is followed.", argument="guidance_scale", metavar="SCALE"),
+    ] = None
+    fps: Annotated[
+        float | None, Gt(0), Le(240), Option("Frames per second; default: the driving video's.", argument=None)
+    ] = None
     windows: Annotated[
         Literal["published", "moving"] | None,
         Option("How the windows of a long video are laid: published or moving.", plan=True),
@@ -43,7 +57,10 @@ class MagicAnimateOptions(WindowOptions, MemoryOptions):
     ] = None
     retarget: Annotated[
         bool | None,
-        Option("Bring the motion to the proportions and the place of the person in the picture.", argument=None),
+        Option(
+            "Bring the motion to the proportions and the place of the person in the picture; default: yes.",
+            argument=None,
+        ),
     ] = None
     around_person: Annotated[
         bool, Option("Animate only the part around the person, and put it back into the picture.", argument=None)
@@ -51,7 +68,7 @@ class MagicAnimateOptions(WindowOptions, MemoryOptions):
     keep_background: Annotated[
         bool, Option("Keep the background of the picture; only the person is new.", argument=None)
     ] = False
-    sound: Annotated[bool | None, Option("Keep the sound of the driving video.", argument=None)] = None
+    sound: Annotated[bool | None, Option("Keep the sound of the driving video; default: yes.", argument=None)] = None
     show_pose: Annotated[bool, Option("Write picture, pose and result side by side.", argument=None)] = False
 
     @field_validator("prompt")

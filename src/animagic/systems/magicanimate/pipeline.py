@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -18,7 +19,7 @@ from ...timeline.noise import randn
 from ...weights.lora import LoraMixin
 from ...weights.lora_names import CLIP, UNET
 from .appearance import AppearanceEncoder
-from .denoiser import MagicAnimateDenoiser, MagicAnimateSampling
+from .denoiser import MagicAnimateDenoiser, MagicAnimateSampling, returning_frames
 from .unet import MagicAnimateUNet
 
 
@@ -154,7 +155,7 @@ class MagicAnimatePipeline(LoraMixin, StableDiffusionLoraLoaderMixin, StableDiff
             poses = resize(poses[:num_frames], *size, call.fit)
 
         def poses_of(frames: Any) -> torch.Tensor:
-            return torch.from_numpy(poses[list(frames)]).permute(0, 3, 1, 2).float().to(device) / 255
+            return torch.from_numpy(poses[list(frames)]).to(device).permute(0, 3, 1, 2).float() / 255
 
         scheduler: Any = self.scheduler
         if clip_sample:
@@ -174,6 +175,7 @@ class MagicAnimatePipeline(LoraMixin, StableDiffusionLoraLoaderMixin, StableDiff
             *texts,
             picture=reference_latents.to(device, self.unet.dtype),
             poses=poses_of,
+            returning=partial(returning_frames, plan),
         )
         return Run(plan, denoiser.guided(settings.guidance_scale), solver, Timeline(solver.begin(noise)), videos)
 

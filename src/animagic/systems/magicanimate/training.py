@@ -7,6 +7,7 @@ Source: MagicAnimate, arXiv 2311.16498, section 3.4 (training).
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from ...layers.inflation import by_frame
 from ...training.data import to_unit
 from ...training.objectives import DenoisingError, tokenize
 from ...training.people import PeopleBatches
+from ...training.person_videos import PersonVideos
 from ...training.stages import Course, Stage, average_of, component, save_model, with_start
 from ...training.text_to_image import load_text_to_image
 from ...weights.lora import add_lora
@@ -39,6 +41,7 @@ SCHEDULE = {
 }
 LORA_TARGETS = r".*\.attn[12]\.(to_q|to_k|to_v|to_out\.0)|.*\.attention_blocks\.\d+\.(to_q|to_k|to_v|to_out\.0)"
 PARTS = ("unet", "appearance_encoder", "controlnet")
+LORAS = "loras"
 
 
 class Animation(nn.Module):
@@ -69,7 +72,9 @@ class Animation(nn.Module):
         clips, _, frames = noisy.shape[:3]
         looking = slice(alone, None)
         text = text.expand(clips, -1, -1)
-        references = self.appearance_encoder(pictures[looking], timesteps[looking], text[looking])
+        references = None
+        if alone < clips:  # networks do not take batches of nothing
+            references = self.appearance_encoder(pictures[looking], timesteps[looking], text[looking])
         down, middle = self.controlnet(
             by_frame(noisy),
             timesteps.repeat_interleave(frames),
@@ -81,7 +86,7 @@ class Animation(nn.Module):
             noisy,
             timesteps,
             text,
-            references=references if alone < clips else None,
+            references=references,
             down_block_additional_residuals=down,
             mid_block_additional_residual=middle,
             use_motion=use_motion,
@@ -98,6 +103,7 @@ class AnimationObjective:
         drop_picture: share of the clips that do not look at their picture, for guidance.
         image_share: share of the batches in which clips are single frames, so that what the model knows of still
             pictures stays. Such a frame has no neighbour to look at.
+        own_picture: share of these frames that are their own picture, as those of a data set of still pictures are.
         scheduler_config, max_snr_weight: see DenoisingError.
 
     Batches: {"photo": uint8 (clips, 3, height, width), "video", "poses": uint8 (clips, 3, frames, height, width)}.
@@ -110,6 +116,7 @@ class AnimationObjective:
     drop_picture: float = 0.1
     image_share: float = 0.0
     max_snr_weight: float = 1.0
+    own_picture: float = 0.0
 
     def __post_init__(self) -> None:
         self.error = DenoisingError(self.scheduler_config, self.max_snr_weight)
@@ -125,12 +132,15 @@ class AnimationObjective:
         def rand(*shape: int) -> torch.Tensor:
             return torch.rand(shape, generator=generator, device=device)
 
-        video, poses = batch["video"], batch["poses"]
+        video, poses, photo = batch["video"], batch["poses"], batch["photo"]
         if float(rand(1)) < self.image_share:
             video, poses = video[:, :, :1], poses[:, :, :1]
+            if self.own_picture:
+                own = rand(clips).cpu() < self.own_picture
+                photo = torch.where(own[:, None, None, None], video[:, :, 0], photo)
         with torch.no_grad():
             latents = self.encode(by_frame(video), generator).unflatten(0, (clips, -1)).transpose(1, 2)
-            pictures = self.encode(batch["photo"], generator)
+            pictures = self.encode(photo, generator)
         # One level from each of `clips` equal ranges, so that every batch has seen the whole schedule.
         place = torch.randperm(clips, generator=generator, device=device)
         timesteps = ((place + rand(clips)) / clips * self.error.levels).long()
@@ -147,7 +157,9 @@ class AnimationObjective:
 
 
 def load_autoencoder(folder: str | Path) -> Any:
-    """The autoencoder in a folder of diffusers, ours or Stable Diffusion's, frozen. Raises CheckpointError."""
+    """The autoencoder in a folder of diffusers, ours or Stable Diffusion's, or that of the model there, frozen. Raises
+    CheckpointError."""
+    folder = Path(folder) / "vae" if (Path(folder) / "vae").is_dir() else folder
     for kind in (ConvAutoencoder, AutoencoderKL):
         try:
             if kind.load_config(folder).get("_class_name") == kind.__name__:
@@ -175,18 +187,23 @@ def _autoencoder(recipe: dict[str, Any], base: StableDiffusionPipeline | None) -
 
 
 @torch.no_grad()
-def _empty_prompt(recipe: dict[str, Any], base: StableDiffusionPipeline | None) -> torch.Tensor:
-    if base is None:
-        return torch.zeros(1, recipe["sampling"]["text_tokens"], recipe["unet"]["model"]["cross_attention_dim"])
-    return base.text_encoder(tokenize(base.tokenizer, [""]))[0]
+def _empty_prompt(pipe: Any, tokens: int, width: int) -> torch.Tensor:
+    """(1, length, channels), as the pipeline's text encoder reads it; without one, so many zeros."""
+    if getattr(pipe, "text_encoder", None) is None:
+        return torch.zeros(1, tokens, width)
+    return pipe.text_encoder(tokenize(pipe.tokenizer, [""]))[0]
 
 
 def build(recipe: dict[str, Any], base: StableDiffusionPipeline | None) -> Animation:
     """The networks before their first step, the same in every run of a recipe: with the weights of the base, if there
-    is one."""
+    is one. Raises InputError."""
     torch.manual_seed(recipe["appearance"]["training"].get("seed", 0))
     section = recipe.get("unet") or {}
     spatial = base.unet if base is not None else UNet2DConditionModel(**section["model"])
+    if not hasattr(spatial.up_blocks[-1], "attentions"):
+        raise InputError(
+            "the last block of the UNet has no attention to see a picture with; give it one, as SD 1.5 has."
+        )
     unet = MagicAnimateUNet.from_unet2d(spatial, **section.get("motion", {}))
     controlnet = ControlNetModel.from_unet(
         spatial, conditioning_embedding_out_channels=tuple(section.get("pose_channels", (16, 32, 96, 256)))
@@ -199,9 +216,10 @@ def _is_motion(name: str) -> bool:
 
 
 def _frozen(stage: Stage, base: StableDiffusionPipeline | None, **more: Any) -> dict[str, Any]:
-    text = _empty_prompt(stage.recipe, base)
-    autoencoder = _autoencoder(stage.recipe, base)
-    return {"autoencoder": autoencoder, "text": text, "scheduler_config": schedule(stage.recipe), **more}
+    recipe = stage.recipe
+    zeros = (0, 0) if base else (recipe["sampling"]["text_tokens"], recipe["unet"]["model"]["cross_attention_dim"])
+    frozen = {"autoencoder": _autoencoder(recipe, base), "text": _empty_prompt(base, *zeros)}
+    return {**frozen, "scheduler_config": schedule(recipe), **more}
 
 
 def _learning(model: Animation, chosen: Any) -> Animation:
@@ -243,15 +261,26 @@ def _start_together(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
 
 def _start_lora(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
     origin = stage.recipe.get("model")
-    if origin is not None:
-        pipe = MagicAnimatePipeline.from_pretrained(origin, torch_dtype=torch.float32)
-        model = Animation(*(getattr(pipe, part) for part in PARTS))
+    if origin is None:
+        model, frozen = _trained(stage, "appearance", "temporal", "together"), _frozen(stage, _base(stage.recipe))
     else:
-        model = _trained(stage, "appearance", "temporal", "together")
+        pipe = _load(origin)
+        model = Animation(*(getattr(pipe, part) for part in PARTS))
+        text = _empty_prompt(pipe, pipe.sampling.text_tokens, pipe.unet.config.cross_attention_dim)
+        autoencoder = pipe.vae.eval().requires_grad_(False)
+        frozen = {"autoencoder": autoencoder, "text": text, "scheduler_config": dict(pipe.scheduler.config)}
     model.requires_grad_(False)
     torch.manual_seed(stage.config.seed)
     add_lora(model.unet, LORA_TARGETS, stage.section["rank"], stage.name)
-    return model, _frozen(stage, _base(stage.recipe))
+    return model, frozen
+
+
+def _load(model: str) -> MagicAnimatePipeline:
+    """The pipeline of a model folder, in float32. Raises CheckpointError."""
+    try:
+        return MagicAnimatePipeline.from_pretrained(model, dtype=torch.float32)
+    except Exception as error:  # on a damaged folder, diffusers and safetensors raise almost anything
+        raise CheckpointError(f"there is no MagicAnimate model in {model}: {first_line(error)}.") from error
 
 
 def _shipped(model: Path) -> dict[str, torch.Tensor]:
@@ -263,7 +292,7 @@ def _save_lora(stage: Stage, average: Any) -> None:
 
     layers = get_peft_model_state_dict(average.unet, adapter_name=stage.name)
     StableDiffusionPipeline.save_lora_weights(
-        stage.root / "loras", unet_lora_layers=layers, weight_name=f"{stage.name}.safetensors"
+        stage.root / LORAS, unet_lora_layers=layers, weight_name=f"{stage.name}.safetensors"
     )
 
 
@@ -282,10 +311,27 @@ def export(recipe: dict[str, Any], root: Path) -> Path:
         scheduler=DDIMScheduler(**schedule(recipe)),
         config=recipe["sampling"],
     )
-    return save_model(pipe, root, max_shard_size="8MB")  # no file of the project is larger than 16 MiB
+    model_folder = save_model(pipe, root, max_shard_size="8MB")  # no file of the project is larger than 16 MiB
+    if loras := sorted((root / LORAS).glob("*.safetensors")):
+        (model_folder / LORAS).mkdir()
+        for file in loras:
+            shutil.copy(file, model_folder / LORAS)
+    return model_folder
 
 
-_CLIPS: dict[str, Any] = {"objective": AnimationObjective, "data": PeopleBatches, "optional": True}
+def _only_loras(recipe: dict[str, Any]) -> None:
+    if not recipe.get("loras"):
+        raise InputError("the recipe lacks loras.")
+    if others := [stage.name for stage in _STAGES if stage.name != "loras" and recipe.get(stage.name)]:
+        raise InputError(f"a recipe that names a model trains LoRAs for it, nothing else; leave out {others[0]}.")
+
+
+_CLIPS: dict[str, Any] = {
+    "objective": AnimationObjective,
+    "data": PeopleBatches,
+    "files": PersonVideos,
+    "optional": True,
+}
 _STAGES = [
     Stage("appearance", _start_appearance, **_CLIPS, shipped=_shipped),
     Stage("temporal", _start_temporal, **_CLIPS, besides={"appearance": None}, shipped=_shipped),
@@ -293,5 +339,6 @@ _STAGES = [
     Stage("loras", _start_lora, **_CLIPS, several=True, folder="lora_{}", needs=["rank"], save=_save_lora),
 ]
 STAGES = [
+    Course(_STAGES[-1:], lambda _, root: root / LORAS, only="model", check=_only_loras),
     Course(_STAGES, export, ["sampling"], check=lambda recipe: MagicAnimateSampling.from_config(recipe["sampling"])),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -49,6 +50,25 @@ class ReferenceProcessor(AttnProcessor2_0):
         return torch.cat([super().__call__(attn, hidden_states[:alone], *arguments, **others), seen])
 
 
+def _twice(value: Any) -> Any:
+    """A tensor, or each of several, with its rows twice; what is none stays."""
+    if isinstance(value, tuple):
+        return tuple(map(_twice, value))
+    return value.repeat(2, *[1] * (value.ndim - 1)) if isinstance(value, torch.Tensor) else value
+
+
+@dataclass(frozen=True)
+class TwiceHook:
+    """Gives a block everything twice, but its hidden states if the block before has done so."""
+
+    clip: Clip
+
+    def __call__(self, block: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        if not self.clip.doubled:
+            return None
+        return _twice(given), {k: v if k == "hidden_states" else _twice(v) for k, v in named.items()}
+
+
 class MagicAnimateUNet(MotionParts):
     """A text-to-image UNet with motion modules, whose self-attentions also look at a picture; see MotionUNet.
 
@@ -70,9 +90,40 @@ class MagicAnimateUNet(MotionParts):
         for name in transformer_blocks(self, fusion_blocks):
             processors[f"{name}.attn1.processor"] = ReferenceProcessor(name, self.clip)
         self.set_attn_processor(processors)
+        for block in (self.mid_block, *self.up_blocks):
+            block.register_forward_pre_hook(TwiceHook(self.clip), with_kwargs=True)
+        # What the two predictions for a video have in common: the way down, if nothing on it differs.
+        self._shares_way_down = fusion_blocks == "midup" and "Temporal_Cross" not in (
+            self.config.motion_attention_block_types
+        )
 
-    def forward(self, *arguments: Any, references: Mapping[str, torch.Tensor] | None = None, **others: Any) -> Any:
-        """As MotionUNet. references: what `AppearanceEncoder` says of the pictures of the last videos, one each; None:
-        nobody looks at a picture."""
-        self.clip.references = references or {}
-        return super().forward(*arguments, **others)
+    def forward(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor | float,
+        encoder_hidden_states: torch.Tensor,
+        *arguments: Any,
+        references: Mapping[str, torch.Tensor] | None = None,
+        also_alone: bool = False,
+        mid_block_additional_residual: torch.Tensor | None = None,
+        **others: Any,
+    ) -> Any:
+        """As MotionUNet.
+
+        Args:
+            references: what `AppearanceEncoder` says of the pictures of the last videos, one each; None: nobody looks
+                at a picture.
+            also_alone: predict each video without a picture, too: the result has twice as many rows, those without
+                first. What comes before the first look at the picture is computed once.
+        """
+        self.clip.references, self.clip.doubled = references or {}, also_alone and self._shares_way_down
+        if also_alone:
+            mid_block_additional_residual = _twice(mid_block_additional_residual)
+        if also_alone and not self.clip.doubled:
+            sample, encoder_hidden_states = _twice(sample), _twice(encoder_hidden_states)
+            if isinstance(timestep, torch.Tensor) and timestep.ndim:
+                timestep = _twice(timestep)
+            down = others.get("down_block_additional_residuals")
+            others["down_block_additional_residuals"] = None if down is None else _twice(tuple(down))
+        others["mid_block_additional_residual"] = mid_block_additional_residual
+        return super().forward(sample, timestep, encoder_hidden_states, *arguments, **others)
