@@ -568,8 +568,10 @@ def test_wrong_input_is_one_line_on_stderr(start, animatediff_model):
     ids=lambda value: "" if isinstance(value, list) else value,
 )
 def test_magi1_has_none_of_it(generate, run, picture, tiny_model, tmp_path, words, option):
-    generate("-o", "ball.mp4", *words).refused(f"has no {option}: that is for AnimateDiff models; leave it out")
-    if option in ("--loop", "--window", "--overlap", "--window-weights"):
+    shared = option in ("--loop", "--window", "--overlap", "--window-weights")
+    owners = "AnimateDiff and MagicAnimate" if shared else "AnimateDiff"
+    generate("-o", "ball.mp4", *words).refused(f"has no {option}: that is for {owners} models; leave it out")
+    if shared:
         run("plan", "--model", tiny_model, *words).refused(f"has no {option}")
     assert [path.name for path in tmp_path.iterdir()] == [picture]
 

@@ -35,7 +35,7 @@ TOY = System(
     options=VideoOptions,
     job=Job,
     original_job=Job,
-    recognises=lambda content: isinstance(content, dict) and "source_image" in content,
+    recognises=lambda content: isinstance(content, dict) and "toys" in content,
 )
 
 
@@ -52,7 +52,8 @@ def written(path: Path, content: object) -> str:
         ([ENTRY], "animatediff"),
         ({"ToonYou": ENTRY, "Lyriel": ENTRY}, "animatediff"),
         ([{**ENTRY, "stepps": 3}], "animatediff"),
-        (MAGIC_ANIMATE, "toy"),
+        (MAGIC_ANIMATE, "magicanimate"),
+        ({"toys": 3}, "toy"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["json", "yaml", "yml"])
@@ -64,13 +65,13 @@ def test_the_system_of_a_configuration_file(monkeypatch, tmp_path, content, syst
 
 def test_a_request_is_carried_out_by_the_system_whose_file_it_is(monkeypatch, tmp_path):
     monkeypatch.setitem(systems.SYSTEMS, "toy", TOY)
-    toy = requests.build_request("a ball", written(tmp_path / "toy.yaml", MAGIC_ANIMATE), settings=("steps=3",))
+    toy = requests.build_request("a ball", written(tmp_path / "toy.yaml", {"toys": 3}), settings=("steps=3",))
     assert (type(toy), type(requests.job_for(toy))) == (VideoOptions, Job)
     other = requests.build_request("a ball", written(tmp_path / "other.yaml", [ENTRY]))
     assert type(other).__name__ == "AnimateDiffOptions"
 
 
-@pytest.mark.parametrize("content", [MAGIC_ANIMATE, {"model_type": "t5"}, [], [3], {}, None, "words", [MAGIC_ANIMATE]])
+@pytest.mark.parametrize("content", [{"toys": 3}, {"model_type": "t5"}, [], [3], {}, None, "words", [MAGIC_ANIMATE]])
 def test_a_file_of_another_system_is_nobodys(tmp_path, content):
     with pytest.raises(InputError, match=r"animation\.yaml is no configuration .* known are those of MAGI-1, AnimateD"):
         requests.build_request("a ball", written(tmp_path / "animation.yaml", content))

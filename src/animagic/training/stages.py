@@ -148,9 +148,15 @@ class Run:
             words = Path(origin) / VOCABULARY
             if words.is_file():
                 shutil.copy(words, target)
-        elif (target / "tokenizer").exists() and not any(stage.shows_files for stage in self.known):
+        elif _reads_prompts(target) and not any(stage.shows_files for stage in self.known):
             (target / VOCABULARY).write_text(json.dumps(vocabulary(), indent=2) + "\n", "utf-8")
         return target
+
+
+def _reads_prompts(model: Path) -> bool:
+    """Whether a folder is that of a pipeline, and not of one without a text encoder."""
+    index = model / "model_index.json"
+    return index.exists() and json.loads(index.read_text("utf-8")).get("text_encoder") != [None, None]
 
 
 def prepare(
