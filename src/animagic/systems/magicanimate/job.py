@@ -30,6 +30,8 @@ class MagicAnimateJob(Job):
         if self.image is None or request.video is None:
             raise InputError("give a picture of a person, and a video of how they are to move.")
         self.pipe, self.frames_per_latent, self.picture = pipe, 1, self.image
+        self.height, self.width = self._size(sampling)
+        pipe.check_size(self.height, self.width)
         kind = sampling.pose
         wanted = {name: getattr(request, name) for name in ("fps", "frames", "offset", "people")}
         driving = read_driving(request.video, kind, **wanted, on_note=self.on_note)
@@ -39,8 +41,6 @@ class MagicAnimateJob(Job):
         if request.frames is not None and request.frames > len(driving):
             raise InputError(f"{request.video} has {len(driving)} frames; {request.frames} cannot be made of it.")
         self.request = request = request.changed(frames=len(driving))
-        self.height, self.width = self._size(sampling)
-        pipe.check_size(self.height, self.width)
         self._frame(driving, kind)
         self.photo = self.framing.into(self.picture[None])[0]
         self.plan()  # refuses what no plan can be made of
