@@ -56,3 +56,17 @@ def test_nobody_known_in_the_picture():
         frame, mask = scene(20, colour=colour)
         drift.add(frame[None], mask[None])
     assert [window["person"] > 1 for window in drift.windows()] == [False, False, True]
+
+
+def test_a_face_that_becomes_another():
+    """Where faces can be found, it is said whose they are."""
+    astronaut = pytest.importorskip("skimage.data").astronaut()[:256, 90:346]
+    nobody = np.full_like(astronaut, 128)
+    drift = Drift(astronaut, None, size=1)
+    for frame in (astronaut, nobody, astronaut // 2 + 60):
+        drift.add(frame[None], np.ones((1, 256, 256), bool))
+    windows = drift.windows()
+    assert windows[0]["identity"] < 0.05
+    assert "identity" not in windows[1]
+    assert 0.05 < windows[2]["identity"] < 0.6
+    assert "identity 0.00 in the first window" in drift.lines()[1]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...faces import SAME_PERSON, find_faces, identity, identity_distance
+
 _WHITE = np.array([0.95047, 1.0, 1.08883])
 _XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 
@@ -23,7 +25,8 @@ class Drift:
     Of the background, the mean distance in CIELAB between each pixel and the same one of the picture, where neither
     shows a person. Of the person, the distance between the colours that the picture and the window show: each one's
     `_COLOURS` quantiles of every channel, over the pixels of the person; that says of clothes, skin and hair together
-    whether they keep their colours, wherever they move.
+    whether they keep their colours, wherever they move. Of the face, where the picture and the last frame of a window
+    show one that is large enough to be found, the distance between who they are (`animagic.faces.identity`).
 
     Args:
         picture: uint8 (height, width, 3). person: who is seen in it, bool (height, width); None: unknown, which is then
@@ -38,6 +41,7 @@ class Drift:
         self._windows: list[dict[str, float]] = []
         self._colours = None if person is None or not person.any() else self._spread(self.picture[person])
         self._count, self._background, self._people = 0, [], []  # type: ignore[var-annotated]
+        self._face, self._last = _identity(picture), picture
 
     def _spread(self, pixels: np.ndarray) -> np.ndarray:
         return np.quantile(pixels, self._COLOURS, axis=0)
@@ -51,7 +55,7 @@ class Drift:
                 self._background.append(float(np.linalg.norm(lab - self.picture, axis=-1)[free].mean()))
             if mask.any():
                 self._people.append(self._spread(lab[mask]))
-            self._count += 1
+            self._count, self._last = self._count + 1, frame
             if self._count % self.size == 0:
                 self._end()
 
@@ -63,6 +67,8 @@ class Drift:
             colours = np.mean(self._people, axis=0)
             self._colours = colours if self._colours is None else self._colours
             window["person"] = round(float(np.linalg.norm(colours - self._colours, axis=-1).mean()), 2)
+        if self._face is not None and (now := _identity(self._last)) is not None:
+            window["identity"] = round(float(identity_distance(self._face, now)), 3)
         self._windows.append(window)
         self._background, self._people = [], []
 
@@ -75,9 +81,17 @@ class Drift:
     def lines(self) -> list[str]:
         """What there is to say at the end."""
         windows = self.windows()
-        parts = []
-        for name in ("person", "background"):
-            values = [window[name] for window in windows if name in window]
-            if values:
-                parts.append(f"{name} {values[0]:.1f} in the first window, {values[-1]:.1f} in the last")
-        return [f"distance from the picture (CIELAB; 2 can just be seen): {'; '.join(parts)}"] if parts else []
+        said = {}
+        for name, digits in (("person", 1), ("background", 1), ("identity", 2)):
+            if values := [window[name] for window in windows if name in window]:
+                first, last = (f"{value:.{digits}f}" for value in (values[0], values[-1]))
+                said[name] = f"{name} {first} in the first window, {last} in the last"
+        face = said.pop("identity", None)
+        lines = [f"distance from the picture (CIELAB; 2 can just be seen): {'; '.join(said.values())}"] if said else []
+        return lines if face is None else [*lines, f"{face} (above {SAME_PERSON} it is another face)"]
+
+
+def _identity(frame: np.ndarray) -> np.ndarray | None:
+    """Who the largest face in a frame is; None: none is found."""
+    faces = find_faces(frame)
+    return identity(frame, faces[0]) if faces else None
