@@ -36,13 +36,20 @@ def generate(
 
     if options.get("live") and run.enhance is not None:
         raise InputError("--enhance and --live exclude each other: what is typed is read as it is; leave one out.")
+    _keep_seed(options, output, run)
+    _check_command("generate", model)
+    request = requests.build_request(model=model, **options)
+    make(request, str(requests.free_name(Path(), request.title)) if output is None else output, run)
+
+
+def _keep_seed(options: Given, output: str | None, run: Run) -> None:
+    """Give a run that goes on the seed that it began with. Raises InputError."""
+    from .. import requests
+
     if run.resume and "seed" not in options:
         if output is None:
             raise InputError("--resume needs --output, to know which run to go on with.")
         options["seed"] = requests.kept_seed(Path(output))
-    _check_command("generate", model)
-    request = requests.build_request(model=model, **options)
-    make(request, str(requests.free_name(Path(), request.title)) if output is None else output, run)
 
 
 def _check_command(command: str, model: str) -> None:
@@ -169,10 +176,7 @@ def animate(
     """Move a person in a picture as somebody moves in a video."""
     from .. import requests
 
-    if run.resume and "seed" not in options:
-        if output is None:
-            raise InputError("--resume needs --output, to know which run to go on with.")
-        options["seed"] = requests.kept_seed(Path(output))
+    _keep_seed(options, output, run)
     _check_command("animate", model)
     request = requests.build_request(options.pop("prompt", ""), model, **options)
     make(request, str(requests.free_name(Path(), request.title)) if output is None else output, run)
