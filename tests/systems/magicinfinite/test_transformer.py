@@ -59,7 +59,8 @@ def test_it_is_hunyuan_video_where_nothing_is_known_or_heard():
     patches = ours.x_embedder.proj.weight.detach().clone()
     patches[:, :4] = state["x_embedder.proj.weight"]
     missing, unexpected = ours.load_state_dict(state | {"x_embedder.proj.weight": patches}, strict=False)
-    assert not unexpected and all(name.startswith(("audio_", "portrait_")) for name in missing)
+    assert not unexpected
+    assert all(name.startswith(("audio_", "portrait_")) for name in missing)
     given = inputs(channels=4)
     expected = theirs(**given).sample
     torch.testing.assert_close(ours(**given).sample, expected, rtol=1e-5, atol=1e-5)
@@ -80,7 +81,9 @@ def test_voices_act_in_their_faces_alone_and_not_before_training():
     # With voices after the last block alone, nothing carries them out of the faces.
     last = random_weights(MagicInfiniteTransformer3DModel(**SHAPE, **AUDIO, num_audio_layers=1))
     changed = (last(**given, **heard).sample - last(**given).sample).abs().amax((0, 1, 2))
-    assert changed[:2, :4].min() > 1e-4 and changed[2:].max() < 1e-6 and changed[:, 4:].max() < 1e-6
+    assert changed[:2, :4].min() > 1e-4
+    assert changed[2:].max() < 1e-6
+    assert changed[:, 4:].max() < 1e-6
 
 
 @torch.no_grad()
@@ -90,7 +93,9 @@ def test_a_voice_acts_in_its_own_latent_frame_and_speakers_add_up():
     other = heard["speech"].clone()
     other[:, :, 1] += 1
     moved = (last(**given, **heard | {"speech": other}).sample - last(**given, **heard).sample).abs().amax((0, 1, 3, 4))
-    assert moved[1] > 1e-3 and moved[0] < 1e-6 and moved[2] < 1e-6
+    assert moved[1] > 1e-3
+    assert moved[0] < 1e-6
+    assert moved[2] < 1e-6
     swapped = {name: value.flip(1) for name, value in heard.items()}
     torch.testing.assert_close(last(**given, **swapped).sample, last(**given, **heard).sample, rtol=1e-4, atol=1e-5)
 
@@ -101,7 +106,8 @@ def test_every_frame_has_its_own_level():
     given = inputs()
     levels = torch.tensor([[0.0, 500.0, 1000.0], [0.0, 250.0, 800.0]])
     made = network(**given | {"timestep": levels}).sample
-    assert made.shape == (2, 4, 3, 4, 6) and made.isfinite().all()
+    assert made.shape == (2, 4, 3, 4, 6)
+    assert made.isfinite().all()
     assert not torch.allclose(made, network(**given | {"timestep": levels.mean(1)}).sample, atol=1e-3)
 
 

@@ -59,7 +59,7 @@ class AudioProjector(nn.Module):
 
 
 class AudioAttention(nn.Module):
-    """The tokens of each latent frame ask what is heard in that frame, every speaker's voice inside that speaker's face.
+    """The tokens of each latent frame ask what is heard in that frame, each speaker inside their face.
 
     It adds nothing before training, and nothing outside every mask.
     """
