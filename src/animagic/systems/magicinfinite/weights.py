@@ -11,13 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKLHunyuanVideo
 from torch import Tensor, nn
 
 from ...errors import CheckpointError, InputError
+from ...speech import Wav2VecEncoder, WhisperEncoder
+from ...weights.conversion import Opened
 from ...weights.files import PathLike, StoredTensor, Weights, read_json
-from ...weights.fit import Part, build, check
+from ...weights.fit import Part, build, check, network_of
 from ...weights.hunyuan_video import converted, is_original
+from ...weights.places import FIND
 from ...wording import nearest
+from .prompts import components_of
 from .transformer import MagicInfiniteTransformer3DModel
 
 _NEW = ("audio_projector.", "audio_attention.", "portrait_embedder.")  # modules that HunyuanVideo lacks
@@ -168,3 +173,62 @@ def from_hunyuan(
     Raises: InputError, CheckpointError: one sentence that names the file, and the tensor if one does not fit.
     """
     return open_transformer(source, config=config, allow_pickle=allow_pickle, **ours).load(torch_dtype)
+
+
+# ---- a pipeline
+
+
+def open_published(
+    cls: type,
+    hunyuan: PathLike,
+    wav2vec: PathLike | None = None,
+    *,
+    transformer: PathLike | None = None,
+    vae: PathLike | None = FIND,
+    text_encoder: None = FIND,
+    config: Mapping[str, Any] | None = None,
+    torch_dtype: torch.dtype | None = None,
+    allow_pickle: bool = False,
+    **ours: Any,
+) -> Opened:
+    """Find and check the parts of a pipeline of class `cls`; see `load_published`. The transformer and the autoencoder
+    stay on disk until they are loaded."""
+    heard = WhisperEncoder if wav2vec is None else Wav2VecEncoder.from_pretrained(wav2vec)
+    ours = {"audio_layers": heard.layers, "audio_channels": heard.channels} | ours
+    source = hunyuan if transformer is None else transformer
+    parts = {"transformer": open_transformer(source, config=config, allow_pickle=allow_pickle, **ours)}
+    others: dict[str, Any] = {} if wav2vec is None else {"audio_encoder": heard.model}
+    if vae is not None:
+        place = Path(hunyuan) / "vae" if vae is FIND else Path(vae)
+        network = network_of(AutoencoderKLHunyuanVideo, read_json(place / "config.json"), place / "config.json")
+        parts["vae"] = Part.checked(network, Weights.open(place, "diffusion_pytorch_model", allow_pickle))
+    if text_encoder is FIND:
+        others |= components_of(hunyuan, torch_dtype)
+        text = others["text_encoder"].config.get_text_config()
+        if text.hidden_size != (reads := parts["transformer"].network.config.text_embed_dim):
+            raise CheckpointError(
+                f"{hunyuan} has a text encoder of {text.hidden_size} channels; the transformer reads {reads}."
+            )
+    return Opened(cls(**{name: part.network for name, part in parts.items()}, **others), parts)
+
+
+def load_published(
+    cls: type, hunyuan: PathLike, wav2vec: PathLike | None = None, *, torch_dtype: Any = None, **files: Any
+) -> Any:
+    """A pipeline of class `cls` that begins where HunyuanVideo ended: what `MagicInfinitePipeline.from_published` does.
+    It has not learned to speak yet; its use is to be trained.
+
+    Args:
+        hunyuan: the folder of HunyuanVideo in diffusers' layout, from text or from an image.
+        wav2vec: the folder of wav2vec 2.0, as transformers saves it; None: the embedded encoder of speech.
+        transformer: a folder or original file in place of the transformer in `hunyuan`; see `from_hunyuan`, also for
+            config, allow_pickle, and the arguments of ours.
+        vae: the folder of another autoencoder; None: do without.
+        text_encoder: None: do without text encoders.
+        torch_dtype: of the weights; None: as stored.
+    Raises: InputError, CheckpointError: one sentence that names the file, and the tensor if one does not fit.
+    """
+    opened = open_published(cls, hunyuan, wav2vec, torch_dtype=torch_dtype, **files)
+    for part in opened.parts.values():
+        part.load(torch_dtype)
+    return opened.pipeline
