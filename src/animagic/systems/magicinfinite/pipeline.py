@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.loaders import HunyuanVideoLoraLoaderMixin
 from torch.nn import functional
 
 from ...errors import InputError
@@ -20,6 +21,8 @@ from ...pipelines.text import TextMixin
 from ...speech import Wav2VecEncoder, WhisperEncoder, features
 from ...timeline import FlowEuler, Plan, Timeline
 from ...timeline.engine import Clean
+from ...weights.lora import LoraMixin
+from ...weights.lora_names import HUNYUAN_VIDEO
 from .denoiser import GROUP, MagicInfiniteDenoiser, MagicInfiniteSampling, Prompt, Voice, latents_of, shifted_times
 from .transformer import MagicInfiniteTransformer3DModel
 
@@ -33,7 +36,7 @@ class TalkingRun(Run):
     decoded: torch.Tensor | None = None
 
 
-class MagicInfinitePipeline(TextMixin, VideoPipeline):
+class MagicInfinitePipeline(LoraMixin, HunyuanVideoLoraLoaderMixin, TextMixin, VideoPipeline):
     """A portrait, a text and voices to a video in which the portrait speaks (arXiv 2503.05978).
 
     Args:
@@ -46,6 +49,7 @@ class MagicInfinitePipeline(TextMixin, VideoPipeline):
     """
 
     sampling = MagicInfiniteSampling()
+    lora_parts = (HUNYUAN_VIDEO,)
     frames_decoded_together = 8
     _optional_components = [
         "vae",
@@ -82,6 +86,13 @@ class MagicInfinitePipeline(TextMixin, VideoPipeline):
             image_processor=image_processor,
             audio_encoder=audio_encoder,
         )
+
+    @classmethod
+    def from_published(cls, hunyuan: Any, wav2vec: Any = None, **arguments: Any) -> MagicInfinitePipeline:
+        """The pipeline that begins where HunyuanVideo ended; the arguments are those of `weights.load_published`."""
+        from .weights import load_published
+
+        return load_published(cls, hunyuan, wav2vec, **arguments)
 
     # ---------------------------------------------------------------- latents
 
