@@ -243,7 +243,7 @@ def lengths_table(results: dict[Job, list[dict[str, Any]]]) -> list[str]:
 
     lines = [
         "| frames | calls of the network | seconds | CPU seconds | CPU, ms a call "
-        "| memory over the model's, MiB | without freed memory that malloc keeps | latents, MiB | that beside latents |",
+        "| memory over the model's, MiB | without what malloc keeps | latents, MiB | that beside latents |",
         "|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     jobs = list(results)
@@ -261,7 +261,8 @@ def lengths_table(results: dict[Job, list[dict[str, Any]]]) -> list[str]:
     return [
         *lines,
         "",
-        f"- Memory over the model's, beside the latents and what malloc keeps: {growth:.3f} x from {middle.frames} to {last.frames} frames; "
+        f"- Memory over the model's, beside the latents and what malloc keeps: {growth:.3f} x from "
+        f"{middle.frames} to {last.frames} frames; "
         f"target: at most 1.1: {verdict(growth <= 1.1)}.",
         f"- CPU time a call: {linear:.2f} x from {middle.frames} to {last.frames} frames: time is linear in the "
         "number of windows.",
