@@ -39,15 +39,21 @@ class AudioProjector(nn.Module):
 
     def __init__(self, layers: int, channels: int, width: int, heads: int, tokens: int):
         super().__init__()
-        self.layer_weights = nn.Parameter(torch.zeros(layers))
+        self.layer_weights = nn.Parameter(torch.empty(layers))
         self.proj_in = nn.Linear(channels, width)
-        self.positions = nn.Parameter(0.02 * torch.randn(POSITIONS, width))
-        self.queries = nn.Parameter(torch.randn(tokens, width) / width**0.5)
+        self.positions = nn.Parameter(torch.empty(POSITIONS, width))
+        self.queries = nn.Parameter(torch.empty(tokens, width))
         self.norm_in, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attn = CrossAttention(width, heads, width)
         self.ff = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.layer_weights)
+        nn.init.normal_(self.positions, std=0.02)
+        nn.init.normal_(self.queries, std=self.queries.shape[1] ** -0.5)
 
     def forward(self, speech: Tensor) -> Tensor:
         """(..., 8, layers, channels) -> (..., tokens, width)."""
@@ -68,6 +74,9 @@ class AudioAttention(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.attn = CrossAttention(width, heads, width)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
         nn.init.zeros_(self.attn.to_out.weight)
         nn.init.zeros_(self.attn.to_out.bias)
 
