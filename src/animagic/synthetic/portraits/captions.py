@@ -64,11 +64,7 @@ def caption(portrait: Portrait, performance: Performance, rng: np.random.Generat
         parts = [part for part in (f"who {mood}" if mood else "", doing, speaks) if part]
         return f"{kind} {who} {looks}".strip() + ", " + ", ".join(parts)
     who = f"{who} {looks}".strip()
-    moves = (
-        f"{does} while {speaks}"
-        if speaks in SPEAKING_WORDS
-        else f"{does} {speaks}".replace(" listening", ", listening")
-    )
+    moves = f"{does} while {speaks}" if speaks in SPEAKING_WORDS else f"{does} {speaks}".replace(" listening", ", listening")
     if rng.random() < 0.25:
         said = f"{'is ' if speaks in SPEAKING_WORDS else 'is '}{speaks}, {doing}"
         moves = said

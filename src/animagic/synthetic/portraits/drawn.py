@@ -209,9 +209,7 @@ class Drawn:
                     canvas.drawCircle(*cheek.tolist(), 0.34 * unit, paint(skin, shader=glow))
             if self.portrait.beard in ("stubble", "full"):
                 full = self.portrait.beard == "full"
-                canvas.drawPath(
-                    smooth(self.beard[f]), paint(shaded(self.colours["hair"], -0.1), 0.96 if full else 0.26)
-                )
+                canvas.drawPath(smooth(self.beard[f]), paint(shaded(self.colours["hair"], -0.1), 0.96 if full else 0.26))
             if self.mouth_seen[f] > _SEEN:
                 self._draw_mouth(canvas, f)
                 if self.portrait.beard in ("moustache", "full"):

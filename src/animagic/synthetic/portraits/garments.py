@@ -29,15 +29,7 @@ class Garment:
         self.head = turned(np.array([(-0.9 * face.neck, 0.62, -0.1), (0.9 * face.neck, 0.62, -0.1)]))[..., :2]
         n, s = face.neck, face.shoulders
         self.body = self._path(
-            [
-                (n, 1.2),
-                (1.25 * n, 1.38),
-                (0.62 * s, 1.52),
-                (0.88 * s, 1.62),
-                (s, 1.95),
-                (1.08 * s, 2.6),
-                (1.1 * s, _FAR),
-            ]
+            [(n, 1.2), (1.25 * n, 1.38), (0.62 * s, 1.52), (0.88 * s, 1.62), (s, 1.95), (1.08 * s, 2.6), (1.1 * s, _FAR)]
         )
         start, end = (0.8 * portrait.light * s, 1.2), (-0.9 * portrait.light * s, 2.6)
         flat = portrait.outlined
@@ -61,9 +53,7 @@ class Garment:
         n = self.face.neck * self.unit
         left, right = sorted(self.head[f], key=lambda point: point[0])
         low = np.array([middle[0], self.centre[1] + (1.75 + self.move[f, 1]) * self.unit])
-        corners = np.stack(
-            [left, low + [-1.35 * n, -0.32 * self.unit], low, low + [1.35 * n, -0.32 * self.unit], right]
-        )
+        corners = np.stack([left, low + [-1.35 * n, -0.32 * self.unit], low, low + [1.35 * n, -0.32 * self.unit], right])
         shader = linear(
             (0, self.centre[1] + 0.75 * self.unit), (0, self.centre[1] + 1.5 * self.unit), skin[3], skin[2], skin[1]
         )
