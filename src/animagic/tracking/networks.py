@@ -61,7 +61,7 @@ def placed(raw: np.ndarray, logits: np.ndarray, anchors: np.ndarray, size: int) 
     scores = sigmoid(logits)
     kept = scores >= _LEAST_SCORE
     boxes = raw[kept] / size
-    pairs = boxes.reshape(len(boxes), -1, 2)
+    pairs = boxes.reshape(len(boxes), boxes.shape[1] // 2, 2)
     pairs[:, [0, *range(2, pairs.shape[1])]] += anchors[kept, None]  # all but width and height
     return boxes, scores[kept]
 
