@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from hunyuan_files import AUDIO, SHAPE, hunyuan
+from peft import get_peft_model_state_dict
 
 from animagic import CheckpointError
 from animagic.systems.magicinfinite.pipeline import MagicInfinitePipeline
@@ -128,8 +129,6 @@ def test_alpha_counts_and_files_come_back(pipe, change, network, expected, tmp_p
     pipe.load_lora_weights(twice, adapter_name="style")
     pipe.set_adapters("style", 0.5)
     torch.testing.assert_close(run(pipe.transformer), expected, rtol=1e-4, atol=1e-5)
-    from peft import get_peft_model_state_dict
-
     MagicInfinitePipeline.save_lora_weights(tmp_path, get_peft_model_state_dict(pipe.transformer, adapter_name="style"))
     again = MagicInfinitePipeline(copy.deepcopy(network))
     again.load_lora_weights(tmp_path)
