@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 from pydantic import field_validator, model_validator
@@ -11,6 +11,8 @@ from pydantic import field_validator, model_validator
 from ...errors import InputError
 from ...pipelines.options import MemoryOptions, Option
 
+FILMS = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".m4v", ".mpg", ".mpeg", ".ogv", ".gif", ".webp")
+"""Names of files that are taken for videos."""
 Scale = Annotated[float | None, Ge(0), Le(100)]
 
 
@@ -39,6 +41,15 @@ class MagicInfiniteOptions(MemoryOptions):
     face: Annotated[
         tuple[str, ...], Option("A speaker's face as x,y,width,height in pixels.", argument=None, metavar="X,Y,W,H")
     ] = ()
+    people: Annotated[
+        int | None,
+        Ge(1),
+        Le(10),
+        Option("People in it; who has no voice is silent. Default: one a voice.", argument=None),
+    ] = None
+    around_face: Annotated[
+        bool, Option("Animate only the part around the face, and put it back into the portrait.", argument=None)
+    ] = False
     voice_guidance: Annotated[
         Scale, Option("How strongly voices are followed.", argument="voice_scale", metavar="SCALE")
     ] = None
@@ -64,6 +75,14 @@ class MagicInfiniteOptions(MemoryOptions):
     )
     sound: Annotated[bool | None, Option("Put the voices into the video; default: yes.", argument=None)] = None
     show_face: Annotated[bool, Option("Write portrait, faces found and result side by side.", argument=None)] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_video_is_dubbed(cls, values: Any) -> Any:
+        given = str(values.get("image") or "")
+        if given.lower().endswith(FILMS) and values.get("video") is None:
+            return {**values, "image": None, "video": given}
+        return values
 
     @field_validator("prompt")
     @classmethod

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from ...errors import InputError
+from ...faces import face_mask, find_faces
 from ...layers.autoencoder import ConvAutoencoder
 from ...media.frames import resize
 from ...media.sound import Sound
 from ...pipelines.base import Call, Run, VideoPipeline, frames_of
 from ...pipelines.sound_source import LiveSound, WholeSound
-from ...pipelines.text import TextMixin
-from ...speech import Wav2VecEncoder, WhisperEncoder, features
+from ...pipelines.speakers import by_latents
+from ...speech import Wav2VecEncoder, WhisperEncoder
 from ...timeline import FlowEuler, Plan, Timeline
 from ...timeline.engine import Clean
 from .denoiser import GROUP, MagicInfiniteDenoiser, MagicInfiniteSampling, Prompt, Voice, latents_of, shifted_times
@@ -33,7 +33,7 @@ class TalkingRun(Run):
     decoded: torch.Tensor | None = None
 
 
-class MagicInfinitePipeline(TextMixin, VideoPipeline):
+class MagicInfinitePipeline(VideoPipeline):
     """A portrait, a text and voices to a video in which the portrait speaks (arXiv 2503.05978).
 
     Args:
@@ -127,10 +127,6 @@ class MagicInfinitePipeline(TextMixin, VideoPipeline):
 
     # ---------------------------------------------------------------- conditions
 
-    @property
-    def text_length(self) -> int:
-        return 256
-
     def encode_prompts(self, texts: Sequence[str], portrait: np.ndarray | None = None) -> list[Prompt]:
         """Texts as the transformer reads them. portrait: uint8 (height, width, 3), for language models that see."""
         from .prompts import encoder_of
@@ -156,7 +152,7 @@ class MagicInfinitePipeline(TextMixin, VideoPipeline):
                 raise InputError(f"a voice has one channel at {RATE} Hz, not {voice.channels} at {voice.rate} Hz.")
             voice = voice.samples
         if isinstance(voice, np.ndarray):
-            return WholeSound(features(self.speech_encoder, voice), fps)
+            return WholeSound.of(self.speech_encoder, voice, fps)
         return voice
 
     # ---------------------------------------------------------------- a call
@@ -167,7 +163,7 @@ class MagicInfinitePipeline(TextMixin, VideoPipeline):
         *,
         voices: Sequence[Any] = (),
         masks: Sequence[Any] | None = None,
-        mouths: Any = None,
+        dub: Any = None,
         prompts_at: Mapping[int, str] | None = None,
         negative_prompt: str | None = None,
         portrait_scale: float | None = None,
@@ -181,13 +177,13 @@ class MagicInfinitePipeline(TextMixin, VideoPipeline):
         """The run of a call. Raises InputError.
 
         Args:
-            call: its image is the portrait; or its video is one in which somebody is to speak otherwise, see `mouths`.
-                Without num_frames the video is as long as the longest voice.
+            call: its image is the portrait. Without num_frames the video is as long as the longest voice.
             voices: one for each speaker: sound, float32 (n,) at 16 kHz or a Sound, or a LiveSound, which arrives while
                 the video is made.
-            masks: their faces, one for each voice: (height, width) or (frames, height, width), 0 to 1, of the portrait's
-                size; None: faces are found in the portrait, the largest ones.
-            mouths: (frames, height, width), 0 to 1, of the video's size: what is to be made anew in it.
+            masks: their faces, one for each voice: of the portrait's size, (height, width) or (frames, height, width), 0
+                to 1; or Regions of the video's size. None: faces are found in the portrait, the largest ones.
+            dub: of a video, in which only mouths are made anew: `shown(range of frames)`, uint8 (frames, height, width,
+                3), and `known(range of latent frames)`, 1 where it stays, see `animagic.pipelines.dubbing.Dub`.
             prompts_at: video frame -> prompt from there on.
             portrait_scale, voice_scale, plan, window, window_overlap, front: see MagicInfiniteSampling.
             endless: until it is stopped, or live voices have ended.
@@ -204,14 +200,14 @@ class MagicInfinitePipeline(TextMixin, VideoPipeline):
         if call.latents is not None:
             settings = settings.changed(num_frames=1 + GROUP * (call.latents.shape[2] - 1))
         the_plan = settings.plan_for(endless=endless)
-        source = frames_of(call.image, call.video)
+        if call.video is not None:
+            raise InputError("a video in which somebody is to speak otherwise is given as dub.")
+        source = frames_of(call.image, None)
         if source is None:
-            raise InputError("give a picture of who is to speak, or a video.")
+            raise InputError("give a picture of who is to speak.")
         picture = resize(source[:1], *size, call.fit)
         portrait = self.encode_frames(picture)[:, :, 0]
-        known = self._known_picture(portrait)
-        if call.video is not None:
-            known = self._known_video(resize(source, *size, call.fit), mouths, settings.num_frames)
+        known = self._known_picture(portrait) if dub is None else KnownVideo(self, dub)
         faces = self._faces(source[0], masks, len(heard), size, call.fit)
         speakers = [Voice(one, face) for one, face in zip(heard, faces, strict=True)]
         later = {latents_of(frame + 1) - 1: text for frame, text in (prompts_at or {}).items() if frame > 0}
@@ -238,8 +234,6 @@ class MagicInfinitePipeline(TextMixin, VideoPipeline):
 
     def _frames(self, call: Call, heard: Sequence[Any], settings: MagicInfiniteSampling) -> int:
         lengths = [len(one) for one in heard if isinstance(one, WholeSound)]
-        if call.video is not None:
-            return len(call.video)
         return max(lengths) if lengths else settings.num_frames
 
     def _known_picture(self, portrait: torch.Tensor) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
@@ -247,47 +241,29 @@ class MagicInfinitePipeline(TextMixin, VideoPipeline):
         everywhere = torch.ones(1, 1, 1, *portrait.shape[-2:])
         return lambda frames: (portrait[:, :, None].expand(-1, -1, len(frames), -1, -1), everywhere)
 
-    def _known_video(self, video: np.ndarray, mouths: Any, num_frames: int) -> Any:
-        """A video, but for its mouths."""
-        if mouths is None or np.shape(mouths) != video.shape[:3]:
-            shape = None if mouths is None else np.shape(mouths)
-            raise InputError(f"the mouths of a video must have the shape {video.shape[:3]}, not {shape}.")
-        if len(video) < num_frames:
-            raise InputError(f"the video has {len(video)} frames; {num_frames} cannot be made of it.")
-        count = latents_of(num_frames)
-        whole = np.arange(1 + GROUP * (count - 1)).clip(max=len(video) - 1)
-        free = on_latents(np.asarray(mouths))
-
-        def known(frames: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-            first, last = frames[0], frames[-1]
-            # From a frame before it on, whose latent is left out: the first stands for one frame.
-            shown = whole[range(max(0, GROUP * (first - 1)), GROUP * last + 1)]
-            latents = self.encode_frames(video[shown])[:, :, -(last - first + 1) :]
-            return latents, (free(frames) < 0.05).float()[None, None]
-
-        return known
-
     def _faces(
         self, picture: np.ndarray, masks: Sequence[Any] | None, count: int, size: tuple[int, int], fit: Any
     ) -> list[Callable[[Sequence[int]], torch.Tensor]]:
+        """A function of latent frames -> (frames, h, w) for each voice."""
+        source = picture.shape[:2]
         if masks is None:
-            if not count:
-                return []
-            from ...pipelines.speakers import found_masks
-
-            masks = found_masks(picture, count)
+            found = find_faces(picture) if count else []
+            if len(found) < count:
+                raise InputError(f"{len(found)} faces are found for {count} voices; give their masks.")
+            masks = [face_mask(face, *source) for face in found[:count]]
         if len(masks) != count:
             raise InputError(f"there are {count} voices and {len(masks)} masks; give one mask for each voice.")
-        faces = []
-        for mask in masks:
-            pixels = np.asarray(mask, np.float32)
-            pixels = pixels[None] if pixels.ndim == 2 else pixels
-            if pixels.shape[1:] != picture.shape[:2]:
-                given, wanted = (f"{width}x{height}" for height, width in (pixels.shape[1:], picture.shape[:2]))
-                raise InputError(f"a mask is {given} pixels, the picture {wanted}; give masks of its size.")
-            coloured = (pixels[..., None] * 255).round().clip(0, 255).astype(np.uint8).repeat(3, -1)
-            faces.append(on_latents(resize(coloured, *size, fit)[..., 0] / np.float32(255)))
-        return faces
+
+        def on_latents(mask: Any) -> Callable[[Sequence[int]], torch.Tensor]:
+            at = mask.face if hasattr(mask, "face") else _given_mask(mask, source, size, fit)
+
+            def face(frames: Sequence[int]) -> torch.Tensor:
+                latents = range(frames[0], frames[-1] + 1)
+                return torch.from_numpy(by_latents(at, latents, *size, self.pixels_per_latent, np.mean))
+
+            return face
+
+        return [on_latents(mask) for mask in masks]
 
     def stream(self, prompt: Any = None, **arguments: Any) -> Iterator[Any]:
         live = [voice for voice in arguments.get("voices") or () if isinstance(voice, LiveSound)]
@@ -299,13 +275,32 @@ class MagicInfinitePipeline(TextMixin, VideoPipeline):
                 return
 
 
-def on_latents(masks: np.ndarray) -> Callable[[Sequence[int]], torch.Tensor]:
-    """Masks (frames, height, width), one for all frames or one each, averaged over the pixels and video frames of a
-    latent: a function of latent frames -> (frames, height / 8, width / 8). After the end the last one stays."""
-    cells = functional.avg_pool2d(torch.from_numpy(np.ascontiguousarray(masks, np.float32))[:, None], 8)[:, 0]
+def _given_mask(mask: Any, source: tuple[int, int], size: tuple[int, int], fit: Any) -> Callable[..., np.ndarray]:
+    """A mask of the portrait's size as a function of (video frames, height, width); after the end the last one stays."""
+    pixels = np.asarray(mask, np.float32)
+    pixels = pixels[None] if pixels.ndim == 2 else pixels
+    if pixels.shape[1:] != source:
+        given, wanted = (f"{width}x{height}" for height, width in (pixels.shape[1:], source))
+        raise InputError(f"a mask is {given} pixels, the picture {wanted}; give masks of its size.")
+    grey = (pixels[..., None] * 255).round().clip(0, 255).astype(np.uint8).repeat(3, -1)
+    brought = resize(grey, *size, fit)[..., 0] / np.float32(255)
+    return lambda frames, height, width: brought[[min(frame, len(brought) - 1) for frame in frames]]
 
-    def at(frames: Sequence[int]) -> torch.Tensor:
-        each = GROUP * torch.tensor(list(frames))[:, None] + torch.arange(1 - GROUP, 1)
-        return cells[each.clamp(0, len(cells) - 1)].mean(1)
 
-    return at
+class KnownVideo:
+    """What is known of a video but for its mouths: a function of latent frames. Each is encoded once."""
+
+    def __init__(self, pipe: MagicInfinitePipeline, dub: Any):
+        self.pipe, self.dub = pipe, dub
+        self.latents: dict[int, torch.Tensor] = {}
+
+    def __call__(self, frames: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        missing = [frame for frame in frames if frame not in self.latents]
+        if missing:
+            first, last = missing[0], missing[-1]
+            # One frame before: the first that is encoded stands for one video frame.
+            pixels = self.dub.shown(range(max(0, GROUP * (first - 1)), GROUP * last + 1))
+            encoded = self.pipe.encode_frames(pixels)[0, :, -(last - first + 1) :]
+            self.latents |= {frame: encoded[:, frame - first] for frame in missing}
+        where = torch.from_numpy(self.dub.known(range(frames[0], frames[-1] + 1)))
+        return torch.stack([self.latents[frame] for frame in frames], dim=1)[None], where[None, None]
