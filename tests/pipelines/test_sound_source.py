@@ -53,6 +53,17 @@ def test_a_whole_sound_is_heard_as_networks_are_trained(fps):
     assert torch.equal(WholeSound(found, fps).speech(range(3, 7)), expected[3:7])
 
 
+def test_features_may_come_in_pieces():
+    found = features(Around(), voice(2))
+    for fps, size in ((25, 1), (24, 7), (29.97, 33), (60, 1)):
+        pieces = WholeSound(found.split(size), fps)
+        assert torch.allclose(pieces.speech(range(40)), WholeSound(found, fps).speech(range(40)))
+        assert len(pieces) == len(WholeSound(found, fps))
+        assert torch.equal(pieces.speech(range(200, 201))[0], found[-1:].expand(8, -1, -1))  # the last one goes on
+    with pytest.raises(InputError, match="no features"):
+        WholeSound([], 25)
+
+
 def test_its_length_is_that_of_the_sound_in_video_frames():
     assert len(WholeSound(torch.zeros(100, 1, 1), 25)) == 50
     assert len(WholeSound(torch.zeros(101, 1, 1), 25)) == 51

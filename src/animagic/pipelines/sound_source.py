@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..media import iter_sound
-from ..speech import FeatureStream, SpeechEncoder, features
+from ..speech import FeatureStream, SpeechEncoder, iter_features
 from ..speech.encoding import FRAME, LIVE_STEP, LONG_STEP, RATE, checked_samples
 from ..speech.frames import CONTEXT, FEATURES_PER_SECOND, GROUP, over_frames
 from ..speech.levels import frame_levels, voiced_levels
@@ -29,39 +29,35 @@ LOGGED = 3600.0
 """Seconds at the beginning of live sound whose arrival is remembered."""
 
 
-class _Heard:
-    """Features of sound, 50 a second, arranged as `animagic.speech.per_latent` arranges them."""
-
-    fps: float
-
-    def _from(self, first: int, stop: int) -> tuple[Tensor, int]:
-        """Features that hold at least those from `first` to `stop`, or to the last, and the number of the first."""
-        raise NotImplementedError
-
-    def speech(self, frames: range) -> Tensor:
-        """What is heard around each of some latent frames, (frames, 8, layers, channels): its four video frames (the
-        first latent frame: one) and two on each side. Waits until it is heard."""
-        first = max(0, GROUP * (frames.start - 1) + 1 - CONTEXT)
-        shown = range(first, GROUP * (frames.stop - 1) + 1 + CONTEXT)
-        width = FEATURES_PER_SECOND / self.fps
-        found, start = self._from(math.floor(shown.start * width), math.ceil(shown.stop * width))
-        near = torch.arange(1 - GROUP - CONTEXT, CONTEXT + 1)
-        around = GROUP * torch.arange(frames.start, frames.stop)[:, None] + near
-        return over_frames(found, self.fps, shown, start)[around.clamp(min=0) - first]
+def _around(frames: range) -> Tensor:
+    """The video frames that are heard around latent frames, as `animagic.speech.per_latent` has it: (frames, 8)."""
+    near = torch.arange(1 - GROUP - CONTEXT, CONTEXT + 1)
+    return (GROUP * torch.arange(frames.start, frames.stop)[:, None] + near).clamp(min=0)
 
 
-class WholeSound(_Heard):
-    """A sound that is all there. Its length is that in video frames.
+class WholeSound:
+    """A sound that is all there. Its length is that in video frames. What it keeps of a second are `fps` features.
 
     Args:
-        found: its features, (n, layers, channels), 50 a second; after them the last one goes on.
+        found: its features, (n, layers, channels), 50 a second, or pieces of them; after them the last one goes on.
         fps: video frames per second.
         seconds: how long the sound lasts; None: as long as its features.
     """
 
-    def __init__(self, found: Tensor, fps: float, seconds: float | None = None):
-        self._found, self.fps = found, fps
-        self.seconds = len(found) / FEATURES_PER_SECOND if seconds is None else seconds
+    def __init__(self, found: Tensor | Iterable[Tensor], fps: float, seconds: float | None = None):
+        width, done, start, means = FEATURES_PER_SECOND / fps, 0, 0, []
+        kept: Tensor | None = None
+        for piece in [found] if isinstance(found, Tensor) else found:
+            kept = piece if kept is None else torch.cat([kept, piece])
+            if (stop := math.floor((start + len(kept)) / width)) > done:
+                means.append(over_frames(kept, fps, range(done, stop), start))
+                drop = min(math.floor(stop * width) - start, len(kept) - 1)
+                done, start, kept = stop, start + drop, kept[drop:]
+        if kept is None:
+            raise InputError("the sound has no features: give at least one.")
+        means.append(over_frames(kept, fps, range(done, done + 2), start))  # the last one is the last feature alone
+        self._means, self.fps = torch.cat(means), fps
+        self.seconds = (start + len(kept)) / FEATURES_PER_SECOND if seconds is None else seconds
 
     @classmethod
     def of(cls, encoder: SpeechEncoder, samples: np.ndarray, fps: float, step: int = LONG_STEP) -> WholeSound:
@@ -73,16 +69,18 @@ class WholeSound(_Heard):
         if not len(samples):
             raise InputError("the sound holds no samples: give at least one.")
         silence = np.zeros(round(SILENCE * RATE), np.float32)
-        return cls(features(encoder, np.concatenate([samples, silence]), step), fps, len(samples) / RATE)
+        return cls(iter_features(encoder, [samples, silence], step), fps, len(samples) / RATE)
 
     def __len__(self) -> int:
         return frames_of(self.seconds, self.fps)
 
-    def _from(self, first: int, stop: int) -> tuple[Tensor, int]:
-        return self._found, 0
+    def speech(self, frames: range) -> Tensor:
+        """What is heard around each of some latent frames, (frames, 8, layers, channels): its four video frames (the
+        first latent frame: one) and two on each side."""
+        return self._means[_around(frames).clamp(max=len(self._means) - 1)]
 
 
-class LiveSound(_Heard):
+class LiveSound:
     """Sound that arrives while the video is made. One thread pushes samples, others read what is heard.
 
     Latent frames are to be read in order: what lies before the last ones that were read is forgotten. Sound that has
@@ -203,7 +201,17 @@ class LiveSound(_Heard):
 
     # ------------------------------------------------------------ whoever listens
 
+    def speech(self, frames: range) -> Tensor:
+        """As `WholeSound.speech` has it; waits until it is heard. Raises what `fail` was given, and InputError for
+        frames that have been forgotten."""
+        around, width = _around(frames), FEATURES_PER_SECOND / self.fps
+        shown = range(int(around[0, 0]), int(around[-1, -1]) + 1)
+        found, start = self._from(math.floor(shown.start * width), math.ceil(shown.stop * width))
+        return over_frames(found, self.fps, shown, start)[around - shown.start]
+
     def _from(self, first: int, stop: int) -> tuple[Tensor, int]:
+        """The features from number `first` on that there are, at least up to `stop` or to the last, and `first` or, if
+        it comes after the last, the number of that."""
         with self._reading:
             if first < self._start:
                 raise InputError("live sound is heard in order; what comes before the latent frames read last is gone.")
