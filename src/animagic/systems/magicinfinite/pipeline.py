@@ -282,7 +282,11 @@ class MagicInfinitePipeline(LoraMixin, HunyuanVideoLoraLoaderMixin, VideoPipelin
             arguments["endless"] = True
         for chunk in super().stream(prompt, **arguments):
             yield chunk
-            if live and arguments.get("endless") and all(voice.ended_before(chunk.start + len(chunk)) for voice in live):
+            if (
+                live
+                and arguments.get("endless")
+                and all(voice.ended_before(chunk.start + len(chunk)) for voice in live)
+            ):
                 return
 
 
