@@ -26,7 +26,6 @@ from .pipeline import MagicInfinitePipeline
 from .prompts import components_of, encoder_of, text_encoder_of
 from .transformer import MagicInfiniteTransformer3DModel
 
-
 LORA_TARGETS = (
     r".*transformer_blocks\.\d+\.attn\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
     r"|audio_attention\.\d+\.attn\.(to_q|to_kv|to_out)"
