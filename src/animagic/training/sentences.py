@@ -1,5 +1,4 @@
-"""Sentences to be read aloud, composed at random so that every phone of English comes up, and some of other languages.
-"""
+"""Sentences to be read aloud, composed at random, so that every phone of English and some of others come up."""
 
 from __future__ import annotations
 
@@ -74,7 +73,11 @@ _ITALIAN = {
     "what": "una mela|il libro vecchio|dodici case|la porta|un chilo di riso|le chiavi|il giardino|gli uccelli",
     "when": "oggi|di mattina|senza una parola|in primavera|ogni giorno|dietro la casa|forse|lentamente",
 }
-_FOREIGN_SENTENCES = ("{who} {does} {what} {when}.", "{who} {does} {what}, {who} {does} {what}.", "{who} {does} {what}!")
+_FOREIGN_SENTENCES = (
+    "{who} {does} {what} {when}.",
+    "{who} {does} {what}, {who} {does} {what}.",
+    "{who} {does} {what}!",
+)
 _KNOWN = {
     "en": (_ENGLISH_SENTENCES, _ENGLISH),
     "de": (_FOREIGN_SENTENCES, _GERMAN),

@@ -1,5 +1,4 @@
-"""Recordings of speech as training data: sentences that many synthetic voices read, and what an encoder hears in them.
-"""
+"""Recordings of speech as training data: sentences that synthetic voices read, and what an encoder hears in them."""
 
 from __future__ import annotations
 
