@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ...errors import CheckpointError, InputError, first_line
 from ...layers.autoencoder import ConvAutoencoder
 from ...training.data import to_unit
-from ...training.portraits import PortraitBatches, PortraitVideos
+from ...training.portraits import PortraitBatches
 from ...training.stages import Course, Stage, average_of, save_model, with_start
 from ...weights.lora import add_lora
 from .denoiser import GROUP, MagicInfiniteSampling
@@ -330,7 +330,7 @@ def _check(recipe: dict[str, Any]) -> None:
             raise InputError(f"the {name} of the recipe, {recipe[name]}, is no folder.")
 
 
-_CLIPS: dict[str, Any] = {"objective": SpeakingObjective, "data": PortraitBatches, "files": PortraitVideos}
+_CLIPS: dict[str, Any] = {"objective": SpeakingObjective, "data": PortraitBatches}
 _LORA = Stage("loras", _start_lora, **_CLIPS, several=True, folder="lora_{}", needs=["rank"], save=_save_lora)
 _STAGES = [
     Stage("portrait", _start_portrait, **_CLIPS, model=MagicInfiniteTransformer3DModel),
