@@ -161,7 +161,7 @@ register(
         },
         pipelines=dict.fromkeys(("text", "image", "video"), "MagicInfinitePipeline"),
         prefixes=("MagicInfinite",),
-        rooms=frozenset({"training"}),
+        rooms=frozenset({"weights", "conversion", "training"}),
         command="talk",
     )
 )

@@ -294,7 +294,7 @@ def _fitted(pairs: Mapping[str, Pair], network: nn.Module, what: str) -> dict[st
 
 
 def _apart(pairs: Mapping[str, Pair], modules: Mapping[str, Any], what: str) -> Iterator[tuple[str, Pair]]:
-    """Every layer with its pair, also those that were one layer in the file: they share `down`."""
+    """Every layer with its pair, also those that were one layer in the file: each has its `down`."""
     for names, pair in pairs.items():
         layers = names.split()
         missing = [layer for layer in layers if layer not in modules]
@@ -306,7 +306,7 @@ def _apart(pairs: Mapping[str, Pair], modules: Mapping[str, Any], what: str) -> 
             has, needed = list(pair.up.shape), [sum(rows), len(pair.down)]
             raise CheckpointError(f"{what}: its tensor {pair.up_name} has shape {has}; {needed} is needed.")
         for layer, up in zip(layers, pair.up.split(rows), strict=True):
-            yield layer, replace(pair, up=up)
+            yield layer, replace(pair, down=pair.down.clone(), up=up)  # they are trained and written apart
 
 
 def peft_settings(pairs: Mapping[str, Pair]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.loaders import HunyuanVideoLoraLoaderMixin
 
 from ...errors import InputError
 from ...faces import face_mask, find_faces
@@ -20,6 +21,8 @@ from ...pipelines.speakers import by_latents
 from ...speech import Wav2VecEncoder, WhisperEncoder
 from ...timeline import FlowEuler, Plan, Timeline
 from ...timeline.engine import Clean
+from ...weights.lora import LoraMixin
+from ...weights.lora_names import HUNYUAN_VIDEO
 from .denoiser import GROUP, MagicInfiniteDenoiser, MagicInfiniteSampling, Prompt, Voice, latents_of, shifted_times
 from .transformer import MagicInfiniteTransformer3DModel
 
@@ -33,7 +36,7 @@ class TalkingRun(Run):
     decoded: torch.Tensor | None = None
 
 
-class MagicInfinitePipeline(VideoPipeline):
+class MagicInfinitePipeline(LoraMixin, HunyuanVideoLoraLoaderMixin, VideoPipeline):
     """A portrait, a text and voices to a video in which the portrait speaks (arXiv 2503.05978).
 
     Args:
@@ -46,6 +49,7 @@ class MagicInfinitePipeline(VideoPipeline):
     """
 
     sampling = MagicInfiniteSampling()
+    lora_parts = (HUNYUAN_VIDEO,)
     frames_decoded_together = 8
     _optional_components = [
         "vae",
@@ -82,6 +86,13 @@ class MagicInfinitePipeline(VideoPipeline):
             image_processor=image_processor,
             audio_encoder=audio_encoder,
         )
+
+    @classmethod
+    def from_published(cls, hunyuan: Any, wav2vec: Any = None, **arguments: Any) -> MagicInfinitePipeline:
+        """The pipeline that begins where HunyuanVideo ended; the arguments are those of `weights.load_published`."""
+        from .weights import load_published
+
+        return load_published(cls, hunyuan, wav2vec, **arguments)
 
     # ---------------------------------------------------------------- latents
 
@@ -180,8 +191,8 @@ class MagicInfinitePipeline(VideoPipeline):
             call: its image is the portrait. Without num_frames the video is as long as the longest voice.
             voices: one for each speaker: sound, float32 (n,) at 16 kHz or a Sound, or a LiveSound, which arrives while
                 the video is made.
-            masks: their faces, one for each voice: of the portrait's size, (height, width) or (frames, height, width), 0
-                to 1; or Regions of the video's size. None: faces are found in the portrait, the largest ones.
+            masks: their faces, one for each voice: (height, width) or (frames, height, width) of the portrait's size, 0 to
+                1; or Regions of the video's size. None: faces are found in the portrait, the largest ones.
             dub: of a video, in which only mouths are made anew: `shown(range of frames)`, uint8 (frames, height, width,
                 3), and `known(range of latent frames)`, 1 where it stays, see `animagic.pipelines.dubbing.Dub`.
             prompts_at: video frame -> prompt from there on.
@@ -271,12 +282,16 @@ class MagicInfinitePipeline(VideoPipeline):
             arguments["endless"] = True
         for chunk in super().stream(prompt, **arguments):
             yield chunk
-            if live and arguments.get("endless") and all(voice.ended_before(chunk.stop) for voice in live):
+            if (
+                live
+                and arguments.get("endless")
+                and all(voice.ended_before(chunk.start + len(chunk)) for voice in live)
+            ):
                 return
 
 
 def _given_mask(mask: Any, source: tuple[int, int], size: tuple[int, int], fit: Any) -> Callable[..., np.ndarray]:
-    """A mask of the portrait's size as a function of (video frames, height, width); after the end the last one stays."""
+    """A mask of the portrait's size as a function of (video frames, height, width); after the end the last stays."""
     pixels = np.asarray(mask, np.float32)
     pixels = pixels[None] if pixels.ndim == 2 else pixels
     if pixels.shape[1:] != source:

@@ -20,9 +20,17 @@ from ...layers.autoencoder import ConvAutoencoder
 from ...training.data import to_unit
 from ...training.portraits import PortraitBatches, PortraitVideos
 from ...training.stages import Course, Stage, average_of, save_model, with_start
+from ...weights.lora import add_lora
 from .denoiser import GROUP, MagicInfiniteSampling
 from .pipeline import MagicInfinitePipeline
+from .prompts import components_of, encoder_of, text_encoder_of
 from .transformer import MagicInfiniteTransformer3DModel
+
+LORA_TARGETS = (
+    r".*transformer_blocks\.\d+\.attn\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
+    r"|audio_attention\.\d+\.attn\.(to_q|to_kv|to_out)"
+)
+LORAS = "loras"
 
 
 @dataclass
@@ -241,8 +249,6 @@ def load_autoencoder(folder: str | Path) -> Any:
 
 
 def _frozen(stage: Stage, **more: Any) -> dict[str, Any]:
-    from .prompts import text_encoder_of
-
     recipe = stage.recipe
     return {"autoencoder": load_autoencoder(recipe["vae"]), "prompts": text_encoder_of(recipe["text_encoder"]), **more}
 
@@ -280,8 +286,6 @@ def _start_speech(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
 
 def export(recipe: dict[str, Any], root: Path) -> Path:
     """Write what has been trained so far as a float16 pipeline folder; returns its path."""
-    from .prompts import components_of
-
     model = build(recipe)
     last = "speech" if (root / "speech" / "average.safetensors").exists() else "portrait"
     model.load_state_dict(average_of(root / last, f"the part {last}"))
@@ -289,6 +293,34 @@ def export(recipe: dict[str, Any], root: Path) -> Path:
     vae = copy.deepcopy(load_autoencoder(recipe["vae"])).half()
     pipe = MagicInfinitePipeline(transformer=model.half(), vae=vae, config=recipe["sampling"], **parts)
     return save_model(pipe, root, max_shard_size="8MB")  # no file of the project is larger than 16 MiB
+
+
+def _start_lora(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
+    """A frozen model with a LoRA in it."""
+    pipe = _load(stage.recipe, "model")
+    pipe.transformer.requires_grad_(False)
+    torch.manual_seed(stage.config.seed)
+    add_lora(pipe.transformer, LORA_TARGETS, stage.section["rank"], stage.name)
+    return pipe.transformer, {"autoencoder": pipe.vae.eval().requires_grad_(False), "prompts": encoder_of(pipe)}
+
+
+def _save_lora(stage: Stage, average: Any) -> None:
+    from peft import get_peft_model_state_dict
+
+    layers = get_peft_model_state_dict(average, adapter_name=stage.name)
+    MagicInfinitePipeline.save_lora_weights(
+        stage.root / LORAS, transformer_lora_layers=layers, weight_name=f"{stage.name}.safetensors"
+    )
+
+
+def _load(recipe: dict[str, Any], name: str) -> MagicInfinitePipeline:
+    """The pipeline of the model folder that a recipe names, in float32, with the text encoder in the folder of that
+    name, if the recipe has one. Raises CheckpointError."""
+    texts = components_of(recipe["text_encoder"]) if recipe.get("text_encoder") else {}
+    try:
+        return MagicInfinitePipeline.from_pretrained(recipe[name], dtype=torch.float32, use_safetensors=True, **texts)
+    except Exception as error:  # on a damaged folder, diffusers and safetensors raise almost anything
+        raise CheckpointError(f"there is no MagicInfinite model in {recipe[name]}: {first_line(error)}.") from error
 
 
 def _check(recipe: dict[str, Any]) -> None:
@@ -299,8 +331,12 @@ def _check(recipe: dict[str, Any]) -> None:
 
 
 _CLIPS: dict[str, Any] = {"objective": SpeakingObjective, "data": PortraitBatches, "files": PortraitVideos}
+_LORA = Stage("loras", _start_lora, **_CLIPS, several=True, folder="lora_{}", needs=["rank"], save=_save_lora)
 _STAGES = [
     Stage("portrait", _start_portrait, **_CLIPS, model=MagicInfiniteTransformer3DModel),
     Stage("speech", _start_speech, **_CLIPS, optional=True),
 ]
-STAGES = [Course(_STAGES, export, ["vae", "text_encoder", "sampling"], check=_check)]
+STAGES = [
+    Course([_LORA], lambda _, root: root / LORAS, ["loras"], only="model"),
+    Course(_STAGES, export, ["vae", "text_encoder", "sampling"], check=_check),
+]
