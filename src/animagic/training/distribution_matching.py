@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
 from torch import nn
 
 from ..errors import InputError
 from ..timeline.levels import flow_levels
+from .objectives import DenoisingError
 from .trainer import processes
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -104,15 +104,20 @@ class FlowMatching(Diffusion):
 
 
 class Discrete(Diffusion):
-    """The noise schedule of Stable Diffusion, in whole timesteps; -1 stands for clean. Steps are spaced `trailing`.
+    """The noise schedule of Stable Diffusion, in whole timesteps; -1 stands for clean. A sampler's steps are those of
+    DDIM with `student_scheduler`.
 
     Args:
-        scheduler_config: fields of the noise schedule; epsilon or v_prediction.
+        scheduler_config: fields of the noise schedule.
+
+    Raises: InputError for networks that predict neither noise nor velocity.
     """
 
+    student_scheduler = {"timestep_spacing": "trailing", "set_alpha_to_one": True}
+
     def __init__(self, scheduler_config: dict[str, Any]):
-        scheduler = DDIMScheduler.from_config(scheduler_config)
-        self.velocity = scheduler.config.prediction_type == "v_prediction"
+        error = DenoisingError(scheduler_config)
+        scheduler, self.velocity = error.scheduler, error.velocity
         self.kept = torch.cat([scheduler.alphas_cumprod, torch.ones(1)])  # the last is that of timestep -1
 
     def noisy(self, times: torch.Tensor) -> Pair:
@@ -168,8 +173,6 @@ class DistributionMatching(ABC):
         matching_weight: what the weight of the matching rises to, from 0. 0: there is neither matching nor a critic,
             and the student learns in every step (a first stage: with "teacher" progressive distillation).
         ramp: steps over which both change.
-        renoise: the student's sampler draws new noise after each step (as an LCM scheduler), and does not go on along
-            its own prediction (as Euler and DDIM).
         last_share: share of the batches whose samples come from the last step; in the others from a random one (0: as
             published). The critic sees all alike: what the first steps blur, the last ones make too narrow.
     """
@@ -183,7 +186,6 @@ class DistributionMatching(ABC):
     base_weight: float = 0.1
     matching_weight: float = 1.0
     ramp: int = 1000
-    renoise: bool = False
     last_share: float = 0.5
     diffusion: Diffusion = field(init=False)
 
@@ -242,8 +244,8 @@ class DistributionMatching(ABC):
         return loss, values
 
     def sample(self, student: Any, examples: Examples, generator: torch.Generator) -> Pair:
-        """Clean latents as the student predicts them after a random number of its own steps, which have no gradient;
-        and where they are predicted: not in frames that were finished before."""
+        """Clean latents as the student predicts them after a random number of its own steps (Euler's or DDIM's), which
+        have no gradient; and where they are predicted: not in frames that were finished before."""
         u, last = torch.rand(2, generator=generator, device=generator.device).tolist()
         most = int(self._rounds(examples).max())
         rounds = most - 1 if last < self.last_share else int(u * most)
@@ -252,8 +254,6 @@ class DistributionMatching(ABC):
             for i in range(rounds):
                 now, then = self._levels(i, examples), self._levels(i + 1, examples)
                 clean, noise = self._split(student, state, self._times(now), examples)
-                if self.renoise:
-                    noise = _noise_like(clean, generator)
                 moved = self.diffusion.add_noise(clean, noise, self._times(then))
                 state = torch.where(_spread(now == then, state), state, moved)
         now = self._levels(rounds, examples)
