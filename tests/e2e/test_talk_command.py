@@ -120,6 +120,15 @@ def test_a_video_keeps_all_but_the_mouth(talk, media):
     assert read_sound("made.mp4").seconds == pytest.approx(12 / 25, abs=0.15)
 
 
+def test_a_voice_in_real_time_and_how_long_it_takes_to_be_seen(talk, media):
+    done = talk(str(media / "face.png"), "--audio", str(media / "voice.wav"), "--real-time", *FACE)
+    assert done.code == 0, done.err
+    facts = read_metadata("made.mp4")["latency"]
+    assert facts["frames"] == 15
+    assert facts["wait_median"] > 0.3  # the front, and what must be heard
+    assert "sound in to picture out" in done.err
+
+
 def test_it_can_be_made_again(talk, run, media):
     assert talk(str(media / "face.png"), "--audio", str(media / "voice.wav"), *FACE).code == 0
     done = run("reproduce", "made.mp4", "--json")
