@@ -44,11 +44,22 @@ def test_lengths_and_latency(script, rows, models, tmp_path):
     page = script("magicinfinite.py", *words)
     table = rows(page)
     assert [row[:3] for row in table] == [[name, "2", length] for name in ("plain", "distilled") for length in "12"]
-    # 7 latents in windows of 4 that share 1, in two steps; then 13.
-    assert [row[3] for row in table] == ["5", "9"] * 2
+    # 7 latent frames in windows of 4 that share 1, in two steps; then 14.
+    assert [row[3] for row in table] == ["5", "10"] * 2
     assert all(float(cell) >= 0 for row in table for cell in row[4:7])
     assert re.search(r"^- distilled makes [\d.]+ x as many frames a second as plain\.$", page, re.MULTILINE)
     assert page.count("- sound in to picture out: ") == 2
     # 2 latent frames are 10 video frames with what is heard in advance; the encoder needs 240 ms, and 180 for a piece.
     assert page.count("a front of 2 latent frames and what must be heard in advance: 0.82 s; 2 steps") == 2
     assert (tmp_path / "page.md").read_text() == page.removesuffix("\n")
+
+
+def test_published_shapes_made_small(script, rows):
+    small = ("--layers", 1, 1, "--heads", 1, "--size", "64x64", "--seconds", 1, "--steps", 2, "--rounds", 1)
+    page = script("magicinfinite_shapes.py", *small, "--device", "cpu", "--ways", "plain", "front")
+    (size, _, latents, *numbers), front = rows(page)
+    assert (size, latents, numbers[3]) == ("64x64", "7", "2")  # one window, two steps
+    assert front[2] == "7"
+    assert all(float(number.strip("%")) > 0 for number in numbers)
+    assert re.search(r"^- 64x64: [\d.e-]+ GPU-seconds for 1 s of video\.$", page, re.MULTILINE)
+    assert "real time is 1" in page
