@@ -10,23 +10,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...layers.autoencoder import ConvAutoencoder
 from ...training.data import to_unit
-from .denoiser import GROUP
+from .denoiser import GROUP, Prompt, padded
+
+_MOST_TEXTS = 20_000
+"""That are kept once they have been encoded."""
 
 
 @dataclass
 class Conditions:
-    """What leads the transformer in a batch, each with the clips in front: text (embeds, mask, pooled), the picture
-    (2 parts: latents that are known, and where), the portrait's latents, speech and masks. `kept` are those that are
-    not dropped: rows of (picture, text, voices), True or False."""
+    """What leads the transformer in a batch of clips.
 
-    embeds: Tensor
-    mask: Tensor
-    pooled: Tensor
-    null: tuple[Tensor, Tensor, Tensor]
+    text, null: embeddings, mask and pooled text of the captions, and of none. known: latents that are known, and where,
+    (clips, channels + 1, frames, h, w). portrait: (clips, channels, h, w). speech, masks: see PortraitBatches. kept:
+    bool (clips, 3), whether picture, text and voices are there.
+    """
+
+    text: tuple[Tensor, ...]
+    null: tuple[Tensor, ...]
     known: Tensor
     portrait: Tensor
     speech: Tensor
@@ -46,9 +50,7 @@ def velocity(network: Any, noisy: Tensor, times: Tensor, given: Conditions) -> T
     def chosen(keep: Tensor, one: Tensor, other: Tensor | float = 0.0) -> Tensor:
         return torch.where(keep.reshape(-1, *[1] * (one.ndim - 1)), one, other)
 
-    embeds, mask, pooled = (
-        chosen(text, a, b) for a, b in zip((given.embeds, given.mask, given.pooled), given.null, strict=True)
-    )
+    embeds, mask, pooled = (chosen(text, a, b) for a, b in zip(given.text, given.null, strict=True))
     heard = {}
     if voice.any():
         heard = {"speech": given.speech, "masks": chosen(voice, given.masks)}
@@ -109,29 +111,22 @@ class SpeakingObjective:
             pixels = pixels[:, :, GROUP - 1 :]  # a causal one takes the first latent frame for one frame
         return autoencoder.encode(pixels).latent_dist.mode().float() * autoencoder.config.scaling_factor
 
-    def read(self, captions: Sequence[str], device: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Embeddings, mask and pooled text of captions; each is encoded once."""
-        new = [text for text in dict.fromkeys(captions) if text not in self._known_texts]
-        if len(self._known_texts) > 20_000:
-            self._known_texts.clear()
-            new = list(dict.fromkeys(captions))
-        if new:
-            with torch.no_grad():
-                self._known_texts |= dict(zip(new, self.prompts.encode(new, None), strict=True))
-        found = [self._known_texts[text] for text in captions]
-        length = min(self.text_length, max(one.mask.shape[1] for one in found))
-
-        def filled(x: Tensor) -> Tensor:
-            x = x[:, :length]
-            return torch.cat([x, x.new_zeros(1, length - x.shape[1], *x.shape[2:])], dim=1)
-
-        parts = (
-            [filled(one.embeds) for one in found],
-            [filled(one.mask) for one in found],
-            [one.pooled for one in found],
-        )
-        embeds, mask, pooled = (torch.cat(part).to(device) for part in parts)
-        return embeds, mask, pooled
+    def read(self, captions: Sequence[str], photos: Tensor, device: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Embeddings, mask and pooled text of captions, as many as there are photos, uint8 (clips, 3, height, width),
+        for language models that see; others encode each caption once."""
+        if self.prompts.sees:
+            pictures = photos.permute(0, 2, 3, 1).cpu().numpy()
+            found = [self.prompts.encode([text], one)[0] for text, one in zip(captions, pictures, strict=True)]
+        else:
+            if len(self._known_texts) > _MOST_TEXTS:
+                self._known_texts.clear()
+            new = [text for text in dict.fromkeys(captions) if text not in self._known_texts]
+            self._known_texts |= dict(zip(new, self.prompts.encode(new, None), strict=True))
+            found = [self._known_texts[text] for text in captions]
+        length = max(min(one.mask.shape[1], self.text_length) for one in found)
+        cut = [padded(Prompt(one.embeds[:, :length], one.mask[:, :length], one.pooled), length) for one in found]
+        embeds, mask, pooled = (torch.cat([getattr(one, part) for one in cut]) for part in ("embeds", "mask", "pooled"))
+        return embeds.to(device), mask.to(device), pooled.to(device)
 
     def times(self, clips: int, frames: int, generator: torch.Generator) -> Tensor:
         """(clips, frames) times; one clip from each of equally many ranges, so that every batch has seen them all."""
@@ -166,18 +161,11 @@ class SpeakingObjective:
         everything = chance(self.drop_all)
         shares = (self.drop_portrait, self.drop_text, self.drop_voice if self.voices else 1.0)
         kept = torch.stack([~(chance(share) | everything) for share in shares], dim=1)
-        embeds, mask, pooled = self.read(batch["captions"], device)
-        null = tuple(
-            nn.functional.pad(x, (0, 0) * (x.ndim - 2) + (0, embeds.shape[1] - x.shape[1]))
-            if x.ndim > 1 and i < 2
-            else x
-            for i, x in enumerate(self.read([""], device))
-        )
+        captions, photos = [*batch["captions"], *[""] * clips], batch["photo"].repeat(2, 1, 1, 1)
+        text, null = zip(*(part.chunk(2) for part in self.read(captions, photos, device)), strict=True)
         return Conditions(
-            embeds,
-            mask,
-            pooled,
-            null,  # type: ignore[arg-type]
+            text,
+            null,
             torch.cat([known, where.expand(clips, 1, frames, height, width)], dim=1),
             portrait,
             batch["speech"].to(device),

@@ -15,6 +15,7 @@ from torch import nn
 
 from ...errors import CheckpointError, InputError, first_line
 from ...layers.autoencoder import ConvAutoencoder
+from ...speech import Wav2VecEncoder
 from ...training.distribution_matching import Distillation
 from ...training.portraits import PortraitBatches
 from ...training.stages import Course, Stage, average_of, save_model, with_start
@@ -87,6 +88,8 @@ def export(recipe: dict[str, Any], root: Path) -> Path:
     last = "speech" if (root / "speech" / "average.safetensors").exists() else "portrait"
     model.load_state_dict(average_of(root / last, f"the part {last}"))
     parts = components_of(recipe["text_encoder"])
+    if recipe.get("wav2vec"):
+        parts["audio_encoder"] = Wav2VecEncoder.from_pretrained(recipe["wav2vec"]).model
     vae = copy.deepcopy(load_autoencoder(recipe["vae"])).half()
     pipe = MagicInfinitePipeline(transformer=model.half(), vae=vae, config=recipe["sampling"], **parts)
     return save_model(pipe, root, max_shard_size="8MB")  # no file of the project is larger than 16 MiB
@@ -157,7 +160,7 @@ def _load(recipe: dict[str, Any], name: str) -> MagicInfinitePipeline:
 
 def _check(recipe: dict[str, Any]) -> None:
     MagicInfiniteSampling.from_config(recipe["sampling"])
-    for name in ("vae", "text_encoder"):
+    for name in ("vae", "text_encoder", *(["wav2vec"] if "wav2vec" in recipe else [])):
         if not Path(recipe[name]).is_dir():
             raise InputError(f"the {name} of the recipe, {recipe[name]}, is no folder.")
 
