@@ -138,6 +138,17 @@ def test_several_are_dubbed_at_once(dub):
     assert not changed[:, 60:120].any()
 
 
+def test_people_may_be_dubbed_one_by_one(dub, tmp_path):
+    both, _ = dub([(10, 40)] * 3, [(130, 40)] * 3)
+    first, second = (Dub(tmp_path / "video.mp4", [speaker], 25.0, 128, 128) for speaker in both._given)
+    red = np.full((3, 128, 128, 3), (255, 0, 0), np.uint8)
+    one = first.put_back(red, 0)
+    kept = one.copy()
+    assert (second.put_back(red, 0, one) == both.put_back(red, 0)).all()
+    assert (one == kept).all()
+    assert first.framings[0].box[2] < 120  # of 192
+
+
 def test_cells_without_a_mouth_are_known(dub):
     made, _ = dub([(70 + 2 * i, 40) for i in range(9)])
     known = made.known(range(3))

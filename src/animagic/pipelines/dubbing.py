@@ -28,8 +28,9 @@ _OTHER_THING = 48  # levels: what differs by more does not tell the tone
 class Dub:
     """A video whose mouths are made anew, while everything else stays as it is.
 
-    The model sees one box of the video with all speakers in it, which does not move unless they go far. The video is
-    read frame by frame, twice, and never held in memory; of every face its mesh is, 6 kB a frame.
+    The model sees one box of the video with all speakers in it, which does not move unless they go far: people far
+    from each other are seen larger, and dubbed better, one by one. The video is read frame by frame, twice, and never
+    held in memory; of every face its mesh is, 6 kB a frame.
 
     Args:
         source: the video.
@@ -70,15 +71,17 @@ class Dub:
         made = [by_latents(one.region.mouth, latents, *self._target, cell, np.max) for one in self.speakers]
         return (np.max(made, axis=0) < _LEAST).astype(np.float32)
 
-    def put_back(self, made: np.ndarray, start: int) -> np.ndarray:
+    def put_back(self, made: np.ndarray, start: int, video: np.ndarray | None = None) -> np.ndarray:
         """The video with the mouths that a model made, and all else to the bit as it was.
 
         Args:
             made: uint8 (F, height, width, 3), from number `start` on. Going back costs reading the video anew.
+            video: the same frames of the video, if some have been put back already, as of people who are dubbed one by
+                one; None: they are read.
         Returns: uint8 (F, H, W, 3), in the video's size.
         """
         frames = range(start, start + len(made))
-        result = self._originals[frames]
+        result = self._originals[frames] if video is None else video.copy()
         for picture, frame, number in zip(result, made, frames, strict=True):
             framing = self._framing(number)
             rows, columns = framing.part
