@@ -22,7 +22,8 @@ from animagic.synthetic.portraits import (
     sample_portrait,
     sample_still,
     scene_caption,
-)from animagic.synthetic.portraits.identity import BEARDS, GARMENTS, GLASSES, HAIR_STYLES
+)
+from animagic.synthetic.portraits.identity import BEARDS, GARMENTS, GLASSES, HAIR_STYLES
 
 SHUT = np.tile(np.float32([0, 0.5, 0]), (4, 1))
 
