@@ -125,8 +125,8 @@ class Hair:
         if self.style in _LENGTH and (points := self.behind[f]) is not None:
             self._fill(canvas, smooth(points), self._paint(f, -0.14), line)
         if self.style == "ponytail":
-            sideways = int(abs(np.sin(self.turned.yaw[f])) > 0.7)
-            self._fill(canvas, smooth(self.tail[sideways][f]), self._paint(f, -0.1), line)
+            sideways = abs(np.sin(self.turned.yaw[f])) > 0.7
+            self._fill(canvas, smooth(self.tail[int(sideways)][f]), self._paint(f, -0.1), line)
 
     def draw_ball(self, canvas: skia.Canvas, f: int, line: float) -> None:
         if self.style == "bald":
