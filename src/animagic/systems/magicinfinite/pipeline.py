@@ -191,8 +191,8 @@ class MagicInfinitePipeline(LoraMixin, HunyuanVideoLoraLoaderMixin, VideoPipelin
             call: its image is the portrait. Without num_frames the video is as long as the longest voice.
             voices: one for each speaker: sound, float32 (n,) at 16 kHz or a Sound, or a LiveSound, which arrives while
                 the video is made.
-            masks: their faces, one for each voice: of the portrait's size, (height, width) or (frames, height, width), 0
-                to 1; or Regions of the video's size. None: faces are found in the portrait, the largest ones.
+            masks: their faces, one for each voice: (height, width) or (frames, height, width) of the portrait, 0 to
+                1; or Regions of the video's size. None: faces are found in the portrait, the largest ones.
             dub: of a video, in which only mouths are made anew: `shown(range of frames)`, uint8 (frames, height, width,
                 3), and `known(range of latent frames)`, 1 where it stays, see `animagic.pipelines.dubbing.Dub`.
             prompts_at: video frame -> prompt from there on.
@@ -282,12 +282,16 @@ class MagicInfinitePipeline(LoraMixin, HunyuanVideoLoraLoaderMixin, VideoPipelin
             arguments["endless"] = True
         for chunk in super().stream(prompt, **arguments):
             yield chunk
-            if live and arguments.get("endless") and all(voice.ended_before(chunk.start + len(chunk)) for voice in live):
+            if (
+                live
+                and arguments.get("endless")
+                and all(voice.ended_before(chunk.start + len(chunk)) for voice in live)
+            ):
                 return
 
 
 def _given_mask(mask: Any, source: tuple[int, int], size: tuple[int, int], fit: Any) -> Callable[..., np.ndarray]:
-    """A mask of the portrait's size as a function of (video frames, height, width); after the end the last one stays."""
+    """A mask of the portrait's size as a function of (video frames, height, width); after the end the last stays."""
     pixels = np.asarray(mask, np.float32)
     pixels = pixels[None] if pixels.ndim == 2 else pixels
     if pixels.shape[1:] != source:
