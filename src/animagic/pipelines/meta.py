@@ -25,10 +25,13 @@ class _Attention(TorchFunctionMode):
     """Attention as a fused kernel does it: no matrix of scores in memory."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
-            batch, heads, queries, _ = args[0].shape
-            return args[0].new_empty(batch, queries, heads, args[2].shape[-1]).transpose(1, 2)  # as kernels lay it out
-        return func(*args, **(kwargs or {}))
+            given = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
+            batch, heads, queries, _ = given["query"].shape
+            made = given["query"].new_empty(batch, queries, heads, given["value"].shape[-1])
+            return made.transpose(1, 2)  # as kernels lay it out
+        return func(*args, **kwargs)
 
 
 class LiveBytes(TorchDispatchMode):

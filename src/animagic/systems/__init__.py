@@ -161,7 +161,7 @@ register(
         },
         pipelines=dict.fromkeys(("text", "image", "video"), "MagicInfinitePipeline"),
         prefixes=("MagicInfinite",),
-        rooms=frozenset({"weights", "conversion", "training"}),
+        rooms=frozenset({"weights", "conversion", "training", "memory"}),
         command="talk",
     )
 )

@@ -179,12 +179,14 @@ class MagicInfiniteDenoiser:
         guidance = None
         if self.transformer.config.guidance_embeds:
             guidance = torch.full((rows,), 1000 * self.embedded_guidance, device=latents.device, dtype=dtype)
-        levels = (1000 * (1 - self.times[list(window.levels)])).to(latents.device, dtype)
+        levels = window.levels[:1] if len(set(window.levels)) == 1 else window.levels
+        steps = (1000 * (1 - self.times[list(levels)])).to(latents.device, dtype)
+        padding = not (text.mask.all() and null.mask.all())
         predicted = self.transformer(
             torch.cat([latents.to(dtype).repeat(len(counts), 1, 1, 1, 1), picture], dim=1),
-            levels.expand(rows, -1),
+            steps.expand(rows, -1),
             each(1, text.embeds, null.embeds),
-            each(1, text.mask, null.mask),
+            each(1, text.mask, null.mask) if padding else None,
             each(1, text.pooled, null.pooled),
             portrait=each(0, self.portrait, torch.zeros_like(self.portrait)),
             guidance=guidance,

@@ -176,7 +176,7 @@ class MagicInfiniteTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, P
         hidden_states: Tensor,
         timestep: Tensor,
         encoder_hidden_states: Tensor,
-        encoder_attention_mask: Tensor,
+        encoder_attention_mask: Tensor | None,
         pooled_projections: Tensor,
         speech: Tensor | None = None,
         masks: Tensor | None = None,
@@ -188,8 +188,9 @@ class MagicInfiniteTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, P
 
         Args:
             hidden_states: (batch, 2 in_channels + 1, frames, height, width); of in_channels only: nothing is known.
-            timestep: 1000 (noise) to 0 (clean), (batch, frames), or (batch,) for all frames.
-            encoder_hidden_states: (batch, length, text_embed_dim); encoder_attention_mask: (batch, length), 1 for text.
+            timestep: 1000 (noise) to 0 (clean), (batch, frames), or (batch,) for all frames, which is faster.
+            encoder_hidden_states: (batch, length, text_embed_dim); encoder_attention_mask: (batch, length), 1 for text,
+                None: all is text, which is faster.
             pooled_projections: (batch, pooled_projection_dim).
             speech: (batch, speakers, frames, 8, audio_layers, audio_channels); None: nobody speaks, nor is silent.
             masks: (batch, speakers, frames, height, width), 0 to 1: their faces.
@@ -202,8 +203,6 @@ class MagicInfiniteTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, P
         patch, rotary = self.config["patch_size"], self.rope(hidden_states)
         timestep = timestep[:, None] if timestep.ndim == 1 else timestep
         mean = timestep.float().mean(1, keepdim=True).to(timestep)
-        if (timestep == timestep[:, :1]).all():
-            timestep = timestep[:, :1]
         levels = torch.cat([timestep, mean], dim=1)
         each = levels.shape[1]
         modulation, _ = self.time_text_embed(
@@ -212,14 +211,18 @@ class MagicInfiniteTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, P
         modulation = Modulation(modulation.unflatten(0, (batch, each)))
 
         video = self.x_embedder(hidden_states)
-        text, text_mask = encoder_hidden_states, encoder_attention_mask.bool()
+        text = encoder_hidden_states
+        text_mask = None if encoder_attention_mask is None else encoder_attention_mask.bool()
         if self.portrait_embedder is not None and portrait is not None:
             tokens = self.portrait_embedder(portrait).flatten(2).transpose(1, 2)
             # In front: text is padded at its end.
             text = torch.cat([tokens, text], dim=1)
-            text_mask = torch.cat([text_mask.new_ones(tokens.shape[:2]), text_mask], dim=1)
+            if text_mask is not None:
+                text_mask = torch.cat([text_mask.new_ones(tokens.shape[:2]), text_mask], dim=1)
         text = self.context_embedder(text, mean[:, 0], text_mask)
-        mask = None if text_mask.all() else functional.pad(text_mask, (video.shape[1], 0), value=True)[:, None, None]
+        mask = None
+        if text_mask is not None:
+            mask = functional.pad(text_mask, (video.shape[1], 0), value=True)[:, None, None]
         voices = on_faces = None
         if speech is not None and masks is not None and len(self.audio_attention):
             voices, on_faces = self.audio_projector(speech), on_tokens(masks, patch)
