@@ -1,0 +1,124 @@
+"""The judge of talking people: how far a mouth is seen to open, whether it does so with the sound, and whether the
+person stays who they are.
+
+Frames are uint8 (F, H, W, 3). An opening is (F,), in any unit, nan where it is not seen; a curve says how far the sound
+opens a mouth, (F,), 0 to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..faces import Faces, identity, identity_distance, mouth_opening
+from ..speech import Phone, WhisperEncoder, at_frames, features, mouth_curve, normalised, voiced
+
+RATE = 16_000
+REACH = 5  # frames: how far sound and mouth are shifted against each other
+WIDEST = 95  # percentile of an opening that counts as the widest
+QUIET = 0.15  # of the widest: a mouth that opens less is shut
+SETTLED = 3  # frames after a voice until a mouth must be shut, and before it
+LEAST_SEEN = 0.5  # of the frames, for an opening to be judged
+
+_READOUT = Path(__file__).parent / "weights" / "heard_opening.npy"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What somebody says. samples: float32 (n,), 16 kHz; phones: None where nobody knows them."""
+
+    samples: np.ndarray
+    phones: Sequence[Phone] | None = None
+
+    def curve(self, fps: float, frames: int) -> np.ndarray:
+        """How far the sound opens a mouth: by its phones, or by `heard_opening`."""
+        if self.phones is not None:
+            return mouth_curve(self.phones, fps, frames)
+        return heard_opening(self.samples, fps, frames)
+
+    def silent(self, fps: float, frames: int) -> np.ndarray:
+        """In which frames nobody has spoken for SETTLED frames, nor will: bool (F,)."""
+        speaks = np.repeat(voiced(self.samples, RATE), round(RATE / 50))
+        edges = (np.arange(frames + 1) * RATE / fps).round().astype(int)
+        near = [speaks[max(0, start) : end].any() for start, end in zip(edges, edges[1:], strict=False)]
+        return np.convolve(near, np.ones(2 * SETTLED + 1), "same") < 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Talk:
+    """A video of somebody who talks, and what was seen in it.
+
+    boxes: float (F, 4), x, y, width and height of the face in pixels; opening: of the mouth.
+    """
+
+    frames: np.ndarray
+    fps: float
+    heard: Heard
+    boxes: np.ndarray
+    opening: np.ndarray
+
+
+SyncScore = Callable[[Talk], dict[str, float]]
+"""A measure of how well a face fits a sound: its names and their values. `by_phones` needs no one's weights,
+`syncnet.SyncNet` the user's."""
+
+
+def by_phones(talk: Talk) -> dict[str, float]:
+    """`synchrony` with the phones that are known, or with what is heard."""
+    r, lag = synchrony(talk.opening, talk.heard.curve(talk.fps, len(talk.frames)))
+    return {"sync": r, "offset": float(lag)}
+
+
+def heard_opening(samples: np.ndarray, fps: float, frames: int) -> np.ndarray:
+    """How far a mouth opens with speech whose phones nobody knows: float32 (F,), about 0 to 1.
+
+    A linear reading of the embedded speech encoder's last layer, fitted to synthetic voices whose phones are known
+    (benchmarks/heard_opening.py).
+    """
+    readout = _readout()
+    sound = np.pad(normalised(samples, RATE), (0, max(0, round(RATE * frames / fps) - len(samples))))
+    found = at_frames(features(WhisperEncoder(), sound), fps, frames)[:, -1].numpy()
+    return found @ readout[:-1] + readout[-1]
+
+
+@cache
+def _readout() -> np.ndarray:
+    """float32 (385,): a weight a channel, and what is added."""
+    return np.load(_READOUT)
+
+
+def synchrony(opening: np.ndarray, curve: np.ndarray, reach: int = REACH) -> tuple[float, int]:
+    """(Correlation of an opening with a curve at the shift that fits best, that shift in frames).
+
+    The shift is positive where the mouth comes after the sound. A mouth that does not move, or is not seen in at least
+    half of the frames, has correlation 0.
+    """
+    best = (0.0, 0)
+    for lag in sorted(range(-reach, reach + 1), key=abs):
+        seen = opening[max(0, lag) : len(opening) + min(0, lag)]
+        heard = curve[max(0, -lag) : len(curve) - max(0, lag)]
+        known = np.isfinite(seen)
+        if known.mean() >= LEAST_SEEN and min(np.std(seen[known]), np.std(heard[known])) > 1e-6:
+            found = float(np.corrcoef(seen[known], heard[known])[0, 1])
+            best = max(best, (found, lag), key=lambda one: one[0])
+    return best
+
+
+def widest(opening: np.ndarray) -> float:
+    """How far a person's mouth opens where it opens most; nan where it is never seen."""
+    return float(np.nanpercentile(opening, WIDEST)) if np.isfinite(opening).any() else float("nan")
+
+
+def share_open(opening: np.ndarray, where: np.ndarray, wide: float | None = None) -> float:
+    """The share of the frames `where`, bool (F,), in which a mouth is open: by more than QUIET of `wide`, which is its
+    own `widest` if None. nan where there are no such frames."""
+    wide = widest(opening) if wide is None else wide
+    some = opening[where & np.isfinite(opening)]
+    return float((some > QUIET * wide).mean()) if len(some) else float("nan")
+
+
