@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from ..errors import InputError
 from ..layers.autoencoder import ConvAutoencoder
 from .data import to_unit
 from .people import PeopleBatches
+from .portraits import CELL, PortraitBatches
 from .stages import Course, Stage, average_of, with_start
 
 
@@ -87,6 +90,35 @@ def _same_part(latents: torch.Tensor, video: torch.Tensor, generator: torch.Gene
     return resampled(latents, made), resampled(video, [scale * length for length in made])
 
 
+@dataclass(eq=False)
+class PortraitCrops(PortraitBatches):
+    """Pieces of the clips of `PortraitBatches`, as {"video": uint8 (windows, 3, 4 latents, crop, crop), "index": int}.
+
+    Args:
+        crop: height and width of a piece.
+        mouths: share of the pieces that hold the middle of a mouth, so that lips and teeth become sharp.
+    """
+
+    crop: int = 64
+    mouths: float = 0.5
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 1 <= self.crop <= min(self.height, self.width):
+            raise InputError(f"crop is {self.crop}; clips are {self.width}x{self.height}.")
+
+    def __getitem__(self, step: int) -> dict[str, Any]:
+        batch, rng = super().__getitem__(step), np.random.default_rng((self.seed, step, self.crop))
+        most, pieces = np.array([self.height, self.width]) - self.crop, []
+        for video, mouth in zip(batch["video"], batch["mouth"].amax(1), strict=True):
+            corner = rng.integers(most + 1)
+            if mouth.any() and rng.random() < self.mouths:
+                middle = CELL * (mouth > 0.5 * mouth.max()).nonzero().float().mean(0).numpy()
+                corner = (middle - self.crop * rng.uniform(0.2, 0.8, 2)).astype(int).clip(0, most)
+            pieces.append(video[..., corner[0] : corner[0] + self.crop, corner[1] : corner[1] + self.crop])
+        return {"video": torch.stack(pieces), "index": step}
+
+
 def _start(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
     torch.manual_seed(stage.section["training"].get("seed", 0))
     return with_start(ConvAutoencoder(**stage.section["model"]), stage.section), {}
@@ -102,5 +134,6 @@ def export(recipe: dict[str, Any], root: Path) -> Path:
     return target
 
 
-_STAGE = Stage("autoencoder", _start, ReconstructionObjective, model=ConvAutoencoder, sources={"people": PeopleBatches})
+_SOURCES = {"people": PeopleBatches, "portraits": PortraitCrops}
+_STAGE = Stage("autoencoder", _start, ReconstructionObjective, model=ConvAutoencoder, sources=_SOURCES)
 STAGES = [Course([_STAGE], export)]

@@ -123,7 +123,7 @@ class Hair:
             self._fill(canvas, smooth(points), self._paint(f, -0.14), line)
         if self.style == "ponytail":
             sideways = abs(np.sin(self.turned.yaw[f])) > 0.7
-            self._fill(canvas, smooth(self.tail[sideways][f]), self._paint(f, -0.1), line)
+            self._fill(canvas, smooth(self.tail[int(sideways)][f]), self._paint(f, -0.1), line)
 
     def draw_ball(self, canvas: skia.Canvas, f: int, line: float) -> None:
         if self.style == "bald":
