@@ -14,7 +14,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "AutoModel": "animagic.zoo.auto",
     "ConvAutoencoder": "animagic.layers.autoencoder",
+    "MovingFront": "animagic.timeline",
     "OverlappingWindows": "animagic.timeline",
+    "ShiftingWindow": "animagic.timeline",
     "Staircase": "animagic.timeline",
     "WholeClip": "animagic.timeline",
     "AnimagicError": "animagic.errors",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from animagic.errors import InputError
-from animagic.faces import smoothed
+from animagic.faces import Faces, smoothed
 
 
 def test_noise_falls_by_half(moving):
@@ -48,3 +48,8 @@ def test_no_faces_stay_no_faces(moving):
 def test_negative_lengths_are_named(moving):
     with pytest.raises(InputError, match=r"over -1 s with gaps of 0\.5 s"):
         smoothed(moving(100.0), -1)
+
+
+def test_a_video_of_nobody_stays_empty():
+    nobody = Faces(np.zeros((5, 0, 468, 3), np.float32), np.zeros((5, 0), np.float32), 64, 64, 25.0)
+    assert smoothed(nobody).mesh.shape == (5, 0, 468, 3)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from animagic.errors import InputError
 from animagic.faces import find_faces, follow_faces
-from animagic.faces.blazeface import Crop, _merged, _to_frame, crop_of, cut
+from animagic.faces.blazeface import crop_of
 from animagic.faces.face import LEFT_EYE, RIGHT_EYE
 
 
@@ -104,24 +104,7 @@ def test_frames_that_cannot_be_are_named(portrait):
         find_faces(portrait / 255)
 
 
-def test_a_crop_holds_what_it_shows():
-    crop = Crop(60, 50, 40, 0.7)
-    picture = Image.new("RGB", (120, 100))
-    x, y = _to_frame(np.array([[0.75, 0.25, 0]]), crop)[0, :2]
-    picture.paste((255, 255, 255), (round(x) - 2, round(y) - 2, round(x) + 3, round(y) + 3))
-    shown = np.argwhere(cut(picture, crop, 80)[..., 0] > 0.5).mean(0)
-    assert shown == pytest.approx((20, 60), abs=1.5)
-
-
 def test_a_crop_lies_as_the_eyes_lie(turned):
     crop = crop_of(turned(roll=25, x=80, y=90).mesh)
     assert np.degrees(crop.angle) == pytest.approx(25, abs=0.5)
     assert (crop.x, crop.y) == pytest.approx((80, 90), abs=3)
-
-
-def test_boxes_of_one_face_are_averaged():
-    boxes = np.zeros((3, 16))
-    boxes[:, :4] = [(0.5, 0.5, 0.2, 0.2), (0.54, 0.5, 0.2, 0.2), (0.1, 0.1, 0.1, 0.1)]
-    one, other = _merged(boxes, np.array([0.9, 0.9, 0.6]))
-    assert one[:4] == pytest.approx((0.52, 0.5, 0.2, 0.2))
-    assert other[:4] == pytest.approx((0.1, 0.1, 0.1, 0.1))

@@ -8,7 +8,6 @@ import pytest
 from animagic.errors import InputError
 from animagic.media import read_image, read_video
 from animagic.poses import LANDMARKS, extract_poses, part_map
-from animagic.poses.blazepose import Crop, _cut, _people, _to_frame
 
 INDEX = {name: i for i, name in enumerate(LANDMARKS)}
 # The colours of limbs in dance_anny_skel.mp4, from the body outwards.
@@ -128,28 +127,3 @@ def test_no_frames():
 def test_frames_of_several_sizes():
     with pytest.raises(InputError, match="frame 2 is 64x32, the first 64x64"):
         extract_poses([np.zeros((64, 64, 3), np.uint8), np.zeros((64, 32, 3), np.uint8)], 25.0)
-
-
-# The decoding, alone
-
-
-def test_a_crop_shows_its_middle_upright_and_points_find_back():
-    from PIL import Image
-
-    frame = np.zeros((100, 100, 3), np.uint8)
-    frame[20:24, 60:64] = 255
-    crop = Crop(50.0, 50.0, 80.0, np.pi / 2)
-    cut = _cut(Image.fromarray(frame), crop, 160)[..., 0]
-    y, x = (float(axis.mean()) for axis in np.nonzero(cut > 0.5))
-    local = np.array([[(x + 0.5) / 160, (y + 0.5) / 160, 0.1]])
-    assert _to_frame(local, crop)[0] == pytest.approx((62, 22, 8), abs=0.3)
-
-
-def test_boxes_of_one_person_are_averaged_and_the_surest_comes_first():
-    anchors = np.array([[0.25, 0.5], [0.25, 0.5], [0.75, 0.5], [0.5, 0.5]])
-    raw = np.zeros((4, 12), np.float32)
-    raw[:, 2:4] = 0.2 * 224
-    raw[1, 0] = 0.02 * 224
-    boxes = _people(raw, np.array([2.0, 2.0, 4.0, -3.0], np.float32), anchors)
-    assert [box[0] for box in boxes] == pytest.approx([0.75, 0.26])
-    assert boxes[0][4:6] == pytest.approx((0.75, 0.5))

@@ -3,10 +3,10 @@
 import pytest
 
 from animagic.errors import InputError
-from animagic.timeline import OverlappingWindows, Staircase, WholeClip
+from animagic.timeline import MovingFront, OverlappingWindows, ShiftingWindow, Staircase, WholeClip
 from animagic.timeline.drawing import draw_plan
 
-NOISE, OUTLINE, SHOWN = (58, 28, 96), (235, 235, 245), (80, 200, 120)
+NOISE, CLEAN, OUTLINE, SHOWN = (58, 28, 96), (255, 214, 102), (235, 235, 245), (80, 200, 120)
 LEFT, TOP, CELL, ROW = 56, 30, 16, 16  # of plans as small as these
 
 
@@ -36,6 +36,15 @@ def test_every_stretch_of_a_window_that_runs_round_has_its_outline():
     strided = draw_plan(OverlappingWindows(16, 1, size=4, overlap=0, stride=2))
     row = TOP + ROW + ROW // 2  # second lane: 0, 2, 4, 6 and on
     assert [strided.getpixel((LEFT + CELL * frame, row)) == OUTLINE for frame in range(4)] == [True, False, True, False]
+
+
+def test_a_front_that_moves_and_windows_that_shift_are_drawn():
+    image = draw_plan(MovingFront(6, 4, front=4, context=1))
+    newest = [image.getpixel((LEFT + CELL * frame + 8, TOP + ROW * frame + 8)) for frame in range(6)]
+    assert newest == [NOISE] * 6  # the diagonal: a frame enters at each call
+    assert image.getpixel((LEFT + 8, TOP + ROW * 4 + 8)) == CLEAN  # read once more
+    image = draw_plan(ShiftingWindow(12, 2, size=6, overlap=2, shift=1))
+    assert image.size[1] > draw_plan(WholeClip(12, 2)).size[1]  # they overlap, so they lie below each other
 
 
 def test_what_does_not_fit_a_picture_is_refused():

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from animagic.timeline import ChunkGuidance, TextGuidance, Window, flow_levels
+from animagic.errors import InputError
+from animagic.timeline import ChunkGuidance, NestedGuidance, TextGuidance, Window, flow_levels
 
 # The published scales of MAGI-1, and others in which no factor is zero and every pair differs.
 PUBLISHED = ((0.0, 0.0217, 0.1, 0.3, 0.999), (1.5, 1.5, 1.5, 1.0, 1.0), (7.5, 7.5, 7.5, 0.0, 0.0))
@@ -153,3 +154,88 @@ def test_the_cache_is_written_once_by_the_history_branch_and_after_the_text_bran
 def test_guidance_keeps_the_dtype_of_the_latents():
     latents, window = window_at(2, 0)
     assert ChunkGuidance(Recorder(), flow_levels(8), *UNEVEN)(latents.half(), window).dtype == torch.float16
+
+
+# By conditions in an order
+
+
+class Nested:
+    """A network of three conditions; it remembers which branches were asked for."""
+
+    def __init__(self):
+        self.asked: list[list[int]] = []
+
+    def branches(self, latents, window, counts):
+        self.asked.append(list(counts))
+        return [self.velocity(latents, count) for count in counts]
+
+    @staticmethod
+    def velocity(latents, count: int):
+        return torch.sin(latents * (1 + count)) + 0.5 * count
+
+
+def nested(scales, levels=(3, 3, 3), **settings):
+    network, (latents, window) = Nested(), window_at(*levels)
+    return NestedGuidance(network, scales, **settings)(latents, window), network.asked, latents
+
+
+@pytest.mark.parametrize("scales", [(2.0, 3.0, 4.0), (1.0, 1.0, 2.5), (1.5,), (0.0, 2.0, 0.0), (-1.0, 1.0)], ids=str)
+def test_nested_guidance_adds_one_condition_after_the_other(scales):
+    guided, asked, latents = nested(scales)
+    branches = [Nested.velocity(latents, count) for count in range(len(scales) + 1)]
+    expected = branches[0]
+    for scale, before, after in zip(scales, branches[:-1], branches[1:], strict=True):
+        expected = expected + scale * (after - before)
+    torch.testing.assert_close(guided, expected, atol=1e-5, rtol=1e-5)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("scales", "needed"),
+    [
+        ((1, 1, 1), [3]),
+        ((0, 0, 0), [0]),
+        ((1, 1, 0), [2]),
+        ((1, 1, 3), [2, 3]),
+        ((2, 2, 2), [0, 3]),
+        ((1, 2, 2), [1, 3]),
+        ((2, 3, 4), [0, 1, 2, 3]),
+    ],
+)
+def test_nested_guidance_runs_only_what_counts_and_that_at_once(scales, needed):
+    assert nested(scales)[1] == [needed]
+
+
+def test_one_branch_of_weight_one_is_what_the_network_says():
+    guided, _, latents = nested((1, 1, 1))
+    assert torch.equal(guided, Nested.velocity(latents, 3))
+
+
+def test_outside_the_interval_a_frame_has_all_conditions_and_no_guidance():
+    times, scales = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]), (2.0, 3.0, 4.0)
+    guided, asked, latents = nested(scales, (4, 3, 2, 1, 0), times=times, interval=(0.25, 0.75))
+    inside = nested(scales, (4, 3, 2, 1, 0))[0]
+    plain = Nested.velocity(latents, 3)
+    for chunk, within in enumerate((False, False, True, True, False)):
+        rows = slice(chunk * WIDTH, (chunk + 1) * WIDTH)
+        torch.testing.assert_close(guided[:, :, rows], (inside if within else plain)[:, :, rows])
+    assert asked == [[0, 1, 2, 3]]
+    # Where no frame is guided, one branch is run.
+    assert nested(scales, (3, 0), times=times, interval=(0.25, 0.75))[1] == [[3]]
+
+
+@pytest.mark.parametrize("settings", [{"interval": (0.1, 0.9)}, {"interval": (0.5, 0.5), "times": torch.ones(3)}])
+def test_an_interval_that_cannot_be_is_refused(settings):
+    with pytest.raises(InputError, match="needs a schedule, and a first time below the last"):
+        NestedGuidance(Nested(), (1, 1), **settings)
+
+
+def test_nested_guidance_keeps_the_dtype_and_the_state_inside():
+    class Cached(Nested):
+        def state_dict(self):
+            return {"kept": torch.ones(2)}
+
+    latents, window = window_at(2, 0)
+    guidance = NestedGuidance(Cached(), (2, 3))
+    assert guidance(latents.half(), window).dtype == torch.float16
+    assert guidance.state_dict().keys() == {"kept"}

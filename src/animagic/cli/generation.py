@@ -19,6 +19,7 @@ from .app import Json, Model, app, print_json, say
 from .options import KEY_VARIABLE, AllowPickle, Device, Given, Grouped, PromptRun, Quiet, Run, takes_options
 
 ANIMATE = "magicanimate-tiny"
+TALK = "magicinfinite-tiny"
 
 
 @app.command(cls=Grouped)
@@ -178,6 +179,25 @@ def animate(
 
     _keep_seed(options, output, run)
     _check_command("animate", model)
+    request = requests.build_request(options.pop("prompt", ""), model, **options)
+    make(request, str(requests.free_name(Path(), request.title)) if output is None else output, run)
+
+
+@app.command(cls=Grouped)
+@takes_options(command="talk")
+def talk(
+    options: Given,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="MP4, WebM or GIF file, or a folder/ for pictures.")
+    ] = None,
+    model: Model = TALK,
+    run: Run = Run(),  # noqa: B008 - frozen
+) -> None:
+    """Let a portrait speak, or somebody in a video speak otherwise."""
+    from .. import requests
+
+    _keep_seed(options, output, run)
+    _check_command("talk", model)
     request = requests.build_request(options.pop("prompt", ""), model, **options)
     make(request, str(requests.free_name(Path(), request.title)) if output is None else output, run)
 

@@ -20,7 +20,8 @@ def convert(
     source: Annotated[
         str,
         typer.Argument(
-            help="A published motion module, folder of a transformer or of MagicAnimate, or a configuration."
+            help="A published motion module, folder of a transformer, of MagicAnimate or HunyuanVideo, or a "
+            "configuration."
         ),
     ],
     output: Annotated[str, typer.Option("--output", "-o", help="The pipeline folder to write.")],
@@ -31,7 +32,8 @@ def convert(
     base: Annotated[
         str | None,
         typer.Option(
-            help="Of a motion module or MagicAnimate: the base model, a folder of diffusers or a single file."
+            help="Of a motion module or MagicAnimate: the base model, a folder of diffusers or a single file; of a "
+            "file of HunyuanVideo's transformer: the folder of its other parts."
         ),
     ] = None,
     dreambooth: Annotated[
@@ -49,6 +51,9 @@ def convert(
     special_tokens: Annotated[
         str | None, typer.Option(help="Of a transformer: special_tokens.npz, or none; default: looked for.")
     ] = None,
+    wav2vec: Annotated[
+        str | None, typer.Option(help="Of HunyuanVideo: folder of wav2vec 2.0; default: the embedded speech encoder.")
+    ] = None,
     allow_pickle: AllowPickle = False,
     as_json: Json = False,
 ) -> None:
@@ -60,7 +65,7 @@ def convert(
     system, room = next((pair for pair in reversed(rows) if pair[1].takes(Path(source))), rows[0])
     options = {
         "base": base, "dreambooth": dreambooth, "version": version,
-        "vae": vae, "t5": t5, "special_tokens": special_tokens,
+        "vae": vae, "t5": t5, "special_tokens": special_tokens, "wav2vec": wav2vec,
     }  # fmt: skip
     given = {name: None if value == "none" else value for name, value in options.items() if value is not None}
     for name in given:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import InputError
-from .blazeface import Crop, cut
+from ..tracking import Crop, cut
 from .face import BELOW_NOSE, LEFT_EYE, RIGHT_EYE, Face
 
 SAME_PERSON = 0.6

@@ -58,6 +58,13 @@ def resize(frames: np.ndarray, height: int, width: int, mode: Literal["crop", "s
     return result
 
 
+def size_like(source: tuple[int, int], target: tuple[int, int], unit: int) -> tuple[int, int]:
+    """(height, width) with the aspect of one size and about the area of another, in multiples of `unit` pixels."""
+    scale = (target[0] * target[1] / (source[0] * source[1])) ** 0.5
+    height, width = (max(unit, round(scale * side / unit) * unit) for side in source)
+    return height, width
+
+
 def beside(*clips: np.ndarray, labels: Sequence[str] = ()) -> np.ndarray:
     """Put clips side by side, so that a person can compare them.
 

@@ -103,7 +103,7 @@ class Call:
         return {name: getattr(self, name) for name in names} | others
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
     """A prepared call."""
 
@@ -215,6 +215,13 @@ class VideoPipeline(DiffusionPipeline):
     def decodable(self, clean: Clean, run: Run) -> tuple[torch.Tensor, int]:
         """The latents to decode for final frames, and how many frames to drop from their front."""
         return run.timeline.with_prefix(clean.frames, clean.latents), 0
+
+    def pieces(self, clean: Clean, run: Run) -> Iterator[tuple[torch.Tensor, int]]:
+        """Final frames in pieces that are decoded one after the other, each as `decodable` has it."""
+        latents, skip = self.decodable(clean, run)
+        for part in latents.split(self.frames_decoded_together or latents.shape[2], dim=2):
+            yield part, skip
+            skip = 0
 
     @property
     def size_unit(self) -> int:
@@ -404,12 +411,11 @@ class VideoPipeline(DiffusionPipeline):
             if output_type == "latent":
                 yield Chunk(clean.latents, clean.frames.start, fps)
             else:
-                latents, skip = self.decodable(clean, run)
-                for part in latents.split(self.frames_decoded_together or latents.shape[2], dim=2):
+                for part, skip in self.pieces(clean, run):
                     left = None if run.num_frames is None else run.num_frames - start
                     pixels = self.decode_frames(part)[:, skip:][:, :left]
                     yield Chunk(in_form(pixels, output_type), start, fps)
-                    start, skip = start + pixels.shape[1], 0
+                    start += pixels.shape[1]
                     if start == run.num_frames:
                         return
             if self.interrupt:

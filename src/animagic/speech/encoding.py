@@ -75,7 +75,7 @@ class FeatureStream:
         """
         if self._ended:
             raise InputError("the sound has ended: begin another stream for more.")
-        self._sound = np.concatenate([self._sound, _checked(samples)])
+        self._sound = np.concatenate([self._sound, checked_samples(samples)])
         heard = self._start + len(self._sound) // FRAME
         parts = []
         while self._done + self.step + self.encoder.after <= heard:
@@ -131,7 +131,8 @@ def features(encoder: SpeechEncoder, samples: np.ndarray, step: int = LONG_STEP)
     return torch.cat(list(iter_features(encoder, [samples], step)))
 
 
-def _checked(samples: np.ndarray) -> np.ndarray:
+def checked_samples(samples: np.ndarray) -> np.ndarray:
+    """The samples themselves. Raises InputError unless they are float32 (n,) and finite."""
     if not isinstance(samples, np.ndarray) or samples.dtype != np.float32 or samples.ndim != 1:
         given = f"{samples.dtype} {samples.shape}" if isinstance(samples, np.ndarray) else type(samples).__name__
         raise InputError(f"samples are {given}: give float32 of the shape (n,), one channel at {RATE} Hz.")

@@ -43,7 +43,11 @@ def voiced(samples: np.ndarray, rate: int) -> np.ndarray:
         rate: samples per second.
     Raises: InputError for samples of another shape, or none.
     """
-    levels = frame_levels(samples, rate)
+    return voiced_levels(frame_levels(samples, rate))
+
+
+def voiced_levels(levels: np.ndarray) -> np.ndarray:
+    """`voiced` by the levels of at least one 20 ms: (n,) -> bool (n,)."""
     loud, noise = np.percentile(levels, (95, 10))
     threshold = max(_SILENT, loud - _BELOW_LOUD, min(noise + _ABOVE_NOISE, loud - _CLEAR))
     reach = np.zeros(2 * _HANGOVER + 1)

@@ -24,8 +24,9 @@ class Wav2VecEncoder:
     on the step of the pieces; `before` and `after` say how many frames around it a piece has.
     """
 
-    def __init__(self, model: Wav2Vec2Model, levelled: bool, before: int = 100, after: int = 25) -> None:
-        self.model, self.levelled = model.requires_grad_(False).eval(), levelled
+    def __init__(self, model: Wav2Vec2Model, before: int = 100, after: int = 25) -> None:
+        self.model = model.requires_grad_(False).eval()
+        self.levelled = getattr(model.config, "do_normalize", True)  # kept by from_pretrained
         self.layers, self.channels = model.config.num_hidden_layers + 1, model.config.hidden_size
         self.before, self.after = before, after
 
@@ -49,7 +50,8 @@ class Wav2VecEncoder:
                 f"{folder} wants {extractor.sampling_rate} Hz and {frame} samples a frame: only models for {RATE} Hz "
                 f"and {FRAME} samples can be used."
             )
-        return cls(model, extractor.do_normalize, before, after)
+        model.config.do_normalize = extractor.do_normalize
+        return cls(model, before, after)
 
     @torch.no_grad()
     def encode(self, sound: Tensor, first: int) -> Tensor:

@@ -149,3 +149,19 @@ register(
         command="animate",
     )
 )
+register(
+    System(
+        name="magicinfinite",
+        title="MagicInfinite",
+        options="options:MagicInfiniteOptions",
+        job="job:MagicInfiniteJob",
+        classes={
+            "MagicInfinitePipeline": "pipeline:MagicInfinitePipeline",
+            "MagicInfiniteTransformer3DModel": "transformer:MagicInfiniteTransformer3DModel",
+        },
+        pipelines=dict.fromkeys(("text", "image", "video"), "MagicInfinitePipeline"),
+        prefixes=("MagicInfinite",),
+        rooms=frozenset({"weights", "conversion", "training"}),
+        command="talk",
+    )
+)

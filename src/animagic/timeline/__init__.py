@@ -2,12 +2,13 @@
 
 from .engine import Clean, Progress, Sampler, Timeline
 from .free_init import FreeInit
-from .guidance import ChunkGuidance, Denoiser, TextGuidance
+from .guidance import ChunkGuidance, Denoiser, NestedGuidance, TextGuidance
 from .levels import flow_levels, shortcut_intervals
 from .noise import ChunkNoise, free_noise
 from .plan import Frames, Plan, PlanSummary, Staircase, Step, WholeClip, Window
 from .resume import RunFolder
 from .schedulers import SchedulerSolver, build_scheduler
+from .shifting import MovingFront, ShiftingWindow
 from .solver import FlowEuler, Solver
 from .windows import OverlappingWindows, uniform_windows
 
@@ -19,6 +20,8 @@ __all__ = [
     "FlowEuler",
     "Frames",
     "FreeInit",
+    "MovingFront",
+    "NestedGuidance",
     "OverlappingWindows",
     "Plan",
     "PlanSummary",
@@ -26,6 +29,7 @@ __all__ = [
     "RunFolder",
     "Sampler",
     "SchedulerSolver",
+    "ShiftingWindow",
     "Solver",
     "Staircase",
     "Step",

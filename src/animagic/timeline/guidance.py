@@ -8,7 +8,9 @@ from typing import Any, Protocol
 
 import torch
 
+from ..errors import InputError
 from .plan import Window
+from .solver import per_frame
 
 
 class Denoiser(Protocol):
@@ -122,4 +124,58 @@ class ChunkGuidance(_Guidance):
             here = rows.to(latents.device)
             velocity = self.denoiser(latents[:, :, here], part, text=False, history=False, commit=False)
             result[:, :, here] += spread(alone[rows]) * velocity
+        return result
+
+
+class NestedDenoiser(Protocol):
+    """A denoiser whose conditions have an order, and can be taken away from the last one on."""
+
+    def branches(self, latents: torch.Tensor, window: Window, counts: Sequence[int]) -> Sequence[torch.Tensor]:
+        """The predictions with the first `count` conditions alone, for each of `counts`."""
+        ...
+
+
+class NestedGuidance(_Guidance):
+    """Guidance by conditions in a fixed order, such as portrait, text and voice, each on top of those before it:
+    v() + s_1 (v(1) - v()) + s_2 (v(1, 2) - v(1)) + ... A scale of 1 everywhere is the network as it is; 0 leaves a
+    condition out.
+
+    Args:
+        scales: s_1, s_2, ..., one for each condition.
+        interval: times, 0 (noise) to 1 (clean), from the first of which on, and before the second, a frame is guided;
+            outside it has all conditions, as with scales of 1. None: always guided.
+        times: the schedule, (num_steps + 1,); needed for the interval.
+
+    All branches are asked for at once, so that the network can run them as one batch; one whose weight is 0 at every
+    frame is not. Sources: instruction and picture guidance, arXiv 2211.09800, equation 3, for any number of conditions;
+    the interval: arXiv 2404.07724.
+    Raises: InputError for an interval that is empty, or without times.
+    """
+
+    def __init__(
+        self,
+        denoiser: NestedDenoiser,
+        scales: Sequence[float],
+        interval: tuple[float, float] | None = None,
+        times: torch.Tensor | None = None,
+    ):
+        super().__init__(denoiser)
+        if interval is not None and (times is None or not interval[0] < interval[1]):
+            raise InputError(f"guidance within the times {interval} needs a schedule, and a first time below the last.")
+        self.scales, self.interval, self.times = tuple(scales), interval, times
+
+    def weights(self, levels: Sequence[int]) -> torch.Tensor:
+        """The weight of each branch at each frame: (conditions + 1, frames); the sum over the branches is 1."""
+        scales = torch.tensor([1.0, *self.scales, 0.0])[:, None].repeat(1, len(levels))
+        if self.interval is not None and self.times is not None:
+            times = self.times[torch.tensor(levels)]
+            scales[1:-1, (times < self.interval[0]) | (times >= self.interval[1])] = 1
+        return scales[:-1] - scales[1:]
+
+    def __call__(self, latents: torch.Tensor, window: Window) -> torch.Tensor:
+        weights = self.weights(window.levels)
+        counts = weights.any(1).nonzero().flatten().tolist()
+        result = torch.zeros_like(latents)
+        for count, branch in zip(counts, self.denoiser.branches(latents, window, counts), strict=True):
+            result += per_frame(weights[count], branch) * branch
         return result

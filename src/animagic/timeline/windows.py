@@ -17,7 +17,7 @@ def _halving(step: int) -> float:
     return int(f"{step:b}"[::-1], 2) / 2 ** step.bit_length()
 
 
-def _check(num_frames: int, size: int, stride: int, overlap: int) -> None:
+def check_windows(num_frames: int, size: int, stride: int, overlap: int) -> None:
     check_positive(num_frames=num_frames, size=size, stride=stride)
     if not 0 <= overlap < size:
         raise InputError(f"the overlap must be 0 to {size - 1}, less than the window's {size} frames, not {overlap}.")
@@ -36,7 +36,7 @@ def uniform_windows(
     The arguments are those of `OverlappingWindows`; the windows lie differently at each `step`.
     Source: goldens/magicanimate/windows_uniform.json.
     """
-    _check(num_frames, size, stride, overlap)
+    check_windows(num_frames, size, stride, overlap)
     if num_frames <= size:
         return [list(range(num_frames))]
     phase, windows = _halving(step), []
@@ -57,7 +57,7 @@ def moving_windows(
     frames at each of the first 8 steps), their borders stay. It also runs round the end of a clip that is no loop;
     here, windows that would stand out at an end are moved in. At step 0 a loop has the same windows in both.
     """
-    _check(num_frames, size, stride, overlap)
+    check_windows(num_frames, size, stride, overlap)
     phase, windows = _halving(step), []
     if num_frames <= size:
         shift = round(num_frames * phase) if closed_loop else 0
@@ -112,7 +112,7 @@ class OverlappingWindows(Plan):
 
     def __post_init__(self):
         check_positive(num_steps=self.num_steps)
-        _check(self.num_frames, self.size, self.stride, self.overlap)
+        check_windows(self.num_frames, self.size, self.stride, self.overlap)
         if self.weights not in ("pyramid", "flat"):
             raise InputError(f"weights {self.weights!r} are unknown; choose pyramid or flat.")
 

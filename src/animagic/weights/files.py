@@ -187,7 +187,7 @@ def _import_zstandard(path: Path) -> Any:
 
 
 # Where the tensors are in the files of trainers, and what else may lie among them.
-_WRAPPERS = ("state_dict", "controlnet")
+_WRAPPERS = ("state_dict", "controlnet", "module")
 _NOTES = {"animatediff_config", "epoch", "global_step"}
 
 

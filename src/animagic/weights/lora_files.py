@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,8 @@ class LoraPart:
         prefixes: what else may stand there, also several after each other. They tell whose a tensor is; one that no
             part knows belongs to the first part.
         renames: pattern and replacement for `re.sub`, one after another, from a layer's name to the network's. Names
-            with underscores for dots (kohya) need none.
+            with underscores for dots (kohya) need none. One layer in a file that is several in the network, whose
+            rows lay one below another, has the names of all, with spaces between.
         convert: renames all tensors together, given them and the network's configuration.
         blocks: short names of modules for `set_adapters`.
         norm: of a network in FP8, the module whose dtype is that of activations.
@@ -271,7 +272,7 @@ def _fitted(pairs: Mapping[str, Pair], network: nn.Module, what: str) -> dict[st
     other way round. Raises CheckpointError that names the first tensor for which the network has no place."""
     advice = "was it made for a model of another size?"
     fitted, modules = {}, dict[str, Any](network.named_modules())
-    for layer, pair in pairs.items():
+    for layer, pair in _apart(pairs, modules, what):
         if layer not in modules:
             raise CheckpointError(f"{what} has a tensor {pair.down_name}; this model has no {layer}: {advice}")
         module = getattr(modules[layer], "base_layer", modules[layer])  # it may carry adapters already
@@ -290,6 +291,22 @@ def _fitted(pairs: Mapping[str, Pair], network: nn.Module, what: str) -> dict[st
             made[side] = tensor
         fitted[layer] = replace(pair, **made)
     return fitted
+
+
+def _apart(pairs: Mapping[str, Pair], modules: Mapping[str, Any], what: str) -> Iterator[tuple[str, Pair]]:
+    """Every layer with its pair, also those that were one layer in the file: each has its `down`."""
+    for names, pair in pairs.items():
+        layers = names.split()
+        missing = [layer for layer in layers if layer not in modules]
+        if missing or len(layers) == 1:
+            yield (missing or layers)[0], pair
+            continue
+        rows = [getattr(modules[layer], "base_layer", modules[layer]).out_features for layer in layers]
+        if sum(rows) != len(pair.up):
+            has, needed = list(pair.up.shape), [sum(rows), len(pair.down)]
+            raise CheckpointError(f"{what}: its tensor {pair.up_name} has shape {has}; {needed} is needed.")
+        for layer, up in zip(layers, pair.up.split(rows), strict=True):
+            yield layer, replace(pair, down=pair.down.clone(), up=up)  # they are trained and written apart
 
 
 def peft_settings(pairs: Mapping[str, Pair]) -> dict[str, Any]:

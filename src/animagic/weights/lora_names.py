@@ -1,9 +1,11 @@
-"""Names that LoRA files have for the layers of Stable Diffusion 1.5 and XL, for every pipeline built on them."""
+"""Names that LoRA files have for the layers of Stable Diffusion 1.5 and XL and of HunyuanVideo, for every pipeline built
+on them."""
 
 from __future__ import annotations
 
 from diffusers.loaders.lora_conversion_utils import _maybe_map_sgm_blocks_to_diffusers
 
+from .hunyuan_video import LORA_RENAMES
 from .lora import LoraPart
 
 # kohya's tool trains SDXL under Stability AI's names; diffusers numbers their blocks anew, and leaves the words.
@@ -40,3 +42,6 @@ CLIP = (
     LoraPart("text_encoder_2", prefixes=("lora_te2_", "text_model.", "text_model_")),
 )
 """Text encoders of Stable Diffusion; XL has both."""
+
+HUNYUAN_VIDEO = LoraPart("transformer", renames=LORA_RENAMES)
+"""HunyuanVideo's transformer, in the names of diffusers, of its authors, of kohya's trainer and of ComfyUI."""

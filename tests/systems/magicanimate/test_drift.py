@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from animagic.systems.magicanimate.drift import Drift, to_lab
+from animagic.pipelines.drift import Drift, to_lab
 
 
 def scene(left: int, colour=(200, 30, 30), wall=(120, 130, 140)) -> tuple[np.ndarray, np.ndarray]:

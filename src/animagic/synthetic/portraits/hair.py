@@ -80,18 +80,21 @@ class Hair:
         angles = np.radians(np.linspace(-90, 90, 31))
         edge = np.array(_EDGES[self.style])[:: int(self.side)]
         low = np.interp(angles, np.radians(_ANGLES), edge)
-        rows = np.stack([np.full(len(low), -1.12), low])
+        rows = -1.12 + np.linspace(0, 1, 6)[:, None] * (low + 1.12)
         level = np.minimum(rows, 0.0)  # hair hangs straight down
         wide = np.interp(level, ROWS, self.face.wide) + 0.6 * min(self.thick, 0.12) + 0.01
         deep = front_of(level) + 0.45 * min(self.thick, 0.12) + 0.01
         sin, cos = np.sin(angles), np.cos(angles)
         points = np.stack([wide * sin, rows, deep * cos.clip(0) ** 0.84], -1)
-        on = self.turned(points.reshape(-1, 3))[..., :2].reshape(len(self.turned.yaw), 2, -1, 2)
-        seen = self.turned.towards(np.arctan2(sin / wide[0], cos / deep[0])) > -0.05
+        on = self.turned(points.reshape(-1, 3))[..., :2].reshape(len(self.turned.yaw), *rows.shape, 2)
+        seen = self.turned.towards(np.arctan2(sin / wide[3], cos / deep[3])) > -0.05
         out: list[np.ndarray | None] = []
+        self.lower: list[np.ndarray] = []
         for f in range(len(on)):
-            upper, lower = on[f, 0, seen[f]], on[f, 1, seen[f]]
-            out.append(np.concatenate([upper, lower[::-1]]) if len(upper) > 1 else None)
+            grid = on[f][:, seen[f]]
+            outline = [grid[-1, ::-1], grid[-2:0:-1, 0], grid[0], grid[1:-1, -1]] if grid.shape[1] > 1 else None
+            out.append(outline and np.concatenate(outline))
+            self.lower.append(grid[-1])
         return out
 
     def _curls(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -154,8 +157,7 @@ class Hair:
             return
         path = polygon(points)
         if line:
-            canvas.drawPath(polygon(points[len(points) // 2 :], False), paint(self.outline, stroke=2 * line))
+            canvas.drawPath(polygon(self.lower[f], False), paint(self.outline, stroke=2 * line))
         elif self.style != "buzzed":
-            lower = polygon(points[len(points) // 2 :], False)
-            canvas.drawPath(lower, paint((40, 16, 20), 0.16, 0.08 * self.turned.unit))
+            canvas.drawPath(polygon(self.lower[f], False), paint((40, 16, 20), 0.16, 0.08 * self.turned.unit))
         canvas.drawPath(path, self._paint(f))

@@ -8,12 +8,12 @@ import numpy as np
 
 from ...errors import InputError
 from ...media import resize
-from ...media.frames import beside
+from ...media.frames import beside, size_like
 from ...media.framing import Framing
+from ...pipelines.drift import Drift
 from ...pipelines.job import Job
 from ...pipelines.poses import largest, pose_in
 from ...poses import retargeted
-from .drift import Drift
 from .poses import DrawnPoses, Driving, GivenPoses, box_of, framed, read_driving
 
 
@@ -52,11 +52,8 @@ class MagicAnimateJob(Job):
         request = self.request
         if request.height is not None or request.fit == "stretch" or request.around_person:
             return request.height or sampling.height, request.width or sampling.width
-        height, width = self.picture.shape[:2]
         unit = self.pipe.size_unit * 2 ** (len(self.pipe.unet.config.block_out_channels) - 1)
-        scale = (sampling.height * sampling.width / (height * width)) ** 0.5
-        height, width = (max(unit, round(scale * side / unit) * unit) for side in (height, width))
-        return height, width
+        return size_like(self.picture.shape[:2], (sampling.height, sampling.width), unit)
 
     def _frame(self, driving: Driving, kind: str) -> None:
         """Choose what the model sees of the picture, and bring the poses there."""

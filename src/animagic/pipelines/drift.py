@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...faces import SAME_PERSON, find_faces, identity, identity_distance
+from ..faces import SAME_PERSON, find_faces, identity, identity_distance
 
 _WHITE = np.array([0.95047, 1.0, 1.08883])
 _XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])

@@ -1,0 +1,1 @@
+"""MagicInfinite: a portrait that speaks, for as long as it likes."""

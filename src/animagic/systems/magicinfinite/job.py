@@ -1,0 +1,125 @@
+"""Requests for MagicInfinite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ...errors import InputError
+from ...media.frames import beside, size_like
+from ...media.framing import Framing
+from ...pipelines.drift import Drift
+from ...pipelines.dubbing import Dub
+from ...pipelines.job import Job
+from ...pipelines.speakers import Speaker, read_speakers
+from ...pipelines.voices import SILENCE, Say, Voice, mixed
+
+
+class MagicInfiniteJob(Job):
+    """A request for a portrait that speaks, or for a video in which somebody speaks otherwise."""
+
+    speakers: Sequence[Speaker]
+    picture: np.ndarray
+    framing: Framing
+    dub: Dub | None = None
+    drift: Drift
+
+    def begin(self, pipe: Any) -> None:
+        request, sampling = self.request, pipe.sampling
+        source = request.image or request.video
+        if source is None:
+            raise InputError("give a portrait, or a video in which somebody is to speak otherwise.")
+        if request.fps is not None and request.fps != sampling.fps:
+            raise InputError(
+                f"the model makes {sampling.fps:g} frames a second, in time with the voice; leave --fps out."
+            )
+        self.pipe, self.fps, self.frames_per_latent = pipe, sampling.fps, sampling.frames_per_latent
+        voices = self._voices()
+        found = read_speakers(source, voices, request.mask, request.face, request.people, self.fps)
+        self.height, self.width = self._size(sampling)
+        pipe.check_size(self.height, self.width)
+        frames = max(1, -(-len(found[0].samples) * self.fps // 16_000))
+        if request.video is not None:
+            self.dub = Dub(source, found, self.fps, self.height, self.width)
+            frames = min(frames, self.dub.frames) if request.frames is None else frames
+            if request.frames is not None and request.frames > self.dub.frames:
+                raise InputError(f"{source} has {self.dub.frames} frames; {request.frames} cannot be made of it.")
+            for start, end in self.dub.empty:
+                self.on_note(f"nobody is seen from {start:.1f} to {end:.1f} s: there the video stays as it is")
+            self.speakers, self.photo = self.dub.speakers, self.dub.shown(range(1))[0]
+        else:
+            self.framing = self._framing(found)
+            self.speakers = [speaker.framed([self.framing]) for speaker in found]
+            self.photo = self.framing.into(self.image[None])[0]
+        self.request = request.changed(frames=int(request.frames or frames))
+        if request.sound is not False:
+            self.sound = mixed(voices)
+        self.plan()  # refuses what no plan can be made of
+        self.drift = Drift(self.photo, None, max(1, round(2 * self.fps)))
+
+    def _voices(self) -> list[Voice]:
+        request = self.request
+        if not request.say:
+            return list(request.audio)
+        names = request.voice or ("en",)
+        names = names * len(request.say) if len(names) == 1 else names
+        return [Say(text, name) if text != SILENCE else SILENCE for text, name in zip(request.say, names, strict=True)]
+
+    def _size(self, sampling: Any) -> tuple[int, int]:
+        """(height, width): as asked; else of the model's area and the picture's aspect."""
+        request = self.request
+        if request.height is not None or self.image is None or request.around_face or request.fit == "stretch":
+            return request.height or sampling.height, request.width or sampling.width
+        return size_like(self.image.shape[:2], (sampling.height, sampling.width), self.pipe.size_unit)
+
+    def _framing(self, found: Sequence[Speaker]) -> Framing:
+        """What the model sees of the portrait."""
+        source, target = self.image.shape[:2], (self.height, self.width)
+        if self.request.around_face:
+            boxes = np.stack([speaker.region.boxes(range(1))[0] for speaker in found])
+            left, top, right, bottom = *boxes[:, :2].min(0), *boxes[:, 2:].max(0)
+            return Framing.around((left, top, right, bottom), source, target, margin=0.4)
+        if self.request.fit == "stretch":
+            return Framing(source, (0, 0, source[1], source[0]), target)
+        return getattr(Framing, self.request.fit)(source, target)
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        blank = np.zeros((1, self.height, self.width, 3), np.uint8)
+        return self.shown(blank, 0, measure=False).shape[1:3]
+
+    def arguments(self) -> dict[str, Any]:
+        given = super().arguments() | {
+            "image": self.photo,
+            "voices": [speaker.samples for speaker in self.speakers],
+            "masks": [speaker.region for speaker in self.speakers],
+            "dub": self.dub,
+        }
+        given.pop("video")
+        return given
+
+    def shown(self, frames: np.ndarray, start: int, measure: bool = True) -> np.ndarray:
+        """Frames as the model made them, from number `start` on: as the request wants to see them."""
+        request, numbers = self.request, range(start, start + len(frames))
+        if measure:
+            faces = np.max([one.masks(numbers, self.height, self.width) for one in self.speakers], axis=0)
+            self.drift.add(frames, faces > 0.5)
+        made = frames
+        if self.dub is not None:
+            made = self.dub.put_back(frames, start)
+        elif request.around_face:
+            made = self.framing.back(frames, self.image)
+        if request.show_face:
+            found = np.max([one.masks(numbers, self.height, self.width) for one in self.speakers], axis=0)[..., None]
+            seen = self.photo if self.dub is None else self.dub.shown(numbers)
+            tinted = (seen * (1 - 0.5 * found) + 127 * found * (0.4, 1.0, 0.4)).astype(np.uint8)
+            made = beside(tinted, made, labels=("faces", "result"))
+        return made
+
+    def measured(self) -> dict[str, Any]:
+        return {"drift": self.drift.windows()}
+
+    def summary(self) -> list[str]:
+        return self.drift.lines()
