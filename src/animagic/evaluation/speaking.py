@@ -8,7 +8,7 @@ opens a mouth, (F,), 0 to 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -16,8 +16,9 @@ import numpy as np
 from skimage.color import rgb2lab
 from skimage.draw import polygon
 
-from ..faces import Faces
+from ..faces import Face, Faces, head_pose, identity, identity_distance
 from ..faces.face import LEFT_EYE, RIGHT_EYE
+from ..media import resize
 from ..speech import Phone, WhisperEncoder, at_frames, features, mouth_curve, normalised, voiced
 from .people import shades
 
@@ -32,6 +33,7 @@ WIDEST = 95  # percentile of an opening that counts as the widest
 GROWN = (1.05, 1.25)  # the lips' outline, in width and height, in which a mouth's inside is looked for
 QUIET = 0.15  # of the widest: a mouth that opens less is shut
 SETTLED = 3  # frames after a voice until a mouth must be shut, and before it
+FRONTAL = 25.0  # degrees
 LEAST_SEEN = 0.5  # of the frames, for an opening to be judged
 
 _READOUT = Path(__file__).parent / "weights" / "heard_opening.npy"
@@ -126,6 +128,28 @@ def opening_by_colour(frames: np.ndarray, faces: Faces, colours: Sequence[Sequen
     return seen
 
 
+def viewed(frames: np.ndarray) -> np.ndarray:
+    """Frames as faces are looked for in them: so large that small ones are found, too."""
+    height, width = frames.shape[1:3]
+    scale = VIEW / min(height, width)
+    return resize(frames, round(height * scale), round(width * scale), "stretch")
+
+
+def only(faces: Faces, place: tuple[float, float]) -> Faces:
+    """Of the faces of a video the one that is nearest to a place, x and y in shares of the frame; none if all are
+    farther away than they are wide."""
+    count, best = faces.confidence.shape[1], None
+    nearest = np.inf
+    for face in range(count):
+        boxes = faces.box[faces.confidence[:, face] > 0, face]
+        x, y, width, height = np.median(boxes, 0)
+        apart = np.hypot(x + width / 2 - place[0] * faces.width, y + height / 2 - place[1] * faces.height)
+        if apart < min(nearest, max(width, height)):
+            nearest, best = apart, face
+    chosen = [] if best is None else [best]
+    return replace(faces, mesh=faces.mesh[:, chosen], confidence=faces.confidence[:, chosen])
+
+
 def above_shut(opening: np.ndarray, shut: float) -> np.ndarray:
     """An opening, less what is seen of a mouth that is shut, in the picture that the video began from."""
     return (opening - shut).clip(0)
@@ -167,3 +191,40 @@ def share_open(opening: np.ndarray, where: np.ndarray, wide: float | None = None
     return float((some > QUIET * wide).mean()) if len(some) else float("nan")
 
 
+
+
+def identity_distances(frames: np.ndarray, faces: Faces, photo: np.ndarray, face: Face) -> np.ndarray:
+    """How far the first face of each frame is from the one in a photo, (F,), as `animagic.faces.identity_distance`; nan
+    where it is not seen, or looks more than FRONTAL degrees aside, which the network does not forgive."""
+    distances, first = np.full(len(frames), np.nan), identity(photo, face)
+    for i, frame in enumerate(frames):
+        seen = faces.at(i, 0) if faces.confidence.shape[1] else None
+        if seen is not None and abs(head_pose(seen)[0] - head_pose(replace(face, confidence=1.0))[0]) <= FRONTAL:
+            distances[i] = identity_distance(first, identity(frame, seen))
+    return distances
+
+
+def drift(distances: np.ndarray, fps: float, first: float = 2.0) -> float:
+    """The distances in the last second over those in the second around `first`, in seconds; nan where there is none."""
+    half = max(1, round(fps / 2))
+    at = round(first * fps)
+    early, late = distances[max(0, at - half) : at + half], distances[-2 * half :]
+    if not (np.isfinite(early).any() and np.isfinite(late).any()):
+        return float("nan")
+    return float(np.nanmedian(late) / max(np.nanmedian(early), 1e-6))
+
+
+def colour_distance(frames: np.ndarray, photo: np.ndarray, where: np.ndarray) -> float:
+    """How far the colours in a region have gone from those in the photo, CIELAB, mean over the frames: the distance of
+    ten quantiles of each channel. where: bool (H, W)."""
+    quantiles = np.linspace(0.05, 0.95, 10)
+    before, *after = (np.quantile(rgb2lab(one[where][None] / 255)[0], quantiles, axis=0) for one in (photo, *frames))
+    return float(np.mean([np.linalg.norm(one - before, axis=-1).mean() for one in after]))
+
+
+def jerk(frames: np.ndarray) -> float:
+    """How unevenly a video moves: its change of change from frame to frame over its change. A picture that glides has
+    about 1 or less, noise 1.7."""
+    video = frames.astype(np.float32)
+    first, second = (np.abs(np.diff(video, order, axis=0)).mean() for order in (1, 2))
+    return float(second / max(first, 1e-6))
