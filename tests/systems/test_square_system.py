@@ -16,10 +16,11 @@ from annotated_types import Ge, Le
 
 import animagic
 from animagic import requests, systems, zoo
-from animagic.media import read_image, read_metadata, read_video
+from animagic.media import Sound, read_image, read_metadata, read_sound, read_video
 from animagic.pipelines.base import Sampling, VideoPipeline
 from animagic.pipelines.job import Job
 from animagic.pipelines.options import Option, VideoOptions
+from animagic.pipelines.voices import mixed
 from animagic.systems import System
 
 
@@ -128,3 +129,24 @@ def test_it_streams_previews_resumes_and_is_reproduced(square_run, run):
     assert json.loads(run("reproduce", "a.mp4", "--json").out)["equal_frames"] == 8
     chunks = list(animagic.load("square-tiny").stream("a blue square", num_frames=4, output_type="np"))
     assert sum(len(chunk.frames[0]) for chunk in chunks) == 4
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.gif"])
+def test_a_job_may_give_sound_in_memory_which_is_heard_in_time(square, monkeypatch, tmp_path, name):
+    """Two voices, each of which claps once."""
+    claps = (0.3, 0.55)
+    sounds = [np.random.default_rng(0).normal(0, 1e-3, rate).astype(np.float32) for rate in (16_000, 44_100)]
+    for sound, clap in zip(sounds, claps, strict=True):
+        sound[round(clap * len(sound)) :][:60] = 0.9
+    monkeypatch.setattr(Job, "sound", mixed([Sound(sound, len(sound)) for sound in sounds]))
+    request = requests.build_request("a red square", "square-tiny", seed=3)
+    requests.generate(request, tmp_path / name, device="cpu")
+    if name == "a.gif":  # which has none
+        return
+    heard = read_sound(tmp_path / name, 48_000)
+    assert heard.seconds == pytest.approx(8 / 12, abs=0.03)
+    for clap in claps:
+        near = np.abs(heard.samples[round((clap - 0.1) * 48_000) : round((clap + 0.1) * 48_000)])
+        first = np.flatnonzero(near > 0.5 * near.max())[0] / 48_000 + clap - 0.1
+        assert near.max() > 0.1
+        assert first == pytest.approx(clap, abs=0.02)  # seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from animagic.tracking import filled, fitted
+from animagic.tracking import filled, fitted, gaps
 
 TIMES = np.arange(40.0)
 
@@ -43,3 +43,10 @@ def test_short_gaps_are_filled_along_lines_and_long_ones_are_not():
 def test_what_is_filled_has_some_confidence():
     confidence, seen = np.array([[0.1], [0.0], [0.1]]), np.array([[True], [False], [True]])
     assert filled(np.zeros((3, 1, 1)), confidence, seen, 1, least=0.08)[1][1] == 0.08
+
+
+def test_gaps_are_told_in_seconds():
+    seen = np.array([0, 0, 1, 1, 0, 1, 0], bool)
+    assert gaps(seen, 2.0) == [(0, 1), (2, 2.5), (3, 3.5)]
+    assert gaps(np.ones(3, bool), 2.0) == []
+    assert gaps(np.zeros(4, bool), 2.0) == [(0, 2)]

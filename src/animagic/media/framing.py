@@ -105,6 +105,27 @@ class Framing:
         x, y = self.scale
         return np.array([x, y, (x * y) ** 0.5][: points.shape[-1]], np.float32)
 
+    @property
+    def part(self) -> tuple[slice, slice]:
+        """Rows and columns of the picture that the model sees."""
+        left, top, right, bottom = self.box
+        return slice(max(top, 0), min(bottom, self.source[0])), slice(max(left, 0), min(right, self.source[1]))
+
+    @property
+    def _shown(self) -> tuple[float, float, float, float]:
+        """The box of the target that shows the picture, not what repeats its border."""
+        (rows, columns), (x, y) = self.part, self.scale
+        left, top = self.box[:2]
+        # min: rounding must not carry it past the border
+        right, bottom = min((columns.stop - left) * x, self.target[1]), min((rows.stop - top) * y, self.target[0])
+        return (columns.start - left) * x, (rows.start - top) * y, right, bottom
+
+    def unscaled(self, frame: np.ndarray) -> np.ndarray:
+        """What a frame of the target, uint8 (height, width, 3), shows of the picture, in its pixels: `part` of it."""
+        rows, columns = self.part
+        size = (columns.stop - columns.start, rows.stop - rows.start)
+        return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC, box=self._shown))
+
     def into(self, frames: np.ndarray) -> np.ndarray:
         """What the model sees of pictures, uint8 (..., H, W, 3): uint8 (..., height, width, 3) of the target."""
         check_frames(frames, range(3, 33))
@@ -152,13 +173,10 @@ class Framing:
         check_frames(picture, (3, 4))
         self._check_back(frames, picture, mask, person, feather)
         left, top, right, bottom = self.box
-        x0, y0, x1, y1 = max(left, 0), max(top, 0), min(right, self.source[1]), min(bottom, self.source[0])
-        size = (x1 - x0, y1 - y0)
-        (x, y), inside = self.scale, (x0 - left, y0 - top, x1 - left, y1 - top)
-        # The part of the target that shows the picture; min: rounding must not carry it past the border.
-        box = (inside[0] * x, inside[1] * y, min(inside[2] * x, self.target[1]), min(inside[3] * y, self.target[0]))
+        rows, columns = self.part
+        size = (columns.stop - columns.start, rows.stop - rows.start)
         sides = (top > 0, bottom < self.source[0], left > 0, right < self.source[1])
-        border = _border(y1 - y0, x1 - x0, feather * min(right - left, bottom - top), sides)
+        border = _border(*size[::-1], feather * min(right - left, bottom - top), sides)
         near = 1 - _border(*self.target, _NEAR * min(self.target), sides)
         seen = np.broadcast_to(self.into(picture), frames.shape)
         people = mask if mask is None or person is None else np.maximum(mask, person)
@@ -168,12 +186,12 @@ class Framing:
             share, known, changed = border, near, near
             if mask is not None and people is not None:
                 soft = _soft(people[i], feather * min(self.target))
-                share = border * np.asarray(soft.resize(size, Image.Resampling.BILINEAR, box=box))
+                share = border * np.asarray(soft.resize(size, Image.Resampling.BILINEAR, box=self._shown))
                 known, changed = 1 - np.asarray(soft), 1 - mask[i].astype(np.float32)
             off = _tone(seen[i].astype(np.float32) - frame, known) * changed[..., None]
             frame = (frame + off).round().clip(0, 255).astype(np.uint8)
-            made = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC, box=box), np.float32)
-            part = result[i, y0:y1, x0:x1]
+            made = self.unscaled(frame).astype(np.float32)
+            part = result[i, rows, columns]
             part[:] = (part + (made - part) * share[..., None]).round()
         return result
 

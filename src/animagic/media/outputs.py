@@ -63,6 +63,11 @@ class Chunk:
     def __len__(self) -> int:
         return len(self.frames[0])
 
+    @property
+    def stop(self) -> int:
+        """Index of the frame after its last one."""
+        return self.start + len(self)
+
 
 def to_bytes(frames: Any) -> np.ndarray:
     """One video's frames (PIL images, np or pt in [0, 1]) as uint8 (frames, height, width, 3)."""

@@ -19,6 +19,7 @@ from .options import VideoOptions
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..media import Sound
     from ..timeline import Plan, Progress, RunFolder
 
 
@@ -62,8 +63,8 @@ class Job:
     """Whether `read` puts the parts of the pipeline on their devices."""
     hidden = 0
     """Frames at the front of the stream that are not shown."""
-    sound: str | None = None
-    """A file whose sound the video gets, if its format has any."""
+    sound: str | Sound | None = None
+    """Sound that the video gets, if its format has any: that of a file, or in memory."""
     sound_start = 0.0
     """Seconds of it that are left out."""
     on_note: Callable[[str], None] = staticmethod(lambda line: None)

@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import InputError, MediaError
 from ..poses import Poses, extract_poses, from_json, smoothed
 from ..poses.body import SEEN
+from ..tracking import gaps
 
 _LONGEST_WAIT = 30.0  # seconds of a video without anybody, after which the search ends
 _LARGEST_JSON = 256 * 2**20  # bytes
@@ -77,9 +78,7 @@ def part_of(poses: Poses, start: int, stop: int | None) -> Poses:
 
 def empty_stretches(poses: Poses) -> list[tuple[float, float]]:
     """Seconds (from, to) in which nobody is seen."""
-    seen = np.concatenate([[True], (poses.confidence > SEEN).any((1, 2)), [True]])
-    edges = np.flatnonzero(np.diff(seen.astype(int)))
-    return [(first / poses.fps, last / poses.fps) for first, last in edges.reshape(-1, 2).tolist()]
+    return gaps(np.any(poses.confidence > SEEN, (1, 2)), poses.fps)
 
 
 def _with_somebody(poses: Poses, source: str) -> Poses:

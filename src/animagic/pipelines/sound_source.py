@@ -127,24 +127,15 @@ class LiveSound:
         return sound
 
     @classmethod
-    def from_file(
-        cls, encoder: SpeechEncoder, fps: float, path: str | Path, real_time: bool = True, **settings: Any
-    ) -> LiveSound:
-        """The sound of a file, as if it were spoken: it begins when it is first read. `close` stops it.
-
-        real_time: False: it arrives as fast as it is read. Raises MediaError for a file without sound when it is read.
-        """
-        blocks = (
-            block[start : start + FRAME] for block in iter_sound(path, RATE) for start in range(0, len(block), FRAME)
-        )
-        if not real_time:
-            return cls.from_blocks(encoder, fps, blocks, **settings)
+    def spoken(cls, encoder: SpeechEncoder, fps: float, blocks: Iterable[np.ndarray], **settings: Any) -> LiveSound:
+        """Sound in blocks, float32 (n,), 16 kHz, as if it were spoken: it begins when it is first read. `close` stops
+        it; what is wrong with a block is raised when it is read."""
         sound = cls(encoder, fps, **settings)
 
         def play() -> None:
             try:
                 due = sound.clock()
-                for block in blocks:
+                for block in (one[i : i + FRAME] for one in blocks for i in range(0, len(one), FRAME)):
                     due += len(block) / RATE
                     if sound._closed.wait(max(0.0, due - sound.clock())):
                         break
@@ -159,6 +150,17 @@ class LiveSound:
 
         sound._ask = ask
         return sound
+
+    @classmethod
+    def from_file(
+        cls, encoder: SpeechEncoder, fps: float, path: str | Path, real_time: bool = True, **settings: Any
+    ) -> LiveSound:
+        """The sound of a file, as `spoken` has it.
+
+        real_time: False: it arrives as fast as it is read. Raises MediaError for a file without sound when it is read.
+        """
+        blocks = iter_sound(path, RATE)
+        return (cls.spoken if real_time else cls.from_blocks)(encoder, fps, blocks, **settings)
 
     # ------------------------------------------------------------ whoever speaks
 

@@ -3,7 +3,7 @@
 from .crops import Crop, anchors_of, cut, merged, to_frame
 from .following import MOST, Finder, follow, newcomers
 from .networks import Detector, Network, sigmoid
-from .smoothing import filled, fitted
+from .smoothing import filled, fitted, gaps
 
 __all__ = [
     "MOST",
@@ -16,6 +16,7 @@ __all__ = [
     "filled",
     "fitted",
     "follow",
+    "gaps",
     "merged",
     "newcomers",
     "sigmoid",

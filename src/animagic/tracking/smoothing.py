@@ -50,3 +50,9 @@ def filled(
             each[gap, place] = (1 - share) * each[before, place] + share * each[after, place]
             trust[gap, place] = max(_GUESSED * trust[ends, place].min(), least)
     return points, confidence
+
+
+def gaps(seen: np.ndarray, fps: float) -> list[tuple[float, float]]:
+    """Seconds (from, to) of the frames, bool (n,), in which nobody is seen."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], seen, [True]]).astype(int)))
+    return [(first / fps, last / fps) for first, last in edges.reshape(-1, 2).tolist()]

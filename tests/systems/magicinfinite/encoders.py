@@ -59,7 +59,9 @@ def encoders() -> dict[str, Any]:
     text = LlamaConfig(
         **small, num_hidden_layers=4, num_key_value_heads=1, vocab_size=len(tokenizer), max_position_embeddings=600
     )
-    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=tokenizer.convert_tokens_to_ids("<image>"))
+    config = LlavaConfig(
+        vision_config=vision, text_config=text, image_token_index=tokenizer.convert_tokens_to_ids("<image>")
+    )
     config.pad_token_id = tokenizer.pad_token_id
     clip = CLIPTextConfig(
         **{**small, "hidden_size": 8},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
+from diffusers import HunyuanVideoTransformer3DModel
 
 from animagic.weights.hunyuan_video import layers_of
 
@@ -42,10 +42,14 @@ def original_names(depth: int = 20, single: int = 40, refiner: int = 2, guidance
     own = ("norm1", "norm2", "self_attn_qkv", "self_attn_proj", "mlp.fc1", "mlp.fc2", "adaLN_modulation.1")
     layers += [f"txt_in.individual_token_refiner.blocks.{i}.{name}" for i in range(refiner) for name in own]
     own = tuple(
-        f"{of}_{name}" for of in ("img", "txt") for name in ("mod.linear", "attn_qkv", "attn_proj", "mlp.fc1", "mlp.fc2")
+        f"{of}_{name}"
+        for of in ("img", "txt")
+        for name in ("mod.linear", "attn_qkv", "attn_proj", "mlp.fc1", "mlp.fc2")
     )
     layers += [f"double_blocks.{i}.{name}" for i in range(depth) for name in own]
-    layers += [f"single_blocks.{i}.{name}" for i in range(single) for name in ("linear1", "linear2", "modulation.linear")]
+    layers += [
+        f"single_blocks.{i}.{name}" for i in range(single) for name in ("linear1", "linear2", "modulation.linear")
+    ]
     names = [f"{layer}.{leaf}" for layer in layers for leaf in ("weight", "bias")]
     norms = [f"double_blocks.{i}.{of}_attn_{x}_norm" for i in range(depth) for of in ("img", "txt") for x in "qk"]
     norms += [f"single_blocks.{i}.{x}_norm" for i in range(single) for x in "qk"]

@@ -33,7 +33,13 @@ LAYERS = {
         f"context_embedder.token_refiner.refiner_blocks.0.{name}": rows for name, rows in QKV.items()
     },
 }
-COMFY = (("_attn_", "_attn."), (".fc1", ".0"), (".fc2", ".2"), ("mod.linear", "mod.lin"), ("modulation.linear", "modulation.lin"))
+COMFY = (
+    ("_attn_", "_attn."),
+    (".fc1", ".0"),
+    (".fc2", ".2"),
+    ("mod.linear", "mod.lin"),
+    ("modulation.linear", "modulation.lin"),
+)
 
 
 @pytest.fixture(scope="module")

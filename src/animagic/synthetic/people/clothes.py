@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..meshes import around, tube, vertex_normals
 from .hair import hair
 from .identity import REGIONS, Person
 from .skeleton import JOINTS
-from .surface import Patch, Surface, around, joined, tube, vertex_normals
+from .surface import Patch, Surface, joined
 
 PIECES = (
     "face", "scalp", "neckline", "chest", "waist", "pelvis", "upper_sleeve", "lower_sleeve", "forearm", "hand",

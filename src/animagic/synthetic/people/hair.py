@@ -6,7 +6,8 @@ import numpy as np
 
 from .identity import REGIONS
 from .skeleton import JOINTS
-from .surface import Patch, ball, moved_by
+from ..meshes import ball
+from .surface import Patch, moved_by
 
 _RISE = {"afro": 0.055, "short": 0.014}  # metres above the scalp; others 0.018
 _LENGTH = {"long": 0.24, "bob": 0.11}  # metres that hair hangs below the hairline

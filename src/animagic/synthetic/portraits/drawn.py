@@ -10,6 +10,7 @@ import skia
 from . import hair
 from .features import Mouth, brow_of, eye_of, mouth_of
 from .garments import Garment
+from .glasses import Glasses
 from .identity import Portrait
 from .layout import ROWS, Turned, back_of, face_of, front_of, silhouette
 from .performance import Performance
@@ -67,7 +68,11 @@ class Drawn:
     def _features(self, mouth: Mouth, performance: Performance) -> None:
         face, turned = self.face, self.turned
         self.lips, self.inner = self._on(mouth.outer, 0.03), self._on(mouth.inner, 0.02)
-        self.around = self._on(mouth.around)
+        # What is beyond the edge of the face in a view is drawn on it.
+        edge = np.interp(mouth.around[..., 1], ROWS, face.wide) * np.cos(turned.yaw).clip(0)[:, None]
+        x, way = mouth.around[..., 0], np.sign(turned.yaw)[:, None]
+        around = np.stack([np.where(way > 0, np.minimum(x, edge), np.maximum(x, -edge)), mouth.around[..., 1]], -1)
+        self.around = self._on(around)
         self.gap = mouth.gap
         down = np.broadcast_to(mouth.gap[:, None, None] * [0, 0.73], (len(mouth.gap), 1, 2))
         self.tongue = self._on(np.array([[0.0, face.mouth_y]]) + down)[:, 0]
@@ -88,13 +93,13 @@ class Drawn:
             [(0, face.eye_y + 0.02, 0.02), (-0.3 * wide, 0.5 * base, 0.35 * out), (-0.55 * wide, base - 0.07, out),
              (0, base - 0.05, 1.12 * out), (0.55 * wide, base - 0.07, out), (0.3 * wide, 0.5 * base, 0.35 * out),
              (-wide, base, 0.2 * out), (-0.45 * wide, base + 0.055, 0.45 * out), (0, base + 0.06, 0.55 * out),
-             (0.45 * wide, base + 0.055, 0.45 * out), (wide, base, 0.2 * out)]
+             (0.45 * wide, base + 0.055, 0.45 * out), (wide, base, 0.2 * out), (0, face.eye_y, -0.2), (0, base + 0.06, -0.2)]
         ) + [0, 0, flat]  # fmt: skip
         self.nose = turned(nose)[..., :2]
         side = np.linspace(0, 2 * np.pi, 14, endpoint=False)
         self.ears = []
         for way in (-1, 1):
-            x = way * (0.96 * float(np.interp(0.1, ROWS, face.wide)) + 0.05 + 0.03 * np.cos(side))
+            x = way * (float(np.interp(0.1, ROWS, face.wide)) + 0.02 + 0.075 * np.cos(side))
             ear = np.stack([x, 0.1 + 0.22 * np.sin(side), -0.1 + 0.13 * np.cos(side)], -1)
             self.ears.append(turned(ear)[..., :2])
         cheeks = np.array([(-0.42, 0.3), (0.42, 0.3)])
@@ -115,29 +120,14 @@ class Drawn:
         self.moustache = self._on(np.concatenate([high, low], 1), 0.03)
         self.glasses = self._glasses() if self.portrait.glasses != "none" else None
 
-    def _glasses(self) -> tuple[list[np.ndarray], np.ndarray]:
-        """The two lenses, and the bridge with the ends of the frame: pixels."""
-        face, out = self.face, 0.1
-        angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-        power = 1.0 if self.portrait.glasses == "round" else 0.55
-        cos, sin = np.cos(angle), np.sin(angle)
-        wide = 1.5 * face.eye_wide
-        high = wide if power == 1 else 0.72 * wide
-        x, y = np.sign(cos) * np.abs(cos) ** power, np.sign(sin) * np.abs(sin) ** power
-        z = float(face.depth(np.array(face.eye_x), np.array(face.eye_y))) + out
-        lenses = []
-        for side in (-1, 1):
-            points = np.stack([side * face.eye_x + wide * x, face.eye_y + 0.02 + high * y, np.full(len(x), z)], -1)
-            points[:, 2] -= 0.25 * np.abs(points[:, 0]) - 0.25 * face.eye_x
-            lenses.append(self.turned(points)[..., :2])
-        inner, outer = face.eye_x - wide, face.eye_x + wide
+    def _glasses(self) -> Glasses:
+        face = self.face
+        front = float(face.depth(np.array(face.eye_x), np.array(face.eye_y))) + 0.1
         side = float(np.interp(face.eye_y, ROWS, face.wide))
-        bars = np.array(
-            [(-inner, face.eye_y - 0.03, z + 0.06), (inner, face.eye_y - 0.03, z + 0.06),
-             (-outer, face.eye_y - 0.02, z - 0.08), (-side - 0.02, face.eye_y - 0.02, -0.05),
-             (outer, face.eye_y - 0.02, z - 0.08), (side + 0.02, face.eye_y - 0.02, -0.05)]
+        return Glasses(
+            self.portrait, (face.eye_x, face.eye_y), face.eye_wide, front, (side + 0.02, -0.05),
+            lambda points: self.turned(points)[..., :2], self.turned.yaw, self.unit,
         )  # fmt: skip
-        return lenses, self.turned(bars)[..., :2]
 
     @cached_property
     def skin(self) -> tuple[tuple[int, int, int], ...]:
@@ -183,7 +173,7 @@ class Drawn:
         skin = self.colours["skin"]
         for side, ear in zip((-1, 1), self.ears, strict=True):
             turned = np.sin(self.turned.yaw[f]) * -side
-            if near and turned < 0.25:
+            if turned < (0.25 if near else -0.3):
                 continue
             path = smooth(ear[f])
             self._outlined(canvas, path, paint(shaded(skin, -0.06)), shaded(skin, -0.6))
@@ -194,10 +184,13 @@ class Drawn:
         unit, skin = self.unit, self.colours["skin"]
         dark = shaded(skin, -0.6)
         nose = polygon(self.nose[f, [0, 1, 6, 7, 8, 9, 10, 5]])
-        if abs(np.sin(self.turned.yaw[f])) > 0.35:
-            tip = smooth(self.nose[f, [0, 0, 3, 3, 8, 9 if self.turned.yaw[f] > 0 else 7]])
-            self._outlined(canvas, tip, paint(shaded(skin, -0.05)), dark)
-        self._outlined(canvas, path, self._skin_paint(f), dark)
+        fill, sine = self._skin_paint(f), np.sin(self.turned.yaw[f])
+        tip = polygon(self.nose[f, [11, 0, 1 if sine < 0 else 5, 2 if sine < 0 else 4, 3, 8, 12]])
+        if self.line and abs(sine) > 0.3:
+            canvas.drawPath(tip, paint(dark, stroke=2 * self.line))
+        self._outlined(canvas, path, fill, dark)
+        if abs(sine) > 0.3:
+            canvas.drawPath(tip, fill)
         with skia.AutoCanvasRestore(canvas):
             canvas.clipPath(path, True)
             if not self.line:
@@ -218,9 +211,10 @@ class Drawn:
                 if self.eye_seen[side][f] > 0.15:
                     self._draw_eye(canvas, f, side)
             self._draw_nose(canvas, f, nose)
+            self.hair.draw_shadow(canvas, f)
         self.hair.draw_front(canvas, f, self.line)
         if self.glasses is not None:
-            self._draw_glasses(canvas, f)
+            self.glasses.draw(canvas, f)
 
     def _draw_nose(self, canvas: skia.Canvas, f: int, nose: skia.Path) -> None:
         skin, points, yaw = self.colours["skin"], self.nose[f], self.turned.yaw[f]
@@ -276,22 +270,6 @@ class Drawn:
             skia.Rect(light[0] - 0.07 * unit, light[1] - 0.012 * unit, light[0] + 0.07 * unit, light[1] + 0.012 * unit),
             paint(shaded(lips, 0.5), 0.5),
         )
-
-    def _draw_glasses(self, canvas: skia.Canvas, f: int) -> None:
-        assert self.glasses is not None
-        lenses, bars = self.glasses
-        frame = paint(self.colours["frames"], stroke=0.04 * self.unit)
-        sine = np.sin(self.turned.yaw[f])
-        for side, lens in enumerate(lenses):
-            if self.eye_seen[side][f] > 0.1:
-                path = polygon(lens[f])
-                canvas.drawPath(path, paint((255, 255, 255), 0.12))
-                canvas.drawPath(path, frame)
-        if np.cos(self.turned.yaw[f]) > 0.1:
-            canvas.drawPath(polygon(bars[f, :2], False), frame)
-        for side, ends in ((1, bars[f, 2:4]), (-1, bars[f, 4:6])):
-            if side * sine > -0.2:
-                canvas.drawPath(polygon(ends, False), frame)
 
     def masks(self, f: int, face: np.ndarray, mouth: np.ndarray) -> None:
         """Fill uint8 (height, width) each."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .layout import Face
+from .layout import ROWS, Face
 from .performance import Performance
 
 GAPE = 0.3  # the gap of a mouth that is wide open
@@ -66,10 +66,12 @@ def mouth_of(face: Face, performance: Performance) -> Mouth:
         upper, lower = np.stack([across, high], -1), np.stack([across, low], -1)
         return np.concatenate([upper, lower[:, -2:0:-1]], 1)
 
-    reach = np.broadcast_to(0.52 * np.sign(t) * np.abs(t) ** 0.7, x.shape)
+    reach = np.broadcast_to(0.5 * np.sign(t) * np.abs(t) ** 0.7, x.shape)
     round_ = np.sqrt((1 - t**2).clip(0))
     middle = face.mouth_y + 0.04
     around = closed(middle - 0.24 * round_ + 0 * x, middle + (0.4 + chin[:, None]) * round_, reach)
+    edge = 0.93 * np.interp(around[..., 1], ROWS, face.wide)
+    around[..., 0] = around[..., 0].clip(-edge, edge)
     return Mouth(closed(top, bottom, x), closed(above, below, x), around, gap[:, 0], chin)
 
 

@@ -158,6 +158,10 @@ class Hair:
         path = polygon(points)
         if line:
             canvas.drawPath(polygon(self.lower[f], False), paint(self.outline, stroke=2 * line))
-        elif self.style != "buzzed":
-            canvas.drawPath(polygon(self.lower[f], False), paint((40, 16, 20), 0.16, 0.08 * self.turned.unit))
         canvas.drawPath(path, self._paint(f))
+
+    def draw_shadow(self, canvas: skia.Canvas, f: int) -> None:
+        """The shadow of that on the face, to be cut off by its outline."""
+        if self.style in ("bald", "buzzed") or self.edge[f] is None:
+            return
+        canvas.drawPath(polygon(self.lower[f], False), paint((40, 16, 20), 0.16, 0.09 * self.turned.unit))

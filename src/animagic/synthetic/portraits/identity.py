@@ -161,7 +161,7 @@ def _draw(rng: np.random.Generator, kind: Kind | None) -> Portrait:
         tuple(float(value) for value in rng.normal(0, 1, 16).clip(-2, 2).round(4)),
         skin, hair, _pick(rng, styles), _pick(rng, EYES), beard,
         _pick(rng, GLASSES[1:]) if rng.random() < 0.28 else "none", _pick(rng, FRAMES),
-        _pick(rng, GARMENTS), _apart(rng, CLOTHES, SKINS[skin], behind), bool(rng.random() < 0.15),
+        _pick(rng, GARMENTS), _apart(rng, CLOTHES, SKINS[skin], behind), kind == "drawn" and bool(rng.random() < 0.2),
         kind == "drawn" and bool(rng.random() < 0.35), backdrop, float(rng.uniform(-1, 1)),
         float(rng.uniform(0.45, 0.75)), float(rng.uniform(0.42, 0.58)), float(rng.uniform(0.45, 0.58)),
     )  # fmt: skip

@@ -15,6 +15,7 @@ from ..drawing import render as draw_scene
 from ..scenes import Background, Scene
 from .drawn import Drawn
 from .identity import Portrait
+from .modelled import Modelled
 from .performance import Performance
 
 
@@ -99,7 +100,8 @@ def render_scene(
 
 def _figure(portrait: Portrait, performance: Performance, height: int, width: int) -> Figure:
     unit = portrait.size * min(height, width) / 2
-    return Drawn(portrait, performance, unit, portrait.x * width, portrait.y * height, height, width)
+    kind = Drawn if portrait.kind == "drawn" else Modelled
+    return kind(portrait, performance, unit, portrait.x * width, portrait.y * height, height, width)
 
 
 def _beside(portraits: Sequence[Portrait], height: int, width: int) -> list[Portrait]:

@@ -1,8 +1,10 @@
 """How AnimateDiff is trained: a text-to-image model, unless there is one; a domain adapter, the motion module on the
-frozen model, and MotionLoRAs; then the folder that a pipeline loads."""
+frozen model, and MotionLoRAs; then the folder that a pipeline loads. Or a student of such a folder, which needs fewer
+steps and one pass."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,12 +18,14 @@ from torch import nn
 from ...errors import InputError
 from ...training import text_to_image
 from ...training.data import SceneBatches
+from ...training.distribution_matching import Discrete, Distillation
 from ...training.objectives import NoiseObjective
 from ...training.stages import Course, Stage, average_of, component, save_model
 from ...training.text_to_image import load_text_to_image
 from ...training.videos import VideoBatches
 from ...weights.lora import add_lora
 from .denoiser import AnimateDiffSampling
+from .distillation import MotionDistillation
 from .lora import motion_lora_state_dict
 from .pipeline import AnimateDiffPipeline
 from .unet import AnimateDiffUNet
@@ -112,6 +116,36 @@ def _start_motion_lora(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
     return unet, _frozen(base)
 
 
+def _teacher(recipe: dict[str, Any]) -> AnimateDiffPipeline:
+    pipe = AnimateDiffPipeline.from_pretrained(recipe["teacher"], dtype=torch.float32)
+    if pipe.sampling.guidance_scale <= 1 or pipe.unet.config.time_cond_proj_dim is not None:
+        raise InputError(f"{recipe['teacher']} is distilled already; give a model with guidance as the teacher.")
+    if pipe.text_encoder_2 is not None:
+        raise InputError(f"{recipe['teacher']} is an SDXL model; give one of Stable Diffusion 1 or 2 as the teacher.")
+    return pipe
+
+
+def _start_student(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
+    """The student begins as its teacher; only its motion modules learn, so that it fits other text-to-image models."""
+    pipe = _teacher(stage.recipe)
+    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
+        part.eval().requires_grad_(False)
+    student = copy.deepcopy(pipe.unet)
+    if stage.section.get("start"):
+        student.load_motion_state_dict(_students_motion(load_file(stage.section["start"])))
+    student.freeze_base()
+    matching = stage.section["objective"].get("matching_weight", MotionDistillation.matching_weight)
+    frozen = {"autoencoder": pipe.vae, "text_encoder": pipe.text_encoder, "tokenizer": pipe.tokenizer}
+    frozen |= {"teacher": pipe.unet, "sampling": pipe.sampling, "scheduler_config": dict(pipe.scheduler.config)}
+    return Distillation(student, pipe.unet if matching else None), frozen
+
+
+def _students_motion(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The student's motion modules among the tensors of a `Distillation`, or those of a motion module's file."""
+    motion = {name.removeprefix("student."): x for name, x in tensors.items() if not name.startswith("critic.")}
+    return {name: tensor for name, tensor in motion.items() if "motion_modules." in name}
+
+
 def _shipped_motion(model: Path) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in component(model, "unet").items() if "motion_modules." in name}
 
@@ -123,6 +157,10 @@ def _save_adapter(stage: Stage, average: Any) -> None:
 def _save_motion(stage: Stage, average: Any) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in average.motion_state_dict().items()}
     save_file(tensors, stage.root / "motion_module.safetensors")
+
+
+def _save_student(stage: Stage, average: Any) -> None:
+    _save_motion(stage, average.student)
 
 
 def _save_motion_lora(stage: Stage, average: Any) -> None:
@@ -153,7 +191,25 @@ def export(recipe: dict[str, Any], root: Path) -> Path:
     return target
 
 
+def export_student(recipe: dict[str, Any], root: Path) -> Path:
+    """The same of a student: its teacher's folder with another motion module, and settings for its steps; `sampling` is
+    laid over these."""
+    pipe = _teacher(recipe)
+    pipe.unet.load_motion_state_dict(_students_motion(average_of(root / "distil", "the student")))
+    scheduler = DDIMScheduler.from_config(pipe.scheduler.config, **Discrete.student_scheduler)
+    steps = recipe["distil"]["objective"].get("sampling_steps", MotionDistillation.sampling_steps)
+    settings = {"num_inference_steps": steps, "guidance_scale": 1.0, **recipe.get("sampling", {})}
+    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
+        part.half()
+    parts = {**pipe.components, "scheduler": scheduler, "config": {**(pipe.config.config or {}), **settings}}
+    return save_model(AnimateDiffPipeline(**parts), root, max_shard_size="8MB")
+
+
 _CLIPS: dict[str, Any] = {"objective": ClipObjective, "data": SceneClips, "files": VideoBatches}
+_STUDENT = [
+    Stage("distil", _start_student, MotionDistillation, SceneClips, files=VideoBatches, save=_save_student,
+          shipped=_shipped_motion),
+]  # fmt: skip
 _STAGES = [
     *text_to_image.STAGES,
     # A LoRA over the spatial layers that takes in how the videos look, so that the motion module need not.
@@ -164,6 +220,8 @@ _STAGES = [
           besides={"motion": None}, save=_save_motion_lora),
 ]  # fmt: skip
 STAGES = [
+    Course(_STUDENT, export_student, only="teacher", origin="teacher",
+           check=lambda recipe: AnimateDiffSampling.from_config(recipe.get("sampling", {}))),
     Course(_STAGES, export, ["sampling"], origin="base",
            check=lambda recipe: AnimateDiffSampling.from_config(recipe["sampling"])),
 ]  # fmt: skip

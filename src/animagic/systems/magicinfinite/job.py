@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from ...media.framing import Framing
 from ...pipelines.drift import Drift
 from ...pipelines.dubbing import Dub
 from ...pipelines.job import Job
+from ...pipelines.latency import LatencyReport
+from ...pipelines.sound_source import LiveSound
 from ...pipelines.speakers import Speaker, read_speakers
 from ...pipelines.voices import SILENCE, Say, Voice, mixed
 
@@ -53,7 +56,10 @@ class MagicInfiniteJob(Job):
             self.framing = self._framing(found)
             self.speakers = [speaker.framed([self.framing]) for speaker in found]
             self.photo = self.framing.into(self.image[None])[0]
-        self.request = request.changed(frames=int(request.frames or frames))
+        changes = {"order": "front"} if request.real_time else {}
+        self.request = request = request.changed(frames=int(request.frames or frames), **changes)
+        self._seen: list[float] = []
+        self._live: list[LiveSound] = []
         if request.sound is not False:
             self.sound = mixed(voices)
         self.plan()  # refuses what no plan can be made of
@@ -93,12 +99,19 @@ class MagicInfiniteJob(Job):
     def arguments(self) -> dict[str, Any]:
         given = super().arguments() | {
             "image": self.photo,
-            "voices": [speaker.samples for speaker in self.speakers],
+            "voices": self._sounds(),
             "masks": [speaker.region for speaker in self.speakers],
             "dub": self.dub,
         }
         given.pop("video")
         return given
+
+    def _sounds(self) -> list[Any]:
+        if not self.request.real_time:
+            return [speaker.samples for speaker in self.speakers]
+        encoder = self.pipe.speech_encoder
+        self._live = [LiveSound.spoken(encoder, self.fps, [speaker.samples]) for speaker in self.speakers]
+        return self._live
 
     def shown(self, frames: np.ndarray, start: int, measure: bool = True) -> np.ndarray:
         """Frames as the model made them, from number `start` on: as the request wants to see them."""
@@ -106,6 +119,7 @@ class MagicInfiniteJob(Job):
         if measure:
             faces = np.max([one.masks(numbers, self.height, self.width) for one in self.speakers], axis=0)
             self.drift.add(frames, faces > 0.5)
+            self._seen += [time.monotonic()] * len(frames)
         made = frames
         if self.dub is not None:
             made = self.dub.put_back(frames, start)
@@ -118,8 +132,13 @@ class MagicInfiniteJob(Job):
             made = beside(tinted, made, labels=("faces", "result"))
         return made
 
+    def _latency(self) -> LatencyReport | None:
+        return self._live[0].latency(self._seen) if self._live and self._seen else None
+
     def measured(self) -> dict[str, Any]:
-        return {"drift": self.drift.windows()}
+        latency = self._latency()
+        return {"drift": self.drift.windows()} | ({} if latency is None else {"latency": latency.facts()})
 
     def summary(self) -> list[str]:
-        return self.drift.lines()
+        latency = self._latency()
+        return self.drift.lines() + ([] if latency is None else latency.lines())

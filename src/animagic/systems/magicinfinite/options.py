@@ -64,6 +64,10 @@ class MagicInfiniteOptions(MemoryOptions):
             plan=True,
         ),
     ] = None
+    real_time: Annotated[
+        bool,
+        Option("Hear voices as if they were spoken now, and report how long they take to be seen.", argument=None),
+    ] = False
     window: Annotated[int | None, Ge(1), Option("Latent frames that are denoised together.", plan=True)] = None
     overlap: Annotated[
         int | None,

@@ -191,7 +191,7 @@ class MagicInfinitePipeline(LoraMixin, HunyuanVideoLoraLoaderMixin, VideoPipelin
             call: its image is the portrait. Without num_frames the video is as long as the longest voice.
             voices: one for each speaker: sound, float32 (n,) at 16 kHz or a Sound, or a LiveSound, which arrives while
                 the video is made.
-            masks: their faces, one for each voice: (height, width) or (frames, height, width) of the portrait's size, 0 to
+            masks: their faces, one for each voice: (height, width) or (frames, height, width) of the portrait, 0 to
                 1; or Regions of the video's size. None: faces are found in the portrait, the largest ones.
             dub: of a video, in which only mouths are made anew: `shown(range of frames)`, uint8 (frames, height, width,
                 3), and `known(range of latent frames)`, 1 where it stays, see `animagic.pipelines.dubbing.Dub`.

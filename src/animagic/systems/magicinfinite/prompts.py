@@ -27,6 +27,9 @@ LLAMA_LENGTH = 256
 class PromptEncoder(Protocol):
     """Turns texts, and the portrait where it can see, into what the transformer reads."""
 
+    sees: bool
+    """Whether it looks at the portrait."""
+
     def encode(self, texts: Sequence[str], portrait: np.ndarray | None) -> list[Prompt]:
         """A prompt for each text; an empty one is the null caption. portrait: uint8 (height, width, 3)."""
         ...
@@ -37,6 +40,8 @@ class SmallPrompts:
 
     The null caption is a full stop.
     """
+
+    sees = False
 
     def __init__(self, text_encoder: Any, tokenizer: Any):
         self.text_encoder, self.tokenizer = text_encoder, tokenizer
@@ -78,6 +83,7 @@ class HunyuanPrompts:
         self.text_encoder, self.tokenizer, self.image_processor = text_encoder, tokenizer, image_processor
         self.text_encoder_2, self.tokenizer_2 = text_encoder_2, tokenizer_2
         self.device = text_encoder.device if device is None else device
+        self.sees = image_processor is not None
         self.text_template, self.portrait_template = text_template, portrait_template
 
     def encode(self, texts: Sequence[str], portrait: np.ndarray | None = None) -> list[Prompt]:
