@@ -114,6 +114,7 @@ class PortraitBatches(Dataset):
     Args:
         batch_size: windows. latents: latent frames of each, four frames of video. height, width: in pixels.
         windows: so many of a batch come from the same clip; it saves reading.
+        alone_share: share of the batches that hold single latent frames, half as many of them as otherwise.
         begins: share of the windows that are the beginning of a video, so that their first latent frame stands for one
             frame, shown four times.
         pairs: share of the clips that show two people, one or both of whom speak; if there can be any, every batch has
@@ -140,6 +141,7 @@ class PortraitBatches(Dataset):
     width: int = 128
     fps: float = 25
     windows: int = 1
+    alone_share: float = 0.0
     begins: float = 0.3
     pairs: float = 0.1
     drawn_share: float = 0.5
@@ -170,10 +172,13 @@ class PortraitBatches(Dataset):
     def __getitem__(self, step: int) -> dict[str, Any]:
         rng = np.random.default_rng((self.seed, step))
         talks, windows = [], []
+        latents, each = self.latents, self.windows
+        if self.alone_share and rng.random() < self.alone_share:
+            latents, each = 1, self.windows * self.latents // 2
         for i in range(self.batch_size // self.windows):
             talk = self._clip(step, i, rng)
-            talks += [talk] * self.windows
-            windows += [random_window(talk, self.latents, self.begins, rng) for _ in range(self.windows)]
+            talks += [talk] * each
+            windows += [random_window(talk, latents, self.begins, rng) for _ in range(each)]
         return batch_of(talks, windows, step)
 
     def _clip(self, step: int, i: int, rng: np.random.Generator) -> Talk:
