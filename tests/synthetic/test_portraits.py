@@ -23,6 +23,7 @@ from animagic.synthetic.portraits import (
     sample_still,
     scene_caption,
 )
+from animagic.synthetic.portraits.identity import BEARDS, GARMENTS, GLASSES, HAIR_STYLES
 
 SHUT = np.tile(np.float32([0, 0.5, 0]), (4, 1))
 
@@ -137,6 +138,16 @@ def test_turns_go_the_way_they_say():
         left = sample_performance(seed, np.tile(SHUT[:1], (50, 1)), 25, motion="turning to the left")
         right = sample_performance(seed, np.tile(SHUT[:1], (50, 1)), 25, motion="turning to the right")
         assert left.angles[:, 0].min() < -20 < 20 < right.angles[:, 0].max()
+
+
+def test_every_look_can_be_drawn_from_all_sides(portrait):
+    looks = [{"hair_style": style} for style in HAIR_STYLES] + [{"garment": garment} for garment in GARMENTS]
+    looks += [{"beard": beard} for beard in BEARDS] + [{"glasses": glasses} for glasses in GLASSES]
+    around = facing(portrait, np.tile(SHUT[:1], (5, 1)))
+    around.angles[:, 0] = [0, 60, 100, 180, -80]
+    drawn = [render_portrait(replace(portrait, **look), around, 48, 48).frames for look in looks]
+    for group in (drawn[:11], drawn[11:16], drawn[16:20], drawn[20:]):
+        assert len({frames[0].tobytes() for frames in group}) == len(group)
 
 
 def test_two_people_have_masks_of_their_own():
