@@ -120,8 +120,11 @@ class PortraitCrops(PortraitBatches):
 
 
 def _start(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
+    """With `decoder_only` the encoder stays: latents, and what has learned from them, mean what they did."""
     torch.manual_seed(stage.section["training"].get("seed", 0))
-    return with_start(ConvAutoencoder(**stage.section["model"]), stage.section), {}
+    model = with_start(ConvAutoencoder(**stage.section["model"]), stage.section)
+    model.encoder.requires_grad_(not stage.section.get("decoder_only", False))
+    return model, {}
 
 
 def export(recipe: dict[str, Any], root: Path) -> Path:

@@ -19,6 +19,7 @@ from ...layers.autoencoder import ConvAutoencoder
 from ...speech import Wav2VecEncoder
 from ...synthetic.portraits import vocabulary
 from ...training.distribution_matching import Distillation
+from ...training.portrait_videos import PortraitVideos
 from ...training.portraits import PortraitBatches
 from ...training.stages import Course, Stage, average_of, component, save_model, with_start
 from ...weights.lora import add_lora
@@ -173,13 +174,15 @@ def _shipped(model: Path) -> dict[str, torch.Tensor]:
     return component(model, "transformer")
 
 
-_CLIPS: dict[str, Any] = {"objective": SpeakingObjective, "data": PortraitBatches}
+_CLIPS: dict[str, Any] = {"objective": SpeakingObjective, "data": PortraitBatches, "files": PortraitVideos}
 _LORA = Stage("loras", _start_lora, **_CLIPS, several=True, folder="lora_{}", needs=["rank"], save=_save_lora)
 _STAGES = [
     Stage("portrait", _start_portrait, **_CLIPS, model=MagicInfiniteTransformer3DModel, shipped=_shipped),
     Stage("speech", _start_speech, **_CLIPS, optional=True, shipped=_shipped),
 ]
-_STUDENT = Stage("distil", _start_student, SpeakingDistillation, PortraitBatches, shipped=_shipped)
+_STUDENT = Stage(
+    "distil", _start_student, SpeakingDistillation, PortraitBatches, files=PortraitVideos, shipped=_shipped
+)
 STAGES = [
     Course(
         [_STUDENT],
