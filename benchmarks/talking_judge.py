@@ -2,7 +2,7 @@
 
     python benchmarks/talking_judge.py   # writes src/animagic/evaluation/weights/{heard_opening,expressions}.npy
 
-Needs flite and espeak-ng; some 10 minutes on one core. It prints, for people, voices and sentences that were not fitted:
+Needs flite and espeak-ng; some 10 minutes on one core. It prints, for people and sentences that were not fitted:
 
 - heard opening: the correlation of the opening that is heard with the one that the phones say;
 - expressions: how many are found, on drawings and on blurred ones;
@@ -12,22 +12,27 @@ Needs flite and espeak-ng; some 10 minutes on one core. It prints, for people, v
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy import ndimage
 
 from animagic.evaluation import expressions, speaking
 from animagic.evaluation.talking import MOTIONS, outside
 from animagic.faces import follow_faces, mouth_opening, smoothed
+from animagic.layers.autoencoder import ConvAutoencoder
 from animagic.speech import at_frames, mouth_shapes
 from animagic.synthetic.portraits import EXPRESSIONS, render_scene, sample_performance, sample_portrait, sample_still
 from animagic.training.voices import VoiceBank
 
-FPS = 25
-SIDE, FRAMES = 128, 48
+FPS = 12.5
+SIDE, FRAMES = 128, 30
+VIDEO = 25  # frames a second of what is heard
 RIDGE = 100.0  # on channels of variance 1
+Change = Callable[[np.ndarray], np.ndarray]
 SHUT = np.float32([[0, 0.5, 0]])
 
 
@@ -35,8 +40,8 @@ def heard_and_opened(count: int, held_out: bool) -> list[tuple[np.ndarray, np.nd
     """Of each recording what the encoder's last layer hears, (F, 384), and the opening that its phones say, (F,)."""
     pairs = []
     for recording in VoiceBank(None, count, held_out, seed=1):
-        opened = recording.mouth(FPS)[:, 0]
-        pairs.append((at_frames(recording.features, FPS, len(opened))[:, -1].numpy(), opened))
+        opened = recording.mouth(VIDEO)[:, 0]
+        pairs.append((at_frames(recording.features, VIDEO, len(opened))[:, -1].numpy(), opened))
     return pairs
 
 
@@ -56,6 +61,20 @@ def blurred(frames: np.ndarray) -> np.ndarray:
     return ndimage.gaussian_filter(frames.astype(np.float32), (0, 1, 1, 0)).round().astype(np.uint8)
 
 
+def through(autoencoder: ConvAutoencoder) -> Change:
+    """What an autoencoder leaves of frames."""
+
+    @torch.no_grad()
+    def change(frames: np.ndarray) -> np.ndarray:
+        whole = np.pad(frames, ((0, -len(frames) % 4), (0, 0), (0, 0), (0, 0)), "edge")
+        video = torch.from_numpy(whole).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+        decoded = autoencoder.decode(autoencoder.encode(video).latent_dist.mode(), whole=True).sample[0]
+        pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte()
+        return pixels.permute(1, 2, 3, 0).numpy()[: len(frames)]
+
+    return change
+
+
 def drawn(number: int, held_out: bool, mouths: list[np.ndarray], kind: str):
     """A portrait, a clip in which they speak with an expression, and a photo of them without."""
     rng = np.random.default_rng((number, held_out))
@@ -66,10 +85,10 @@ def drawn(number: int, held_out: bool, mouths: list[np.ndarray], kind: str):
     return portrait, render_scene([portrait], [act], SIDE, SIDE), render_scene([portrait], [still], SIDE, SIDE).frames
 
 
-def measure_people(count: int, held_out: bool, kind: str, change) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def measure_people(count: int, held_out: bool, kind: str, change: Change) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features and numbers of the expressions, and correlations of the seen opening, by colour and by the mesh."""
     bank = VoiceBank(None, 12, held_out, seed=2)
-    mouths = [mouth_shapes(one.phones, FPS, FRAMES + 10)[10:] for one in bank if one.phones]
+    mouths = [mouth_shapes(one.phones, FPS, FRAMES + 5)[5:] for one in bank if one.phones]
     points, labels, agree = [], [], []
     for number in range(count):
         portrait, clip, photo = drawn(number, held_out, mouths, kind)
@@ -89,20 +108,31 @@ def measure_people(count: int, held_out: bool, kind: str, change) -> tuple[np.nd
     return np.array(points), np.array(labels), np.array(agree)
 
 
+def fit_expressions(kinds: Sequence[str], count: int, ways: Mapping[str, Change]) -> np.ndarray:
+    parts = [measure_people(count, False, kind, way) for kind in kinds for way in ways.values()]
+    return expressions.fitted(np.concatenate([one[0] for one in parts]), np.concatenate([one[1] for one in parts]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recordings", type=int, default=300, help="that are fitted")
-    parser.add_argument("--people", type=int, default=250, help="that are fitted, each once sharp and once blurred")
-    parser.add_argument("--kinds", nargs="+", default=["drawn"], help="of portraits: drawn, head")
+    parser.add_argument(
+        "--people", type=int, default=120, help="of each kind that are fitted, each once sharp and once blurred"
+    )
+    parser.add_argument("--kinds", nargs="+", default=["drawn", "head"], help="of portraits: drawn, head")
     parser.add_argument("--only-people", action="store_true", help="leave the reading of sound as it is")
+    parser.add_argument("--autoencoder", help="a folder: also tell how it is on what this autoencoder leaves")
+    parser.add_argument("--only-measure", action="store_true", help="fit nothing")
     arguments = parser.parse_args()
     weights = Path(speaking.__file__).parent / "weights"
-    if not arguments.only_people:
+    if not (arguments.only_people or arguments.only_measure):
         np.save(weights / "heard_opening.npy", fit_heard(arguments.recordings))
     ways = {"sharp": lambda frames: frames, "blurred": blurred}
-    parts = [measure_people(arguments.people, False, kind, way) for kind in arguments.kinds for way in ways.values()]
-    readout = expressions.fitted(np.concatenate([one[0] for one in parts]), np.concatenate([one[1] for one in parts]))
-    np.save(weights / "expressions.npy", readout)
+    if not arguments.only_measure:
+        np.save(weights / "expressions.npy", fit_expressions(arguments.kinds, arguments.people, ways))
+    readout = np.load(weights / "expressions.npy")
+    if arguments.autoencoder:
+        ways["autoencoder"] = through(ConvAutoencoder.from_pretrained(arguments.autoencoder))
     for kind in arguments.kinds:
         for name, way in ways.items():
             points, labels, agree = measure_people(arguments.people // 2, True, kind, way)

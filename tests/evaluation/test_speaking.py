@@ -133,10 +133,20 @@ def test_noise_jerks_and_a_slide_does_not():
 def test_colours_that_change_are_told():
     rng = np.random.default_rng(0)
     photo = rng.integers(60, 200, (20, 20, 3), dtype=np.uint8)
-    everywhere = np.ones((20, 20), bool)
-    assert speaking.colour_distance(photo[None, ::-1], photo, everywhere) == pytest.approx(0, abs=1e-6)
+    everywhere, faces = np.ones((20, 20), bool), still()
+    unseen = replace(faces, confidence=np.zeros_like(faces.confidence))
+    assert speaking.colour_distance(photo[None, ::-1], unseen, photo, everywhere) == pytest.approx(0, abs=1e-6)
     redder = (photo + np.uint8([20, 0, 0]))[None]
-    assert speaking.colour_distance(redder, photo, everywhere) > 4
+    assert speaking.colour_distance(redder, unseen, photo, everywhere) > 4
+
+
+def test_colours_are_those_of_the_face_where_it_is():
+    photo, moved = np.zeros((100, 100, 3), np.uint8), still(50)
+    frame = photo.copy()
+    photo[20:60, 20:60] = frame[20:60, 50:90] = (206, 152, 114)
+    where = photo.any(-1)
+    assert speaking.colour_distance(frame[None], moved, photo, where) < 2
+    assert speaking.colour_distance(frame[None], still(20), photo, where) > 20
 
 
 def with_brows(height):
@@ -166,7 +176,9 @@ def test_raised_brows_are_no_frown():
 def test_who_is_not_seen_shows_nothing():
     faces = moving(with_brows(0))
     assert expression_of(replace(faces, confidence=0 * faces.confidence), with_brows(0)) is None
-    assert expression_of(replace(faces, mesh=faces.mesh[:, :0], confidence=faces.confidence[:, :0]), with_brows(0)) is None
+    assert (
+        expression_of(replace(faces, mesh=faces.mesh[:, :0], confidence=faces.confidence[:, :0]), with_brows(0)) is None
+    )
 
 
 def test_discriminants_find_what_they_are_fitted_to():

@@ -74,7 +74,7 @@ def test_beside_the_frame_it_is_grey():
     frames = np.zeros((13, 20, 20, 3), np.uint8)
     crop = face_crops(frames, np.tile([-10.0, 0, 20, 20], (13, 1)))[6]
     assert (crop[:, : SIDE // 2 - 8] == 110).all()
-    assert not crop[: SIDE // 2, SIDE // 2 + 8 :].any()
+    assert not crop[8 : SIDE // 2, SIDE // 2 + 8 :].any()
 
 
 @pytest.mark.parametrize("given", [{"fps": 24}, {"frames": 10}, {"samples": 5000}])

@@ -19,6 +19,16 @@ from .progress import bar
 @app.command("eval")
 def evaluate(
     suite: Annotated[str | None, typer.Argument(help="What is measured; without it, the suites are listed.")] = None,
+    video: Annotated[
+        str | None, typer.Argument(help="With talk: a video that was made, judged in place of a model.")
+    ] = None,
+    audio: Annotated[str | None, typer.Option(help="With a video: what is said in it; default: its sound.")] = None,
+    portrait: Annotated[
+        str | None, typer.Option(help="With a video: a picture of who it should be; default: its first frame.")
+    ] = None,
+    syncnet: Annotated[
+        str | None, typer.Option(metavar="FILE", help="With talk: SyncNet's weights, for its confidence and distance.")
+    ] = None,
     model: Model = "magi1-tiny",
     count: Annotated[int | None, typer.Option(help="Cases; default: the suite's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the first case; default: the suite's.")] = None,
@@ -43,6 +53,7 @@ def evaluate(
     sheet: Annotated[
         str | None, typer.Option(help="Also write a PNG of results, with what is wrong about each.")
     ] = None,
+    page: Annotated[str | None, typer.Option(metavar="FILE.html", help="Also write a page of all results.")] = None,
     list_suites: Annotated[bool, typer.Option("--list", help="List the suites and leave.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep finished cases beside the report, and go on from them.")
@@ -52,12 +63,12 @@ def evaluate(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Measure how well a model does what it is asked, on scenes that it has never seen; or compare videos."""
+    """Measure how well a model does what it is asked, on scenes that it has never seen; or judge and compare videos."""
     if not (find_spec("skimage") and find_spec("skia")):
         raise InputError("evaluation needs scikit-image and skia-python: pip install 'animagic[eval]'.")
     from .. import evaluation, zoo
     from ..evaluation.suites import find_suite
-    from ..media.files import check_writable
+    from ..media.files import atomic_path, check_writable
     from ..pipelines.devices import use_threads
     from ..requests import load_pipeline
 
@@ -71,6 +82,16 @@ def evaluate(
     given |= {"motion-apart": motion_apart or None, "resume": resume or None}
     if pairs is not None and (unused := [name for name, value in given.items() if value is not None]):
         raise InputError(f"--pairs makes no videos: leave out --{unused[0]}.")
+    if video is not None and suite != "talk":
+        raise InputError(f"a video is judged by the suite talk: leave out {video}, or write talk in place of {suite}.")
+    if video is None and (audio or portrait):
+        raise InputError("--audio and --portrait belong to a video: animagic eval talk VIDEO --audio FILE.")
+    if syncnet is not None and not (suite or "").startswith("talk"):
+        raise InputError("--syncnet judges people who talk: give it together with talk, talk-long or talk-benchmark.")
+    if video is not None and (unused := [name for name, value in given.items() if value is not None]):
+        raise InputError(f"a video is judged as it is: leave out --{unused[0]}.")
+    if page is not None and (video or pairs):
+        raise InputError("--page shows what a suite has found: leave it out.")
     if (suite is None and pairs is None) or list_suites:
         suites = {one.name: one.summary for one in evaluation.SUITES.values()}
         print_json(suites) if as_json else print("\n".join(f"{name:>12}  {text}" for name, text in suites.items()))
@@ -79,7 +100,7 @@ def evaluate(
         find_suite(suite)
     if sheet is not None and not sheet.lower().endswith((".png", ".jpg", ".jpeg")):
         raise InputError(f"{sheet} is no picture: end --sheet in .png or .jpg.")
-    for file in filter(None, (output, sheet)):
+    for file in filter(None, (output, sheet, page)):
         check_writable(Path(file))
     use_threads(threads)
     if suite is None:
@@ -91,13 +112,17 @@ def evaluate(
         picture = None if sheet is None else evaluation.pairs_sheet(found)
         _write(found.report, evaluation.pairs_table(found.report), picture, output, sheet, as_json)
         return
+    if video is not None:
+        report, picture = evaluation.judge_video(video, audio, portrait, evaluation.sync_scores(syncnet))
+        _write(report, evaluation.video_table(report), picture, output, sheet, as_json)
+        return
     folder = Path(f"{output}.cases")
     loras, motion_loras = zoo.loras(model), zoo.loras(model, "motion_loras")
     try:
         with bar(quiet) as show:
             result = evaluation.evaluate(
                 load_pipeline(model, device),
-                suite,
+                evaluation.with_scores(suite, syncnet),
                 model=model,
                 count=count,
                 seed=seed,
@@ -115,6 +140,9 @@ def evaluate(
         if resume and folder.exists():
             say(f"{folder} holds the finished cases: the same command goes on from them.")
         raise
+    if page is not None:
+        with atomic_path(page) as temporary:
+            temporary.write_text(evaluation.page(result), "utf-8")
     picture = None if sheet is None else evaluation.sheet(result)
     _write(result.report, evaluation.table(result.report), picture, output, sheet, as_json)
     if resume:
@@ -130,7 +158,7 @@ def _write(report: dict[str, Any], table: str, picture: Any, output: str, sheet:
     if sheet is not None:
         write_image(sheet, picture)
     if as_json:
-        names = ("suite", "model", "generated", "truth", "cases", "seconds", "summary")
+        names = ("suite", "model", "video", "generated", "truth", "cases", "seconds", "summary")
         print_json({"output": output, "sheet": sheet} | {name: report[name] for name in names if name in report})
     else:
         say(f"done in {report['seconds']:.0f} s; the report is {output}{f', the sheet {sheet}' if sheet else ''}")

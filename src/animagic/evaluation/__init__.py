@@ -9,10 +9,11 @@ Needs scikit-image and skia-python: pip install 'animagic[eval]'.
 
 from .frechet import frechet_distance
 from .pairs import compare_videos, pairs_sheet, pairs_table
-from .reports import sheet, table
+from .reports import page, sheet, speech_plot, table
 from .running import Result, evaluate
 from .scenes import Verdict, judge
 from .suites import SUITES, Case, Suite, Take, Variant
+from .videos import judge_video, sync_scores, video_table, with_scores
 
 __all__ = [
     "SUITES",
@@ -26,8 +27,14 @@ __all__ = [
     "evaluate",
     "frechet_distance",
     "judge",
+    "judge_video",
+    "page",
     "pairs_sheet",
     "pairs_table",
     "sheet",
+    "speech_plot",
+    "sync_scores",
     "table",
+    "video_table",
+    "with_scores",
 ]

@@ -1,4 +1,4 @@
-"""What others published for the TikTok videos, to stand beside a comparison of videos.
+"""What others published: for the TikTok videos, to stand beside a comparison of videos, and for talking people.
 
 No copy of MagicAnimate's own table (arXiv 2311.16498, Table 1) was at hand: its row is the one that Champ quotes
 (arXiv 2403.14781v2, Table 1; Animate-X, arXiv 2410.10306, Table 7, has the same). The other rows are from DisCo
@@ -30,3 +30,12 @@ PUBLISHED: dict[str, dict[str, float]] = {
     },
 }  # fmt: skip
 """Method -> measure -> its mean. FOMM, MRAA and TPS get the true video as their driving video, the others its poses."""
+
+TALKING = (
+    "Published: MagicInfinite (arXiv 2503.05978) makes 10 s of 540x540 in 10 s, of 720x720 in 30 s, on 8 H100; the "
+    "table of its own benchmark could not be looked up, and the benchmark is not public.\n"
+    "For the scale of SyncNet's numbers, on real faces (HDTF), which do not compare with drawn ones: OmniAvatar (arXiv "
+    "2506.18866, as quoted by cognaptus.com) has LSE-C 7.62 and LSE-D 8.14, with FID 37.3 and FVD 382; SyncNet's own "
+    "example video has LSE-C 10.021 and LSE-D 5.353 (github.com/joonson/syncnet_python)."
+)
+"""What was published of talking people, in words: the numbers are few, and of other videos."""

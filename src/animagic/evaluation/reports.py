@@ -1,9 +1,13 @@
-"""Reports for people: a table in Markdown, and a sheet of results with what is wrong about each."""
+"""Reports for people: a table in Markdown, a sheet of results with what is wrong about each, a page of both, and a
+picture of a mouth beside the sound."""
 
 from __future__ import annotations
 
+import base64
+import io
 import textwrap
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -84,3 +88,45 @@ def sheet(result: Result) -> np.ndarray:
         shown = Image.fromarray(strip).resize((strip_width, side), Image.Resampling.LANCZOS)
         picture.paste(shown, (x, y + 3 * line + 2))
     return np.asarray(picture)
+
+
+def speech_plot(samples: np.ndarray, curves: Mapping[str, np.ndarray], fps: float) -> np.ndarray:
+    """Curves of so many frames a second, each in its own unit, over the sound: uint8 (H, W, 3).
+
+    samples: float32 (n,), 16 kHz. curves: name -> (F,), nan where it is unknown. Needs matplotlib.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.2), dpi=100, layout="constrained")
+    canvas, axes = FigureCanvasAgg(figure), figure.subplots()
+    axes.plot(np.arange(len(samples)) / 16_000, samples / max(np.abs(samples).max(), 1e-6), color="0.8", linewidth=0.4)
+    for (name, curve), colour in zip(curves.items(), ("#4051b5", "#d1492e", "#3b8a4a"), strict=False):
+        low, high = np.nanmin(curve), np.nanmax(curve)
+        axes.plot(np.arange(len(curve)) / fps, (curve - low) / max(high - low, 1e-6), color=colour, label=name)
+    axes.set(xlabel="seconds", yticks=[], xlim=(0, max(len(samples) / 16_000, 1e-3)))
+    axes.legend(loc="lower right", fontsize="small")
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def page(result: Result) -> str:
+    """A page of HTML with all inside it: the table, what was published of others, and the sheet."""
+    lines = table(result.report).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in cells)
+    said = "".join(
+        f"<p>{escape(line)}</p>"
+        for line in [*lines, *result.report.get("published", "").splitlines()]
+        if line[:1] not in ("", "|")
+    )
+    packed = io.BytesIO()
+    Image.fromarray(sheet(result)).save(packed, "PNG")
+    picture = base64.b64encode(packed.getvalue()).decode()
+    title = escape(f"{result.report['model']}: {result.report['suite']}")
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>body{{font:15px '
+        "sans-serif;margin:2em}td{border:1px solid #ccc;padding:.3em .6em}table{border-collapse:collapse}img{max-width:"
+        f'100%}}</style></head><body><h1>{title}</h1><table>{rows}</table>{said}<img alt="results" '
+        f'src="data:image/png;base64,{picture}"></body></html>\n'
+    )

@@ -45,7 +45,7 @@ def reconstruct(pipe: Any, clip: np.ndarray) -> np.ndarray:
     """A clip, uint8 (F, H, W, 3), through the autoencoder and back, second by second, as chunks are decoded."""
     second = round(pipe.sampling.fps)
     pieces = [clip[start : start + second] for start in range(0, len(clip), second)]
-    # Some decoders give a first latent frame, which stands for one frame, as several: the last are those that were given.
+    # Some decoders give several frames for a first latent frame, which stands for one: the last are those that count.
     decoded = [to_bytes(pipe.decode_frames(pipe.encode_frames(piece))[0])[-len(piece) :] for piece in pieces]
     return np.concatenate(decoded)
 
@@ -198,7 +198,8 @@ def evaluate(
                 done += len(some)
     on_progress("done", done, total)
     rows = {name: [row for row, _ in found] for name, found in judged.items()}
-    run |= {"targets": suite.targets} if suite.targets else {}
+    said = {"targets": suite.targets, "published": suite.published}
+    run |= {name: words for name, words in said.items() if words}
     report = run | {"cases": count, "seconds": round(time.monotonic() - began, 1)} | _summaries(suite, variants, rows)
     strips = {name: [strip for _, strip in found] for name, found in judged.items()}
     return Result(report, strips, suite.lines)

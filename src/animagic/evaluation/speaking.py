@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from skimage.color import rgb2lab
 from skimage.draw import polygon
 
-from ..faces import Face, Faces, head_pose, identity, identity_distance
+from ..faces import Face, Faces, face_mask, head_pose, identity, identity_distance
 from ..faces.face import LEFT_EYE, RIGHT_EYE
 from ..media import resize
 from ..speech import Phone, WhisperEncoder, at_frames, features, mouth_curve, normalised, voiced
@@ -33,6 +34,7 @@ WIDEST = 95  # percentile of an opening that counts as the widest
 GROWN = (1.05, 1.25)  # the lips' outline, in width and height, in which a mouth's inside is looked for
 QUIET = 0.15  # of the widest: a mouth that opens less is shut
 SETTLED = 3  # frames after a voice until a mouth must be shut, and before it
+FEWEST = 5  # frames of silence, from which on it is judged
 FRONTAL = 25.0  # degrees
 LEAST_SEEN = 0.5  # of the frames, for an opening to be judged
 
@@ -56,7 +58,7 @@ class Heard:
         """In which frames nobody has spoken for SETTLED frames, nor will: bool (F,)."""
         speaks = np.repeat(voiced(self.samples, RATE), round(RATE / 50))
         edges = (np.arange(frames + 1) * RATE / fps).round().astype(int)
-        near = [speaks[max(0, start) : end].any() for start, end in zip(edges, edges[1:], strict=False)]
+        near = [speaks[max(0, start) : end].any() for start, end in pairwise(edges)]
         return np.convolve(near, np.ones(2 * SETTLED + 1), "same") < 0.5
 
 
@@ -185,12 +187,10 @@ def widest(opening: np.ndarray) -> float:
 
 def share_open(opening: np.ndarray, where: np.ndarray, wide: float | None = None) -> float:
     """The share of the frames `where`, bool (F,), in which a mouth is open: by more than QUIET of `wide`, which is its
-    own `widest` if None. nan where there are no such frames."""
+    own `widest` if None. nan where there are fewer than FEWEST such frames."""
     wide = widest(opening) if wide is None else wide
     some = opening[where & np.isfinite(opening)]
-    return float((some > QUIET * wide).mean()) if len(some) else float("nan")
-
-
+    return float((some > QUIET * wide).mean()) if len(some) >= FEWEST else float("nan")
 
 
 def identity_distances(frames: np.ndarray, faces: Faces, photo: np.ndarray, face: Face) -> np.ndarray:
@@ -214,17 +214,24 @@ def drift(distances: np.ndarray, fps: float, first: float = 2.0) -> float:
     return float(np.nanmedian(late) / max(np.nanmedian(early), 1e-6))
 
 
-def colour_distance(frames: np.ndarray, photo: np.ndarray, where: np.ndarray) -> float:
-    """How far the colours in a region have gone from those in the photo, CIELAB, mean over the frames: the distance of
-    ten quantiles of each channel. where: bool (H, W)."""
-    quantiles = np.linspace(0.05, 0.95, 10)
-    before, *after = (np.quantile(rgb2lab(one[where][None] / 255)[0], quantiles, axis=0) for one in (photo, *frames))
-    return float(np.mean([np.linalg.norm(one - before, axis=-1).mean() for one in after]))
+def colour_distance(frames: np.ndarray, faces: Faces, photo: np.ndarray, where: np.ndarray) -> float:
+    """How far the colours of a face have gone from those in a photo, CIELAB, mean over the frames: the distance of ten
+    quantiles of each channel. where: bool (H, W), the face in the photo, and in a frame in which it is not found."""
+    distances, before = [], _spread(photo[where])
+    for i, frame in enumerate(frames):
+        face = faces.at(i, 0) if faces.confidence.shape[1] else None
+        now = where if face is None else face_mask(face, *frame.shape[:2], feather=0.0, grow=0.0) > 0.5
+        distances.append(np.linalg.norm(_spread(frame[now]) - before, axis=-1).mean())
+    return float(np.mean(distances))
+
+
+def _spread(pixels: np.ndarray) -> np.ndarray:
+    return np.quantile(rgb2lab(pixels[None] / 255)[0], np.linspace(0.05, 0.95, 10), axis=0)
 
 
 def jerk(frames: np.ndarray) -> float:
-    """How unevenly a video moves: its change of change from frame to frame over its change. A picture that glides has
-    about 1 or less, noise 1.7."""
+    """How unevenly a video moves: its change of change from frame to frame over its change: 0 for what glides, 1.7 for
+    noise. Outlines, which a pixel meets but for a frame, come near to noise: compare with a true video."""
     video = frames.astype(np.float32)
     first, second = (np.abs(np.diff(video, order, axis=0)).mean() for order in (1, 2))
     return float(second / max(first, 1e-6))

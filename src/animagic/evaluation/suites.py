@@ -20,6 +20,7 @@ from ..synthetic.styles import apply_style
 from . import animation, talking
 from .cameras import camera_move
 from .metrics import angle, psnr, seams
+from .published import TALKING
 from .scenes import direction, judge
 from .styles import TO_PLAIN, flicker, kind_of, style_of
 
@@ -139,7 +140,8 @@ class Suite:
     """Held-out cases for a model, and how its videos are judged.
 
     needs: arguments that the pipeline must take. animates, talks: for pipelines that move a photo as a video says, or
-    let it speak with a voice, and no others. targets: what a good model reaches, in words. given: drawn frames that the model begins from. seconds: of the video; frames and fps: in place of what the
+    let it speak with a voice, and no others. targets: what a good model reaches; published: what others did, both in
+    words. given: drawn frames that the model begins from. seconds: of the video; frames and fps: in place of what the
     model's own rate makes of them. variants: from (the style LoRAs, the motion LoRAs, whether frames can be made one by
     one). version: of the cases, where others are to make the same.
     cases: from (count, seed of the first, splits, fits, whether the motion prompt stands apart); each has a `seed`,
@@ -172,6 +174,7 @@ class Suite:
     make: Callable[..., list[np.ndarray]] | None = None
     shows: Callable[[Take], np.ndarray] | None = None
     lines: int = 1
+    published: str = ""
 
     def lacking(self, pipe: Any) -> str:
         """What the suite needs and a pipeline does not take, in words; empty where it fits."""
@@ -377,11 +380,12 @@ _SUITES = (
     ),
     Suite(
         "talk-benchmark",
-        "the same in all kinds of portraits: drawn, stylised, half figures, turned away, two people",
+        f"the same, by kinds of portraits: {', '.join(talking.KINDS)}",
         variants=with_truth,
         splits=talking.KINDS,
         seed=talking.SEED + 20_000,
         count=20 * len(talking.KINDS),
+        published=TALKING,
         **_TALKING,
     ),
 )

@@ -66,7 +66,7 @@ class SyncNetwork(nn.Module):
                 nn.BatchNorm3d(256),
                 nn.MaxPool3d((1, 3, 3), padding=(0, 1, 1), **half),
             ),
-            *sum(flat, []),
+            *(layer for block in flat for layer in block),
             nn.MaxPool3d((1, 3, 3), **half),
             *_block(nn.Conv3d(256, 512, (1, 6, 6)), nn.BatchNorm3d(512)),
         )
@@ -116,7 +116,7 @@ class SyncNet:
         count = min(len(frames), len(samples) * FPS // RATE) - CLIP
         if fps != FPS or count + CLIP < SHORTEST:
             raise InputError(
-                f"SyncNet judges 25 frames a second, at least {SHORTEST} with their sound, not {count + CLIP} at {fps:g}."
+                f"SyncNet judges {FPS} frames a second, at least {SHORTEST} with sound, not {count + CLIP} at {fps:g}."
             )
         faces = torch.from_numpy(face_crops(frames[: count + CLIP], boxes[: count + CLIP])).permute(3, 0, 1, 2).float()
         sound = torch.from_numpy(cepstrum(samples)).float().T[None]
