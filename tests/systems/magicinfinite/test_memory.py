@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from talking_models import SETTINGS, mask, picture, sound, talking_pipeline
+from talking_models import mask, picture, sound, talking_pipeline
 
 from animagic import InputError
 from animagic.doctor import predict

@@ -58,7 +58,9 @@ class MemoryNetworks(Networks):
     def calls(self, settings: MagicInfiniteSampling, kv_offload: bool) -> list[Call]:
         pipe, config = self.pipe, self.pipe.transformer.config
         plan = settings.plan_for()
-        window = max((w for step in plan.steps() for w in step.windows), key=lambda w: (len(w.frames), len({*w.levels})))
+        window = max(
+            (w for step in plan.steps() for w in step.windows), key=lambda w: (len(w.frames), len({*w.levels}))
+        )
 
         def run() -> Any:
             # The whole video: noise, as it is, and what is summed up of its windows; a front holds a part of it.
