@@ -203,7 +203,7 @@ def report(args: argparse.Namespace, results: dict[tuple[str, str], dict[str, An
             decoding = results.get(("decode", size))
             best += decoding["seconds"] * decoding["calls"] if decoding else 0
             theirs = f"; the paper has {PAPER[size]} GPU-seconds for 10 s" if size in PAPER else ""
-            lines.append(f"- {size}: {best:.3g} GPU-seconds for {args.seconds:g} s of video{theirs}.")
+            lines.append(f"- {size}: {best:.3g} s for {args.seconds:g} s of video, on one device{theirs}.")
         if ("front", size) in results:
             one = results["front", size]
             # Every frame takes `steps` calls, in which as many frames leave as the front has.

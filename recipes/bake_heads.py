@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import connected_components
 
 from animagic.synthetic.portraits.heads import ACTIONS, PIECES, POINTS, features
 
-TRIANGLES, PHENOTYPES, SHAPES = 6000, 8, 16
+TRIANGLES, PHENOTYPES, SHAPES = 6600, 8, 16
 RANGES = {"gender": (0, 1), "age": (0.4, 1), "weight": (0.1, 0.95)}
 LOCAL = ("cheek", "chin", "ear-", "eye-", "eyebrows", "forehead", "head-", "mouth-", "nose-", "neck-circ")
 SIDED = ("head-angle-out", "head-trans", "head-age", "mouth-trans", "nose-trans-out", "neck-trans", "epicanthus")
@@ -81,8 +81,8 @@ def enlarged(points):
     x, y, z = points.T
     face = np.minimum(((0.075 - np.abs(x)) / 0.03).clip(0, 1), ((z + 0.075) / 0.05).clip(0, 1))
     face *= np.minimum(((y + 0.14) / 0.04).clip(0, 1), ((0.07 - y) / 0.03).clip(0, 1))
-    torso = ((-0.2 - y) / 0.06).clip(0, 1)
-    return points * (1 + 3 * face - 0.6 * torso)[:, None]
+    torso = ((-0.16 - y) / 0.06).clip(0, 1)
+    return points * (1 + 3 * face - 0.72 * torso)[:, None]
 
 
 def loops(triangles):
@@ -124,8 +124,8 @@ def identities(model, count=400):
     phenotypes = rng.uniform(low, high, (count, len(RANGES)))
     phenotypes[: count // 2, 0] = rng.integers(0, 2, count // 2)
     by_phenotype = [model(dict(zip(RANGES, row, strict=True))) for row in phenotypes.tolist()]
-    labels = [n for n in model.anny.local_change_labels if any(k in n for k in LOCAL) and not any(k in n for k in SIDED)]
-    labels = [name for name in labels if not name.startswith("r-")]
+    labels = [name for name in model.anny.local_change_labels if any(part in name for part in LOCAL)]
+    labels = [name for name in labels if not name.startswith("r-") and not any(part in name for part in SIDED)]
     by_shape = []
     for _ in range(count):
         values = dict(zip(labels, rng.normal(0, 0.35, len(labels)).clip(-0.8, 0.8).tolist(), strict=True))
@@ -144,7 +144,7 @@ def basis(everything, count, name):
     return mean, directions[:count] * scale[:, None], coefficients / scale
 
 
-def points_of(mean, skin, bones):
+def points_of(mean, skin):
     """Vertices of the landmarks POINTS, besides the eyes' middles."""
     used = np.unique(skin)
 
@@ -172,10 +172,10 @@ def points_of(mean, skin, bones):
     assert tuple(chosen) == POINTS, chosen
     for name, vertex in chosen.items():
         print(name, mean[vertex].round(3))
-    return list(chosen.values()), rims
+    return list(chosen.values())
 
 
-def labelled(mesh, columns):
+def labelled(mesh):
     """Cut the mesh along every line that a label needs; give each triangle's piece."""
     fields = {}
 
@@ -197,28 +197,27 @@ def labelled(mesh, columns):
         return y - np.interp(z, [-0.24, -0.15, -0.105, -0.075, -0.045, 0.0], [-0.085, -0.07, -0.005, 0.03, 0.07, 0.078])
 
     add("scalp", hairline, of(lambda p: p[:, 1] > -0.12), 0.003)
-    add("lips", lambda: mesh.rows[:, columns] - 0.3, of(lambda p: (p[:, 1] < -0.03) & (p[:, 1] > -0.12)), 0.03)
 
-    def brows():
+    def lips():
         x, y, z = place().T
-        side = np.abs(x)
-        line = 0.0225 + 0.1 * (side - 0.012) - 7.5 * (side - 0.034).clip(0) ** 2
-        half = np.interp(side, [0.012, 0.03, 0.05], [0.0035, 0.0038, 0.0012])
-        band = np.minimum((half - np.abs(y - line)) / 0.004, (0.0195 - np.abs(side - 0.031)) / 0.02)
-        return np.where(z > -0.06, band, -1.0)
+        full = (1 - (x / 0.0255) ** 2).clip(0)
+        bow = 0.0012 * np.exp(-((x / 0.004) ** 2))
+        edge = np.minimum(-0.0722 + 0.0112 * full**0.8 - bow - y, y + 0.0722 + 0.0135 * full**0.7)
+        return np.where((z > 0) & (np.abs(x) < 0.0255), edge, -0.01)
 
-    add("brow", brows, of(lambda p: (p[:, 1] > 0) & (p[:, 1] < 0.06)), 0.05)
+    add("lips", lips, of(lambda p: (np.abs(p[:, 1] + 0.072) < 0.03) & (p[:, 2] > 0)), 0.0003)
+
     # Necklines: a high one on the neck, a round one, and a pointed one within it.
     low = of(lambda p: p[:, 1] < -0.08)
 
     def below_round():
         x, y, z = place().T
         scoop = np.where(z > -0.06, 0.02 * (1 - (x / 0.07) ** 2).clip(0), 0)
-        return -0.228 - 0.41 * z - scoop - y
+        return -0.183 - 0.3 * z - scoop - y + 0.5 * (np.abs(x) - 0.07).clip(0)
 
     def below_pointed():
         x, y, z = place().T
-        return np.minimum(below_round(), np.where(z > -0.09, np.abs(x) - 0.42 * (y + 0.325), 1.0))
+        return np.minimum(below_round(), np.where(z > -0.09, np.abs(x) - 0.5 * (y + 0.272), 1.0))
 
     add("below_high", lambda: -0.135 - 0.25 * (place()[:, 2] + 0.07) - place()[:, 1], low, 0.003)
     add("below_round", below_round, low, 0.003)
@@ -230,18 +229,44 @@ def labelled(mesh, columns):
     piece[(y < -0.08) & is_["below_round"]] = PIECES.index("collar")
     piece[(y < -0.08) & is_["below_pointed"]] = PIECES.index("chest")
     piece[is_["lips"] & (piece == 0)] = PIECES.index("lips")
-    piece[is_["brow"] & (piece == 0)] = PIECES.index("brow")
     piece[is_["scalp"] & (piece == 0)] = PIECES.index("scalp")
     return piece
 
 
-def lip_field(model, mean):
-    """(V,): 1 in the middle of a lip, 0 away from it: how far anny's changes of the lips' volume reach."""
-    fields = []
-    for name in ("mouth-upperlip-volume-incr", "mouth-lowerlip-volume-incr"):
-        moved = np.linalg.norm(model(local={name: 1.0})[0] - mean, axis=1)
-        fields.append(moved / moved.max())
-    return np.maximum(*fields)
+def on_surface(rows, triangles, places):
+    """Rows of points of a mesh's front: (N, 2) x and y to (N, columns), and these a little before it."""
+    front = triangles[(rows[triangles, 2] > -0.06).all(1)]
+    a, b, c = (rows[front[:, i], :2] for i in range(3))
+
+    def cross(p, q):
+        return p[:, 0] * q[:, 1] - p[:, 1] * q[:, 0]
+
+    area = cross(b - a, c - a)
+    out = []
+    for place in places:
+        second, third = cross(place - a, c - a) / area, cross(b - a, place - a) / area
+        shares = np.stack([1 - second - third, second, third], 1)
+        inside = np.where(area > 0, shares.min(1), -1.0)
+        best = inside.argmax()
+        out.append(shares[best] @ rows[front[best]] + np.eye(1, rows.shape[1], 2)[0] * 0.0008)
+    return np.stack(out)
+
+
+def brow(side, columns=9):
+    """A brow on one side: places (2 * columns, 2), and triangles that look to the front."""
+    t = np.linspace(0, 1, columns)
+    x = 0.0125 + 0.038 * t
+    y = 0.0215 + 0.0075 * np.sin(np.pi * 0.85 * t**0.8) - 0.002 * t
+    half = np.interp(t, [0, 0.15, 0.5, 1], [0.0024, 0.0034, 0.003, 0.0006])
+    places = np.concatenate([np.stack([side * x, y + half], -1), np.stack([side * x, y - half], -1)])
+    return places, band(columns, side)
+
+
+def band(columns, side=1):
+    """Triangles between two rows of points, the upper one first, that look to the front where x grows by `side`."""
+    i = np.arange(columns - 1)
+    faces = np.concatenate([np.stack([i, i + columns, i + 1], -1), np.stack([i + 1, i + columns, i + columns + 1], -1)])
+    return faces if side > 0 else faces[:, ::-1]
 
 
 def arc(centre, wide, deep, high, columns=9):
@@ -249,17 +274,15 @@ def arc(centre, wide, deep, high, columns=9):
     angle = np.linspace(-1.1, 1.1, columns)
     x, z = wide * np.sin(angle) / np.sin(1.1), deep * (np.cos(angle) - 1)
     points = np.concatenate([np.stack([x, np.full(columns, y), z], -1) for y in (0.0, -high)]) + centre
-    i = np.arange(columns - 1)
-    faces = np.concatenate([np.stack([i, i + columns, i + 1], -1), np.stack([i + 1, i + columns, i + columns + 1], -1)])
-    return points, faces
+    return points, band(columns)
 
 
 def head():
     model = Model()
-    mean, bones = model()
+    mean, _ = model()
     skin, eyes, tongue = surfaces(model, mean)
     by_phenotype, by_shape, phenotypes = identities(model)
-    vertices, rims = points_of(mean, skin, bones)
+    vertices = points_of(mean, skin)
     rows, triangles = decimated(enlarged(mean), skin, TRIANGLES)
     eye_rows, eye_triangles = decimated(mean, eyes, 120)
     tongue_rows, tongue_triangles = decimated(mean, tongue, 100)
@@ -283,12 +306,10 @@ def head():
     on_neck = model.weights[:, [i for i, n in enumerate(names) if n.startswith("neck")]].sum(1)
     weights = np.stack([1 - on_head - on_neck, on_neck, on_head], 1)[keep]
     columns = 3 * len(linear)
-    matrix = np.concatenate(
-        [linear[:, : len(keep)].transpose(1, 0, 2).reshape(len(keep), -1), lip_field(model, mean)[keep, None], weights], 1
-    )
+    matrix = np.concatenate([linear[:, : len(keep)].transpose(1, 0, 2).reshape(len(keep), -1), weights], 1)
     number = {name: len(keep) - len(POINTS) + i for i, name in enumerate(POINTS)}
     mesh = Mesh(matrix, triangles)
-    piece = labelled(mesh, columns)
+    piece = labelled(mesh)
     mesh.rows, holes = plugs(mesh.triangles, mesh.rows)
 
     def lasting(places, like, *moved):
@@ -304,11 +325,16 @@ def head():
         return start
 
     upper, lower = number["upper_lip"], number["lower_lip"]
-    high, high_faces = arc(mesh.rows[upper, :3] + [0, 0.004, -0.007], 0.021, 0.026, 0.0095)
-    low, low_faces = arc(mesh.rows[lower, :3] + [0, 0.0035, -0.008], 0.019, 0.024, 0.008)
+    high, high_faces = arc(mesh.rows[upper, :3] + [0, 0.006, -0.012], 0.018, 0.026, 0.0088)
+    low, low_faces = arc(mesh.rows[lower, :3] + [0, -0.0005, -0.012], 0.016, 0.024, 0.006)
     teeth = np.concatenate([high_faces + lasting(high, upper), low_faces + lasting(low, lower, "jawOpen")])
+    brows = []
+    for side in (1, -1):
+        places, faces = brow(side)
+        brows.append(faces + len(mesh.rows))
+        mesh.rows = np.concatenate([mesh.rows, on_surface(mesh.rows, mesh.triangles, places)])
     groups = {
-        "hole": holes, "teeth": teeth, "eye": eye_triangles + len(rows),
+        "brow": np.concatenate(brows), "hole": holes, "teeth": teeth, "eye": eye_triangles + len(rows),
         "tongue": tongue_triangles + len(rows) + len(eye_rows),
     }  # fmt: skip
     all_triangles = np.concatenate([mesh.triangles, *groups.values()])
@@ -317,8 +343,8 @@ def head():
     all_rows = mesh.rows[used]
     count = len(all_triangles) * 3
     rows_linear = all_rows[:, :columns].reshape(len(used), -1, 3).transpose(1, 0, 2)
-    weight = all_rows[:, columns + 1 : columns + 4].clip(0)
-    print(len(used), "vertices,", len(all_triangles), "triangles;", dict(zip(PIECES, np.bincount(all_pieces), strict=True)))
+    weight = all_rows[:, columns : columns + 3].clip(0)
+    print(len(used), "vertices,", len(all_triangles), "triangles:", np.bincount(all_pieces), "of", PIECES)
     parts = 1 + PHENOTYPES + SHAPES
     return {
         "identity": np.float16(rows_linear[:parts]),

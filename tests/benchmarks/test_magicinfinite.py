@@ -61,5 +61,5 @@ def test_published_shapes_made_small(script, rows):
     assert (size, latents, numbers[3]) == ("64x64", "7", "2")  # one window, two steps
     assert front[2] == "7"
     assert all(float(number.strip("%")) > 0 for number in numbers)
-    assert re.search(r"^- 64x64: [\d.e-]+ GPU-seconds for 1 s of video\.$", page, re.MULTILINE)
+    assert re.search(r"^- 64x64: [\d.e-]+ s for 1 s of video, on one device\.$", page, re.MULTILINE)
     assert "real time is 1" in page

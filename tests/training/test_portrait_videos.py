@@ -132,22 +132,23 @@ def test_what_cannot_be_used_is_passed_over(tmp_path, finder):
     film(tmp_path / "c.mp4", nobody=range(8, 12), count=20)
     film(tmp_path / "d.mp4")
     made = batches(tmp_path, tmp_path / "kept", steps=6)
+    for step in range(5):
+        assert made[step]["video"].shape == (2, 3, 8, 32, 32)
     with pytest.warns(UserWarning, match="of 4 videos were passed over: too short, unreadable, silent"):
-        for step in range(6):
-            assert made[step]["video"].shape == (2, 3, 8, 32, 32)
+        made[5]
     assert {Path(name).name for name in made.skipped} <= {"a.mp4", "b.mp4", "c.mp4"}
 
 
 def test_nothing_that_can_be_used(tmp_path, finder):
     film(tmp_path / "a.mp4", sound=False)
-    with pytest.raises(InputError, match="none of the 1 videos of .* can be used; the last"):
+    with pytest.raises(InputError, match=r"none of the 1 videos of .* can be used; the last"):
         batches(tmp_path, tmp_path / "kept")[0]
-    with pytest.raises(InputError, match="none of the 1 videos of .* can be used; the last"):
+    with pytest.raises(InputError, match=r"none of the 1 videos of .* can be used; the last"):
         batches(tmp_path, tmp_path / "kept").__getitem__(19)
 
 
 def test_a_face_that_is_not_always_there(tmp_path, finder):
-    film(tmp_path / "a.mp4", nobody=range(0, 20))
+    film(tmp_path / "a.mp4", nobody=range(20))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for step in range(5):

@@ -123,6 +123,12 @@ def test_where_pairs_are_possible_a_single_person_has_a_silent_companion(batch):
     assert torch.equal(found["video"], batch["video"])
 
 
+def test_some_batches_hold_single_latent_frames():
+    mixed = of(batch_size=2, latents=4, kept=4, alone_share=0.5)
+    shapes = {tuple(mixed[step]["video"].shape[:3]) for step in range(12)}
+    assert shapes == {(2, 3, 16), (4, 3, 4)}
+
+
 def test_a_folder_keeps_clips(tmp_path):
     kept = of(batch_size=1, folder=str(tmp_path), clips=1, begin=1, begins=0)
     first = kept[0]

@@ -17,6 +17,11 @@ LIMITS = {
     "part overlap": ("part overlap of 0.6 or more", 0.6, math.inf),
     "background psnr": ("background psnr of 24 dB or more", 24, math.inf),
     "flicker ratio": ("flicker ratio of 1.3 or less", -math.inf, 1.3),
+    "sync": ("sync of 0.7 or more", 0.7, math.inf),
+    "offset": ("offset of a frame or less", -1, 2),
+    "identity": ("identity of 0.6 or less", -math.inf, 0.6),
+    "drift": ("drift of 1.2 or less", -math.inf, 1.2),
+    "seams": ("seams of 1.2 or less", -math.inf, 1.2),
 }
 """Metric -> (name of the rate of values that are good enough, the least of these, the first that is too much)."""
 
@@ -101,8 +106,8 @@ def summarise(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
             summary[name]["chance"] = chance(part, name)
     if len(summary) > 1:
         summary["all"] = rate(all(np.all(right) for right in row["right"].values()) for row in rows)
-    for name in rows[0]["values"]:
-        values = [row["values"][name] for row in rows]
+    for name in dict.fromkeys(name for row in rows for name in row["values"]):
+        values = [row["values"][name] for row in rows if name in row["values"]]
         summary[name] = {"mean": round(float(np.mean(values)), 3), "median": round(float(np.median(values)), 3)}
         if name in LIMITS:
             called, low, high = LIMITS[name]
@@ -112,9 +117,12 @@ def summarise(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
 
 def ratios(rows: Sequence[Row], references: Sequence[Row]) -> dict[str, dict[str, float]]:
     """Metrics of the cases that both have: the mean in `rows`, and its ratio to that in `references`."""
-    seeds, table = {row["seed"] for row in references}, {}
-    for name in references[0]["values"]:
-        mean = float(np.mean([row["values"][name] for row in rows if row["seed"] in seeds]))
-        reference = float(np.mean([row["values"][name] for row in references]))
+    ours, table = {row["seed"]: row["values"] for row in rows}, {}
+    for name in dict.fromkeys(name for row in references for name in row["values"]):
+        pairs = [(ours[row["seed"]], row["values"]) for row in references]
+        both = [(one[name], other[name]) for one, other in pairs if name in one and name in other]
+        if not both:
+            continue
+        mean, reference = (float(np.mean(side)) for side in zip(*both, strict=True))
         table[name] = {"of mean": round(mean, 3), "ratio": round(mean / max(reference, 1e-6), 3)}
     return table

@@ -42,7 +42,9 @@ def table(report: Mapping[str, Any]) -> str:
     lines.insert(1, f"|---|{'---:|' * (len(grid[0]) - 1)}")
     ways = [f"{report['cases']} held-out cases from seed {report['seed']}", f"{report['frames']} frames"]
     ways += [f"{name} {report[name]}" for name in ("version", "steps", "guidance") if report.get(name) is not None]
-    return "\n".join([*lines, "", f"{report['model']}: {', '.join(ways)}; in brackets the 95 % interval."]) + "\n"
+    said = f"{report['model']}: {', '.join(ways)}; in brackets the 95 % interval."
+    said += f"\nTargets: {report['targets']}." if "targets" in report else ""
+    return "\n".join([*lines, "", said]) + "\n"
 
 
 def _verdict(row: Mapping[str, Any]) -> tuple[str, str]:

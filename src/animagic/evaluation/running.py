@@ -44,8 +44,10 @@ class Result:
 def reconstruct(pipe: Any, clip: np.ndarray) -> np.ndarray:
     """A clip, uint8 (F, H, W, 3), through the autoencoder and back, second by second, as chunks are decoded."""
     second = round(pipe.sampling.fps)
-    pieces = [pipe.encode_frames(clip[start : start + second]) for start in range(0, len(clip), second)]
-    return np.concatenate([to_bytes(pipe.decode_frames(latents)[0]) for latents in pieces])
+    pieces = [clip[start : start + second] for start in range(0, len(clip), second)]
+    # Some decoders give a first latent frame, which stands for one frame, as several: the last are those that were given.
+    decoded = [to_bytes(pipe.decode_frames(pipe.encode_frames(piece))[0])[-len(piece) :] for piece in pieces]
+    return np.concatenate(decoded)
 
 
 @contextmanager
@@ -196,6 +198,7 @@ def evaluate(
                 done += len(some)
     on_progress("done", done, total)
     rows = {name: [row for row, _ in found] for name, found in judged.items()}
+    run |= {"targets": suite.targets} if suite.targets else {}
     report = run | {"cases": count, "seconds": round(time.monotonic() - began, 1)} | _summaries(suite, variants, rows)
     strips = {name: [strip for _, strip in found] for name, found in judged.items()}
     return Result(report, strips, suite.lines)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from ..synthetic.cameras import CAMERA_MOVES
 from ..synthetic.captions import VIEW_WORDS
 from ..synthetic.styles import STYLES as DRAWN_STYLES
 from ..synthetic.styles import apply_style
-from . import animation
+from . import animation, talking
 from .cameras import camera_move
 from .metrics import angle, psnr, seams
 from .scenes import direction, judge
@@ -25,7 +25,8 @@ from .styles import TO_PLAIN, flicker, kind_of, style_of
 
 SIDE = 64
 """Pixels of the pictures that the judges look at, whatever size a model makes."""
-Split = Literal["train", "test"]
+Split = str
+"""Part of a suite whose cases are also told of alone: "train" and "test", or what the suite calls them."""
 Files = Mapping[str, Any]
 """Name -> file of a LoRA."""
 Judgement = dict[str, dict[str, Any]]
@@ -137,8 +138,8 @@ def drawn_scene(case: Case, variant: Variant, frames: int, drawing: Mapping[str,
 class Suite:
     """Held-out cases for a model, and how its videos are judged.
 
-    needs: arguments that the pipeline must take. animates: for pipelines that move a photo as a video says, and no
-    others. given: drawn frames that the model begins from. seconds: of the video; frames and fps: in place of what the
+    needs: arguments that the pipeline must take. animates, talks: for pipelines that move a photo as a video says, or
+    let it speak with a voice, and no others. targets: what a good model reaches, in words. given: drawn frames that the model begins from. seconds: of the video; frames and fps: in place of what the
     model's own rate makes of them. variants: from (the style LoRAs, the motion LoRAs, whether frames can be made one by
     one). version: of the cases, where others are to make the same.
     cases: from (count, seed of the first, splits, fits, whether the motion prompt stands apart); each has a `seed`,
@@ -161,6 +162,8 @@ class Suite:
     seed: int = 100_000
     batch: int = 20
     animates: bool = False
+    talks: bool = False
+    targets: str = ""
     version: int | None = None
     frames: int | None = None
     fps: float | None = None
@@ -172,8 +175,12 @@ class Suite:
 
     def lacking(self, pipe: Any) -> str:
         """What the suite needs and a pipeline does not take, in words; empty where it fits."""
-        if self.animates != takes(pipe, "pose_frames"):
-            return "a photo and a video that moves it" if self.animates else "prompts"
+        for wanted, argument, words in (
+            (self.animates, "pose_frames", "a photo and a video that moves it"),
+            (self.talks, "voices", "a portrait and a voice"),
+        ):
+            if wanted != takes(pipe, argument):
+                return words if wanted else "prompts"
         return ", ".join(argument for argument in self.needs if not takes(pipe, argument))
 
 
@@ -243,6 +250,12 @@ def animated(loras: Files, motion_loras: Files, by_frame: bool) -> list[Variant]
     ]
 
 
+def with_truth(*_: Any) -> list[Variant]:
+    """The model, what the autoencoder leaves of the truth, and the truth: no model can be better than these."""
+    bounds = [Variant("autoencoder", drawn=True, of="model"), Variant("truth", drawn=True, exact=True, of="model")]
+    return [Variant("model"), *bounds]
+
+
 def stands_before_something(scene: Scene) -> bool:
     """Whether a moving camera can be told: by the background, not by a thing that moves itself."""
     return scene.things[0].motion.name == "stays still" and scene.background.kind != "plain"
@@ -250,6 +263,20 @@ def stands_before_something(scene: Scene) -> bool:
 
 _BOTH: tuple[Split, ...] = ("train", "test")
 _LATER: dict[str, Any] = {"seed": 200_000, "batch": 10}
+_TALKING: dict[str, Any] = {
+    "judge": talking.judge_talk,
+    "needs": ("voices", "masks"),
+    "talks": True,
+    "targets": talking.TARGETS,
+    "version": talking.VERSION,
+    "frames": talking.FRAMES,
+    "batch": 2,
+    "cases": talking.talk_cases,
+    "draw": talking.drawn_talk,
+    "make": talking.talk,
+    "shows": talking.shown_talk,
+    "lines": 2,
+}
 _SUITES = (
     Suite("text", "are colour, shape, motion and background those of the prompt?", judge_prompt, splits=_BOTH),
     Suite(
@@ -329,6 +356,33 @@ _SUITES = (
         make=animation.animate,
         shows=animation.shown_people,
         lines=3,
+    ),
+    Suite(
+        "talk",
+        "does a portrait speak in time with a voice, look as asked and stay who it is?",
+        variants=with_truth,
+        splits=("one person",) * 3 + (talking.PAIR,),
+        seed=talking.SEED,
+        count=talking.COUNT,
+        **_TALKING,
+    ),
+    Suite(
+        "talk-long",
+        "is a portrait that speaks for a minute still the same person, without seams?",
+        variants=lambda *_: [variant for variant in with_truth() if variant.name != "autoencoder"],
+        splits=("one person",),
+        seed=talking.SEED + 10_000,
+        count=2,
+        **_TALKING | {"frames": talking.LASTING, "batch": 1},
+    ),
+    Suite(
+        "talk-benchmark",
+        "the same in all kinds of portraits: drawn, stylised, half figures, turned away, two people",
+        variants=with_truth,
+        splits=talking.KINDS,
+        seed=talking.SEED + 20_000,
+        count=20 * len(talking.KINDS),
+        **_TALKING,
     ),
 )
 SUITES = {suite.name: suite for suite in _SUITES}

@@ -28,7 +28,7 @@ def head_pose(face: Face | Faces) -> np.ndarray:
     Yaw is positive where the face looks to the right in the picture, pitch where it looks up, roll where it leans
     clockwise as it is seen. All are 0 for the mean face.
     """
-    turn = _rotation(face.mesh)
+    turn = face_rotation(face.mesh)
     towards = -turn[..., 2]  # out of the face
     yaw = np.arctan2(towards[..., 0], -towards[..., 2])
     pitch = -np.arcsin(np.clip(towards[..., 1], -1, 1))
@@ -36,7 +36,7 @@ def head_pose(face: Face | Faces) -> np.ndarray:
     return _seen(face, np.degrees(np.stack([yaw, pitch, roll], -1)))
 
 
-def _rotation(mesh: np.ndarray) -> np.ndarray:
+def face_rotation(mesh: np.ndarray) -> np.ndarray:
     """(..., 3, 3): what turns the mean face into place; of what lies above the mouth, which speech does not move."""
     mean = mean_face()
     stiff = mean[:, 1] < mean[BELOW_NOSE, 1]

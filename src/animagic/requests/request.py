@@ -90,9 +90,11 @@ def hint(request: VideoOptions) -> str | None:
     words = None if is_original(request.model) else zoo.vocabulary(request.model)
     own = {name for kind in ("loras", "motion_loras") for name in zoo.loras(request.model, kind)} if words else set()
     added = {field for field, _, name in request.files() if name not in own}
-    if words is None or added - {"image", "video"}:  # a LoRA and the like may bring words of its own
+    prompts = [prompt for prompt in (request.prompt, *request.prompts_at.values()) if prompt]
+    # A LoRA and the like may bring words of its own.
+    if words is None or not prompts or added - {"image", "video", "audio", "mask"}:
         return None
-    return advice(request.model, words, [request.prompt, *request.prompts_at.values()], not added)
+    return advice(request.model, words, prompts, not added)
 
 
 def _job_class(request: VideoOptions) -> type[Job]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -135,6 +136,11 @@ class NestedDenoiser(Protocol):
         ...
 
 
+def branch_shares(scales: Sequence[float]) -> list[float]:
+    """The weight of each branch of nested guidance: v(), v(1), v(1, 2), ...; their sum is 1."""
+    return [here - after for here, after in itertools.pairwise([1.0, *scales, 0.0])]
+
+
 class NestedGuidance(_Guidance):
     """Guidance by conditions in a fixed order, such as portrait, text and voice, each on top of those before it:
     v() + s_1 (v(1) - v()) + s_2 (v(1, 2) - v(1)) + ... A scale of 1 everywhere is the network as it is; 0 leaves a
@@ -166,11 +172,11 @@ class NestedGuidance(_Guidance):
 
     def weights(self, levels: Sequence[int]) -> torch.Tensor:
         """The weight of each branch at each frame: (conditions + 1, frames); the sum over the branches is 1."""
-        scales = torch.tensor([1.0, *self.scales, 0.0])[:, None].repeat(1, len(levels))
+        weights = torch.tensor(branch_shares(self.scales))[:, None].repeat(1, len(levels))
         if self.interval is not None and self.times is not None:
             times = self.times[torch.tensor(levels)]
-            scales[1:-1, (times < self.interval[0]) | (times >= self.interval[1])] = 1
-        return scales[:-1] - scales[1:]
+            weights[:, (times < self.interval[0]) | (times >= self.interval[1])] = torch.eye(len(weights))[:, -1:]
+        return weights
 
     def __call__(self, latents: torch.Tensor, window: Window) -> torch.Tensor:
         weights = self.weights(window.levels)

@@ -26,6 +26,7 @@ from ..synthetic.portraits import (
     sample_portrait,
     scene_caption,
 )
+from ..synthetic.portraits.identity import Kind
 from .voices import VoiceBank, speech_encoder
 
 GROUP = 4
@@ -113,6 +114,7 @@ class PortraitBatches(Dataset):
     Args:
         batch_size: windows. latents: latent frames of each, four frames of video. height, width: in pixels.
         windows: so many of a batch come from the same clip; it saves reading.
+        alone_share: share of the batches that hold single latent frames, half as many of them as otherwise.
         begins: share of the windows that are the beginning of a video, so that their first latent frame stands for one
             frame, shown four times.
         pairs: share of the clips that show two people, one or both of whom speak; if there can be any, every batch has
@@ -139,6 +141,7 @@ class PortraitBatches(Dataset):
     width: int = 128
     fps: float = 25
     windows: int = 1
+    alone_share: float = 0.0
     begins: float = 0.3
     pairs: float = 0.1
     drawn_share: float = 0.5
@@ -169,15 +172,18 @@ class PortraitBatches(Dataset):
     def __getitem__(self, step: int) -> dict[str, Any]:
         rng = np.random.default_rng((self.seed, step))
         talks, windows = [], []
+        latents, each = self.latents, self.windows
+        if self.alone_share and rng.random() < self.alone_share:
+            latents, each = 1, self.windows * self.latents // 2
         for i in range(self.batch_size // self.windows):
             talk = self._clip(step, i, rng)
-            talks += [talk] * self.windows
-            windows += [random_window(talk, self.latents, self.begins, rng) for _ in range(self.windows)]
+            talks += [talk] * each
+            windows += [random_window(talk, latents, self.begins, rng) for _ in range(each)]
         return batch_of(talks, windows, step)
 
     def _clip(self, step: int, i: int, rng: np.random.Generator) -> Talk:
         number = int(rng.integers(min(self.clips, self.begin + step)))
-        kind = "drawn" if rng.random() < self.drawn_share else "head"
+        kind: Kind = "drawn" if rng.random() < self.drawn_share else "head"
         people = 2 if rng.random() < self.pairs else 1
         if self.folder is None:
             talk = self._drawn(kind, people, (self.seed, step, i))
@@ -185,7 +191,7 @@ class PortraitBatches(Dataset):
             talk = self.clip(number, kind, people)
         return self._with_listener(talk) if people == 1 and self.pairs > 0 else talk
 
-    def clip(self, number: int, kind: str = "drawn", people: int = 1) -> Talk:
+    def clip(self, number: int, kind: Kind = "drawn", people: int = 1) -> Talk:
         """A clip of the folder, drawn if it is not there yet. kind: "drawn" or "head"."""
         size = f"{self.width}x{self.height}x{self.kept}-{self.fps:g}"
         heard = f"-{Path(self.encoder).name}" if self.encoder else ""
@@ -199,7 +205,7 @@ class PortraitBatches(Dataset):
             temporary.write_bytes(_packed(made))
         return made
 
-    def _drawn(self, kind: str, people: int, seed: tuple[int, ...]) -> Talk:
+    def _drawn(self, kind: Kind, people: int, seed: tuple[int, ...]) -> Talk:
         rng = np.random.default_rng(seed)
         speaks = [True] if people == 1 else [[True, True], [True, False], [False, True]][int(rng.choice(3))]
         count, size = GROUP * self.kept + 2 * CONTEXT, (self.height, self.width)
@@ -208,9 +214,13 @@ class PortraitBatches(Dataset):
         acted = [sample_performance(rng, mouth, self.fps, self.held_out) for mouth, _ in heard]
         photo = render_photo(shown, rng, *size).frames[0]
         scene = render_scene(shown, acted, *size)
-        text = caption(shown[0], acted[0], rng) if people == 1 else scene_caption(tuple(shown), tuple(acted), rng)
+        if people == 1:
+            text = caption(shown[0], acted[0], rng)
+        else:
+            text = scene_caption((shown[0], shown[1]), (acted[0], acted[1]), rng)
         speech = np.stack([speech for _, speech in heard])
-        return Talk(photo, scene.frames, speech, in_cells(scene.face).swapaxes(0, 1), in_cells(scene.mouth.max(1)), text)
+        masks = in_cells(scene.face).swapaxes(0, 1)
+        return Talk(photo, scene.frames, speech, masks, in_cells(scene.mouth.max(1)), text)
 
     def _heard(self, speaks: bool, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """The mouth and the speech of so many frames of a recording, or of silence."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -91,12 +92,11 @@ def sentence(rng: np.random.Generator, language: str = "en", held_out: bool = Fa
     """A sentence, grammatical but of no sense, in one of LANGUAGES. Held-out ones never come up among the others."""
     forms, words = _KNOWN[language]
 
-    def one(choices: str | tuple[str, ...]) -> str:
-        choices = choices.split("|") if isinstance(choices, str) else choices
+    def one(choices: Sequence[str]) -> str:
         return choices[int(rng.integers(len(choices)))]
 
     while True:
-        text = re.sub(r"\{(\w+)\}", lambda slot: one(words[slot[1]]), one(forms))
+        text = re.sub(r"\{(\w+)\}", lambda slot: one(words[slot[1]].split("|")), one(forms))
         text = text[0].upper() + text[1:]
         if (zlib.crc32(text.encode()) % _HELD_OUT == 0) == held_out:
             return text

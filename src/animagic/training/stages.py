@@ -114,6 +114,7 @@ class Course:
         needs: fields that the recipe must have.
         only: the field that tells recipes of this kind; "": all others are.
         origin: the field that names the folder of a trained model that is gone on from, if there is one.
+        words: the vocabulary of a model that reads prompts, unless it goes on from another one.
         check: raises InputError for what would otherwise be found out after hours.
     """
 
@@ -122,6 +123,7 @@ class Course:
     needs: Sequence[str] = ()
     only: str = ""
     origin: str = ""
+    words: Callable[[], Mapping[str, Any]] = vocabulary
     check: Callable[[dict[str, Any]], object] = lambda _: None
 
 
@@ -149,7 +151,7 @@ class Run:
             if words.is_file():
                 shutil.copy(words, target)
         elif _reads_prompts(target) and not any(stage.shows_files for stage in self.known):
-            (target / VOCABULARY).write_text(json.dumps(vocabulary(), indent=2) + "\n", "utf-8")
+            (target / VOCABULARY).write_text(json.dumps(self.course.words(), indent=2) + "\n", "utf-8")
         return target
 
 

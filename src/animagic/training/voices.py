@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -60,7 +59,7 @@ class Recording:
         return mouth_shapes(self.phones, fps, int(self.seconds * fps))
 
 
-class VoiceBank(Sequence[Recording]):
+class VoiceBank:
     """Recordings of 6 to 10 s, each made when it is first asked for, and then kept in a folder.
 
     A quarter of the time is silence: before, between and after sentences; in some nobody speaks at all. Voices are
@@ -101,7 +100,7 @@ class VoiceBank(Sequence[Recording]):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, number: int) -> Recording:  # type: ignore[override] # no slices
+    def __getitem__(self, number: int) -> Recording:
         if not 0 <= number < self.count:
             raise IndexError(number)
         if self.folder is None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..meshes import ball
 from .identity import REGIONS
 from .skeleton import JOINTS
-from ..meshes import ball
 from .surface import Patch, moved_by
 
 _RISE = {"afro": 0.055, "short": 0.014}  # metres above the scalp; others 0.018

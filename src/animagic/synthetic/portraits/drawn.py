@@ -88,13 +88,14 @@ class Drawn:
             self.eye_seen.append(turned.towards(self._angle(side * face.eye_x, face.eye_y)))
         self.mouth_seen = turned.towards(0.0)
         base, out, wide = face.nose_y, face.nose_out, face.nose_wide
-        flat = float(front_of(np.array(base)))
         nose = np.array(
             [(0, face.eye_y + 0.02, 0.02), (-0.3 * wide, 0.5 * base, 0.35 * out), (-0.55 * wide, base - 0.07, out),
              (0, base - 0.05, 1.12 * out), (0.55 * wide, base - 0.07, out), (0.3 * wide, 0.5 * base, 0.35 * out),
              (-wide, base, 0.2 * out), (-0.45 * wide, base + 0.055, 0.45 * out), (0, base + 0.06, 0.55 * out),
-             (0.45 * wide, base + 0.055, 0.45 * out), (wide, base, 0.2 * out), (0, face.eye_y, -0.2), (0, base + 0.06, -0.2)]
-        ) + [0, 0, flat]  # fmt: skip
+             (0.45 * wide, base + 0.055, 0.45 * out), (wide, base, 0.2 * out), (0, face.eye_y, -0.2),
+             (0, base + 0.06, -0.2)]
+        )  # fmt: skip
+        nose[:, 2] += float(front_of(np.array(base)))
         self.nose = turned(nose)[..., :2]
         side = np.linspace(0, 2 * np.pi, 14, endpoint=False)
         self.ears = []
@@ -201,8 +202,8 @@ class Drawn:
                     )
                     canvas.drawCircle(*cheek.tolist(), 0.34 * unit, paint(skin, shader=glow))
             if self.portrait.beard in ("stubble", "full"):
-                full = self.portrait.beard == "full"
-                canvas.drawPath(smooth(self.beard[f]), paint(shaded(self.colours["hair"], -0.1), 0.96 if full else 0.26))
+                share = 0.96 if self.portrait.beard == "full" else 0.26
+                canvas.drawPath(smooth(self.beard[f]), paint(shaded(self.colours["hair"], -0.1), share))
             if self.mouth_seen[f] > _SEEN:
                 self._draw_mouth(canvas, f)
                 if self.portrait.beard in ("moustache", "full"):
@@ -261,7 +262,8 @@ class Drawn:
                 wide, high = 0.62 * self.face.mouth_wide * unit, 0.36 * self.gap[f] * unit
                 canvas.drawOval(skia.Rect(x - wide, y - high, x + wide, y + high), paint((196, 84, 92)))
                 # Teeth hang from the upper lip: the same line, lower.
-                teeth = np.concatenate([inner[:13], inner[12::-1] + [0, min(0.075, 0.4 * self.gap[f]) * unit]])
+                high = np.array([0, min(0.075, 0.4 * self.gap[f]) * unit])
+                teeth = np.concatenate([inner[:13], inner[12::-1] + high])
                 canvas.drawPath(polygon(teeth), paint((246, 242, 234)))
         width = 0.02 if self.gap[f] > 0.02 else 0.03
         canvas.drawPath(polygon(inner[:13], False), paint(shaded(lips, -0.62), 0.9, width * unit))

@@ -28,9 +28,8 @@ class Garment:
         self.turn = 0.16 * np.sin(turned.yaw)
         self.head = turned(np.array([(-0.9 * face.neck, 0.62, -0.1), (0.9 * face.neck, 0.62, -0.1)]))[..., :2]
         n, s = face.neck, face.shoulders
-        self.body = self._path(
-            [(n, 1.2), (1.25 * n, 1.38), (0.62 * s, 1.52), (0.88 * s, 1.62), (s, 1.95), (1.08 * s, 2.6), (1.1 * s, _FAR)]
-        )
+        arm = [(0.62 * s, 1.52), (0.88 * s, 1.62), (s, 1.95), (1.08 * s, 2.6), (1.1 * s, _FAR)]
+        self.body = self._path([(n, 1.2), (1.25 * n, 1.38), *arm])
         start, end = (0.8 * portrait.light * s, 1.2), (-0.9 * portrait.light * s, 2.6)
         flat = portrait.outlined
         shader = None if flat else linear(start, end, shaded(self.rgb, 0.12), self.rgb, shaded(self.rgb, -0.22))
@@ -53,7 +52,8 @@ class Garment:
         n = self.face.neck * self.unit
         left, right = sorted(self.head[f], key=lambda point: point[0])
         low = np.array([middle[0], self.centre[1] + (1.75 + self.move[f, 1]) * self.unit])
-        corners = np.stack([left, low + [-1.35 * n, -0.32 * self.unit], low, low + [1.35 * n, -0.32 * self.unit], right])
+        aside, up = np.array([1.35 * n, 0]), np.array([0, -0.32 * self.unit])
+        corners = np.stack([left, low - aside + up, low, low + aside + up, right])
         shader = linear(
             (0, self.centre[1] + 0.75 * self.unit), (0, self.centre[1] + 1.5 * self.unit), skin[3], skin[2], skin[1]
         )
@@ -96,8 +96,9 @@ class Garment:
         edge = paint(shaded(rgb, -0.35), 0.9, 0.05)
         if kind == "turtleneck":
             x = 0.5 * turn
-            roll = np.array([(x - 1.2 * n, 0.95), (x - 1.5 * n, 1.5), (x, 1.62), (x + 1.5 * n, 1.5), (x + 1.2 * n, 0.95),
-                             (x, 1.12 if not behind else 0.95)])  # fmt: skip
+            side = [(1.2 * n, 0.95), (1.5 * n, 1.5)]
+            left, right = [(x - out, y) for out, y in side], [(x + out, y) for out, y in side[::-1]]
+            roll = np.array([*left, (x, 1.62), *right, (x, 0.95 if behind else 1.12)])
             canvas.drawPath(smooth(roll), paint(shaded(rgb, 0.08)))
             canvas.drawPath(smooth(roll), paint(shaded(rgb, -0.3), 0.5, 0.025))
         elif neckline is not None and kind in ("t-shirt", "hoodie"):
@@ -113,9 +114,7 @@ class Garment:
             for side in (-1, 1):
                 reach = 0.62 if kind == "jacket" else 0.34
                 low = 2.05 if kind == "shirt" else 2.7
-                lapel = np.array(
-                    [(turn + side * 1.05 * n, 1.08), (turn + side * (1.05 * n + 0.16), 1.3), (turn + side * reach, 1.72),
-                     (1.5 * turn + (0.02 if kind == "shirt" else 0) * side, low)]
-                )  # fmt: skip
+                outer = [(turn + side * (1.05 * n + 0.16), 1.3), (turn + side * reach, 1.72)]
+                lapel = np.array([(turn + side * 1.05 * n, 1.08), *outer, (1.5 * turn + 0.02 * side, low)])
                 canvas.drawPath(polygon(lapel), paint(shaded(rgb, 0.16)))
                 canvas.drawPath(polygon(lapel), paint(shaded(rgb, -0.4), 0.8, 0.02))

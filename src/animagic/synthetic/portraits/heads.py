@@ -31,12 +31,12 @@ JOINTS = ("torso", "neck", "head", "left_eye", "right_eye")
 _NECK, _HEAD = 1, 2
 _BARE = {"t-shirt": ("neck",), "hoodie": ("neck",), "shirt": ("neck", "collar"), "jacket": ("neck",)}
 _THICK = {"hoodie": 0.014, "jacket": 0.012, "turtleneck": 0.007}  # metres of cloth, others 0.005
-_BIAS = {"hole": -0.05, "tongue": -0.046, "teeth": -0.042, "eye": -0.045}  # metres: the skin lies over all of these
+_BIAS = {"hole": -0.08, "tongue": -0.06, "teeth": -0.045, "eye": -0.05}  # metres: the skin lies over all of these
 _IRIS_BIAS, _PUPIL_BIAS = -0.04, -0.036
 _RISE = {"buzzed": 0.003, "short": 0.014, "parted": 0.018, "fringe": 0.017, "curly": 0.026, "bob": 0.022, "long": 0.019,
          "bun": 0.011, "ponytail": 0.011, "afro": 0.062}  # fmt: skip
 _LENGTH = {"long": 0.26, "bob": 0.11}  # metres that hair hangs below the hairline
-_IRIS, _PUPIL = 0.0064, 0.0029  # radii, metres
+_IRIS, _PUPIL = 0.0068, 0.0031  # radii, metres
 _RING = np.linspace(0, 2 * np.pi, 12, endpoint=False)
 
 
@@ -62,7 +62,8 @@ class HeadMesh:
     points: float32 (V, 3); actions: float32 (A, V, 3); weights: float32 (V, 3), of torso, neck and head; joints:
     (5, 3); marks: indices of POINTS. triangles: (T, 3) of vertices, corners: (T, 3) of `colours`, float32 (N, 3), and
     `masks`, uint8 (N, 2), of face and mouth; source: (N,) the vertex of each; bias: float32 (T,), metres by which a
-    triangle is drawn as if it were nearer; two_sided, masked: bool (T,). iris: first vertex of two times iris and pupil.
+    triangle is drawn as if it were nearer; two_sided, masked: bool (T,). iris: the first vertex of the left
+    iris, the left pupil, the right iris and the right pupil.
     """
 
     points: np.ndarray
@@ -91,16 +92,33 @@ class HeadMesh:
         return float(self.points[self.marks["hairline"], 1] - self.points[self.marks["chin"], 1]) / 2
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Layer:
-    """A part of the mesh before it is joined. rgb: one colour or one a vertex."""
+    """A part of the mesh before it is joined: points (P, 3) and what moves them, weights (P, 3); triangles (T, 3) of
+    points; corners (T, 3) of source (N,), a point each, with rgb (N, 3) and masks (N, 2); bias, two_sided (T,)."""
 
     points: np.ndarray
     weights: np.ndarray
     triangles: np.ndarray
+    corners: np.ndarray
+    source: np.ndarray
     rgb: np.ndarray
-    bias: float = 0.0
-    two_sided: bool = False
+    masks: np.ndarray
+    bias: np.ndarray
+    two_sided: np.ndarray
+
+
+def _on_head(
+    points: np.ndarray, triangles: np.ndarray, rgb: np.ndarray, weights: np.ndarray | None = None, bias: float = 0.0,
+    two_sided: bool = False,
+) -> _Layer:  # fmt: skip
+    """A part that the head moves, unless there are weights. rgb: (3,) or (P, 3)."""
+    count, size = len(points), len(triangles)
+    return _Layer(
+        points, np.tile([0.0, 0, 1], (count, 1)) if weights is None else weights, triangles, triangles,
+        np.arange(count), np.broadcast_to(rgb, (count, 3)), np.zeros((count, 2), np.uint8), np.full(size, bias),
+        np.full(size, two_sided),
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=64)
@@ -110,56 +128,46 @@ def mesh_of(portrait: Portrait) -> HeadMesh:
     coefficients = np.concatenate(
         [[1.0], features(np.array(portrait.phenotype)) @ data["phenotype_fit"], 0.8 * np.array(portrait.shape)]
     )
-    mean, joints = data["identity"][0].astype(float), np.tensordot(coefficients, data["joints"].astype(float), 1)
-    points = np.tensordot(coefficients, data["identity"].astype(float), 1)
-    triangles, pieces = data["triangles"].astype(int), data["pieces"].astype(int)
-    weights = data["weights"].astype(float)
-    is_ = {name: pieces == number for number, name in enumerate(PIECES)}
+    joints, points = (np.tensordot(coefficients, data[name].astype(float), 1) for name in ("joints", "identity"))
+    mean, triangles = data["identity"][0].astype(float), data["triangles"].astype(int)
+    is_ = {name: data["pieces"] == number for number, name in enumerate(PIECES)}
     worn = is_["neck"] | is_["collar"] | is_["chest"]
     for name in _BARE.get(portrait.garment, ()):
         worn &= ~is_[name]
-    points = points + vertex_normals(points, triangles) * np.where(
-        _touched(triangles[worn], len(points)), _THICK.get(portrait.garment, 0.005), 0
-    )[:, None]
+    cloth = _touched(triangles[worn], len(points)) * _THICK.get(portrait.garment, 0.005)
+    points = points + vertex_normals(points, triangles) * cloth[:, None]
     rgb, material = _colours(portrait, mean, triangles, is_, worn)
-    scalp = triangles[is_["scalp"]]
-    layers = _hair(portrait, points, mean, scalp) + _irises(portrait, joints, points[np.unique(triangles[is_["eye"]])])
+    # A vertex of several materials has a colour for each.
+    split, corners = np.unique(triangles + len(points) * material[:, None], return_inverse=True)
+    source = split % len(points)
     bias = np.zeros(len(triangles))
     for name, value in _BIAS.items():
         bias[is_[name]] = value
-    bias[is_["brow"]] = 0.002
-
-    corners, source = _split(triangles, material, len(points))
-    colours, masks = [rgb[source % len(points), source // len(points)]], [_masks(mean, is_, triangles)[source % len(points)]]
-    sources, count, corner_count = [source % len(points)], len(points), len(source)
-    all_triangles, all_corners, two_sided = [triangles], [corners], [np.zeros(len(triangles), bool)]
-    biases = [bias]
-    for layer in layers:
-        size = len(layer.points)
-        all_triangles.append(layer.triangles + count)
-        all_corners.append(layer.triangles + corner_count)
-        sources.append(np.arange(size) + count)
-        colours.append(np.broadcast_to(layer.rgb, (size, 3)))
-        masks.append(np.zeros((size, 2), np.uint8))
-        biases.append(np.full(len(layer.triangles), layer.bias))
-        two_sided.append(np.full(len(layer.triangles), layer.two_sided))
-        count, corner_count = count + size, corner_count + size
-    actions = np.zeros((len(ACTIONS), count, 3), np.float32)
-    actions[:, : len(points)] = data["actions"]
-    masks_of = np.concatenate(masks)
-    corner = np.concatenate(all_corners)
-    return HeadMesh(
-        np.float32(np.concatenate([points, *(layer.points for layer in layers)])), actions,
-        np.float32(np.concatenate([weights, *(layer.weights for layer in layers)])), joints,
-        dict(zip(POINTS, data["points"].tolist(), strict=True)), np.concatenate(all_triangles), corner,
-        np.concatenate(sources), np.float32(np.concatenate(colours)), masks_of, np.float32(np.concatenate(biases)),
-        np.concatenate(two_sided), masks_of[corner, 0].max(1) > 0,
-        len(points) + sum(len(layer.points) for layer in _before_irises(layers)),
+    skin = _Layer(
+        points, data["weights"].astype(float), triangles, corners.reshape(-1, 3), source,
+        rgb[source, split // len(points)], _masks(mean, is_, triangles)[source], bias, is_["hole"],
     )  # fmt: skip
+    eyes = _irises(portrait, joints, points[np.unique(triangles[is_["eye"]])])
+    return _joined([skin, *eyes, *_hair(portrait, points, mean, triangles[is_["scalp"]])], data, joints)
 
 
-def _before_irises(layers: list[_Layer]) -> list[_Layer]:
-    return layers[: next(i for i, layer in enumerate(layers) if layer.bias == _IRIS_BIAS)]
+def _joined(layers: list[_Layer], data: dict[str, np.ndarray], joints: np.ndarray) -> HeadMesh:
+    first = np.cumsum([0, *(len(layer.points) for layer in layers)])
+    first_corner = np.cumsum([0, *(len(layer.source) for layer in layers)])
+    actions = np.zeros((len(ACTIONS), first[-1], 3), np.float32)
+    actions[:, : first[1]] = data["actions"]
+    corners = np.concatenate([layer.corners + at for layer, at in zip(layers, first_corner[:-1], strict=True)])
+    masks = np.concatenate([layer.masks for layer in layers])
+    return HeadMesh(
+        np.float32(np.concatenate([layer.points for layer in layers])), actions,
+        np.float32(np.concatenate([layer.weights for layer in layers])), joints,
+        dict(zip(POINTS, data["points"].tolist(), strict=True)),
+        np.concatenate([layer.triangles + at for layer, at in zip(layers, first[:-1], strict=True)]), corners,
+        np.concatenate([layer.source + at for layer, at in zip(layers, first[:-1], strict=True)]),
+        np.float32(np.concatenate([layer.rgb for layer in layers])), masks,
+        np.float32(np.concatenate([layer.bias for layer in layers])),
+        np.concatenate([layer.two_sided for layer in layers]), masks[corners, 0].max(1) > 0, int(first[1]),
+    )  # fmt: skip
 
 
 def _touched(triangles: np.ndarray, count: int) -> np.ndarray:
@@ -167,12 +175,6 @@ def _touched(triangles: np.ndarray, count: int) -> np.ndarray:
     out = np.zeros(count, bool)
     out[triangles.reshape(-1)] = True
     return out
-
-
-def _split(triangles: np.ndarray, material: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Corners (T, 3) of vertices that belong to one material each; and number + count * material of each of these."""
-    source, corners = np.unique(triangles + count * material[:, None], return_inverse=True)
-    return corners.reshape(-1, 3), source
 
 
 def _ramp(value: np.ndarray, start: float, end: float) -> np.ndarray:
@@ -230,8 +232,9 @@ def _beard(mean: np.ndarray, beard: str) -> np.ndarray:
     upper = _ramp(y, -0.069, -0.064) * _ramp(y, -0.047, -0.051) * _ramp(side, 0.032, 0.025) * (z > -0.02)
     if beard == "moustache":
         return upper
-    edge = np.interp(side, [0, 0.02, 0.034, 0.06, 0.075], [-0.086, -0.084, -0.056, -0.045, 0.0])
-    jaw = _ramp(y, edge + 0.003, edge - 0.006) * _ramp(z, -0.12, -0.095) * _ramp(y, -0.16, -0.14)
+    edge = np.interp(side, [0, 0.02, 0.034, 0.06, 0.075], [-0.088, -0.086, -0.056, -0.05, -0.01])
+    jaw = _ramp(y, edge + 0.003, edge - 0.006) * _ramp(z, -0.1, -0.08) * _ramp(y, -0.142, -0.122)
+    jaw *= _ramp(side, 0.08, 0.074)
     return np.maximum(upper, jaw)
 
 
@@ -240,7 +243,7 @@ def _masks(mean: np.ndarray, is_: dict[str, np.ndarray], triangles: np.ndarray) 
     x, y, z = mean.T
     front = ~_touched(triangles[is_["scalp"] | is_["eye"] | is_["teeth"] | is_["tongue"]], len(mean))
     jaw = np.interp(z, [-0.09, -0.05, -0.01], [-0.07, -0.105, -0.13])
-    face = front & (z > -0.085) & (y > jaw) & (np.abs(x) < 0.074)
+    face = front & (z > -0.085) & (y > jaw) & (np.abs(x) < 0.07)
     around = ((np.abs(x) / 0.047) ** 2 + (np.where(y > -0.072, (y + 0.072) / 0.027, (y + 0.072) / 0.052)) ** 2) < 1
     return np.stack([face, face & around], 1).astype(np.uint8) * 255
 
@@ -277,18 +280,17 @@ def _hair(portrait: Portrait, points: np.ndarray, mean: np.ndarray, scalp: np.nd
         slope = (0.5 + 0.5 * np.tanh(way * x / 0.02)) * (1.0 if style == "parted" else 0.4)
         shell += np.outer(forehead * slope, [0, -0.022, 0.008])
     if style in _LENGTH:
-        low = _ramp(y, 0.03, -0.05) * _ramp(z, -0.055, -0.1)
-        shell += np.stack([0.3 * x * low, -_LENGTH[style] * low, -0.012 * low], 1)
+        low = _ramp(y, 0.04, -0.03) * _ramp(z, -0.045, -0.085)
+        shell += np.stack([0.28 * x * low, -_LENGTH[style] * low, -0.012 * low], 1)
         if style == "long":  # it rests on the back
             share = 0.55 * _ramp(shell[:, 1], -0.08, -0.2) * (low > 0)
             weights = np.stack([share, 0 * share, 1 - share], 1)
-    layers = [_Layer(shell, weights, local, rgb * shade, 0.012, True)]
+    layers = [_on_head(shell, local, rgb * shade, weights, 0.012, True)]
     knots = {"bun": ((0, 0.15, -0.16), (0.045, 0.04, 0.045)), "ponytail": ((0, -0.02, -0.235), (0.03, 0.11, 0.035))}
     if style in knots:
         place, radii = knots[style]
         sphere, faces = ball()
-        at = sphere * radii + place
-        layers.append(_Layer(at, np.tile([0.0, 0, 1], (len(at), 1)), faces, rgb * 0.94))
+        layers.append(_on_head(sphere * radii + place, faces, rgb * 0.94))
     return layers
 
 
@@ -304,5 +306,5 @@ def _irises(portrait: Portrait, joints: np.ndarray, eyes: np.ndarray) -> list[_L
             disc = np.concatenate([np.zeros((1, 3)), ring]) + eye + [0, 0, radius]
             shade = np.ones((13, 1))
             shade[1:] = 0.75 if bias == _IRIS_BIAS else 1
-            layers.append(_Layer(disc, np.tile([0.0, 0, 1], (13, 1)), fan, np.array(rgb) * shade, bias))
+            layers.append(_on_head(disc, fan, np.array(rgb) * shade, bias=bias))
     return layers

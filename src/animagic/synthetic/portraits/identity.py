@@ -103,7 +103,7 @@ class Portrait:
         made_up = np.array([196.0, 40, 62])
         lips = darker + (0.15 + 0.45 * female) * (made_up - darker)
         if self.skin in STYLISED_SKINS:
-            lips = skin * 0.55
+            lips = 0.4 * skin + 0.6 * np.array([160.0, 36, 84])
         red, green, blue = (int(value) for value in lips.round())
         return {
             "skin": SKINS[self.skin],

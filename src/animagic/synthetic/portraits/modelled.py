@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import skia
 
+from .features import GAPE
 from .glasses import Glasses
 from .heads import ACTIONS, HeadMesh, mesh_of
 from .identity import Portrait
@@ -14,19 +15,18 @@ _AT_ONCE = 16  # frames whose vertices are held
 _DISTANCE = 9.0  # of the camera, in half heights of the face
 _TURNED = 50.0  # degrees that a head turns on its neck at most
 _EXPRESSIONS: dict[str, dict[str, float]] = {
-    "neutral": {},
-    "smiling": {"mouthSmile": 0.75, "cheekSquint": 0.5, "eyeSquint": 0.35},
+    "neutral": {"eyeWide": 0.12},
+    "smiling": {"mouthSmile": 0.75, "cheekSquint": 0.5, "eyeSquint": 0.2},
     "sad": {"mouthFrown": 0.85, "browInnerUp": 0.9, "eyeBlink": 0.18, "mouthPucker": 0.1},
     "angry": {"browDown": 1.0, "noseSneer": 0.5, "mouthPress": 0.35, "mouthFrown": 0.35, "eyeSquint": 0.3},
     "surprised": {"browInnerUp": 0.8, "browOuterUp": 1.0, "eyeWide": 1.0},
 }
 
 
-def actions_of(performance: Performance) -> np.ndarray:
-    """(F, A): how far each of ACTIONS is done."""
+def actions_of(performance: Performance, mesh: HeadMesh) -> np.ndarray:
+    """(F, A): how far each of ACTIONS is done. The jaw opens so far that the lips part as in features.mouth_of."""
     opening, width, rounding = performance.mouth.astype(float).clip(0, 1).T
     out = {name: np.zeros(len(performance)) for name in ACTIONS}
-    out["jawOpen"] += 0.75 * opening
     out["mouthStretch"] += 1.1 * (2 * width - 1).clip(0)
     out["mouthPucker"] += 0.5 * (1 - 2 * width).clip(0) + 0.3 * rounding
     out["mouthFunnel"] += 0.75 * rounding
@@ -38,6 +38,12 @@ def actions_of(performance: Performance) -> np.ndarray:
     out["eyeBlink"] += blink * (1 - out["eyeBlink"])
     out["eyeWide"] *= 1 - blink
     out["eyeSquint"] *= 1 - blink
+    lips = [mesh.marks["upper_lip"], mesh.marks["lower_lip"]]
+    rest, each = (points[..., lips[0], 1] - points[..., lips[1], 1] for points in (mesh.points, mesh.actions))
+    wanted = GAPE * mesh.half * opening * (1 - 0.15 * rounding)
+    left = wanted - rest - sum(out[name] * gap for name, gap in zip(ACTIONS, each.tolist(), strict=True))
+    out["jawOpen"] += left.clip(0) / each[ACTIONS.index("jawOpen")]
+    out["mouthClose"] += left.clip(None, 0) / each[ACTIONS.index("mouthClose")]
     return np.stack([out[name] for name in ACTIONS], 1)
 
 
@@ -64,14 +70,13 @@ class Modelled:
         self.portrait, self.performance = portrait, performance
         self.mesh = mesh = mesh_of(portrait)
         self.scale, self.centre = unit / mesh.half, np.array([x, y])
-        self.actions = actions_of(performance)
+        self.actions = actions_of(performance, mesh)
         self.larger = int(np.clip(round(384 / min(height, width)), 2, 4))
         self.size = height, width
         self._pose()
         marks = [mesh.marks[name] for name in ("upper_lip", "lower_lip", "left_outer", "right_outer")]
         moved = mesh.points[marks] + np.tensordot(self.actions, mesh.actions[:, marks], 1)
-        rest = abs(float(mesh.points[marks[0], 1] - mesh.points[marks[1], 1]))
-        gap = (moved[:, 0, 1] - moved[:, 1, 1] - rest).clip(0)
+        gap = (moved[:, 0, 1] - moved[:, 1, 1]).clip(0)
         self.opening = np.float32(gap / np.linalg.norm(moved[:, 2] - moved[:, 3], axis=1))
         order = np.argsort(mesh.triangles.reshape(-1), kind="stable")
         self.adjoining = order // 3
@@ -173,7 +178,7 @@ class Modelled:
         self.pixels[...] = 0
         self.points = list(map(skia.Point, *(n * screen[:, :2].T).tolist()))
         self._triangles(self.canvas, colours.tolist(), order)
-        self.facing = facing
+        self.facing = facing | mesh.two_sided
         drawn = self.pixels.astype(np.uint16)
         mixed = sum(drawn[i::n, j::n] for i in range(n) for j in range(n))
         layer = ((mixed + n * n // 2) // (n * n)).astype(np.uint8)  # multiplied by how far a pixel is covered

@@ -167,7 +167,8 @@ def _blinks(rng: np.random.Generator, frames: int, fps: float) -> np.ndarray:
     start = rng.uniform(0.2, _BLINK_EVERY[1] / 2)
     while start < time[-1]:
         length = rng.uniform(0.12, 0.2)
-        out = np.maximum(out, np.sin(np.pi * ((time - start) / length).clip(0, 1)) ** 0.6)
+        share = (time - start) / length
+        out[(share > 0) & (share < 1)] = np.sin(np.pi * share[(share > 0) & (share < 1)]) ** 0.6
         start += rng.uniform(*_BLINK_EVERY)
     return np.float32(out)
 

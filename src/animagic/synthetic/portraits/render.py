@@ -72,7 +72,9 @@ def render_scene(
     Raises: InputError.
     """
     if not 1 <= len(portraits) == len(performances) <= 2:
-        raise InputError(f"{len(portraits)} portraits with {len(performances)} performances were given: give 1 or 2 of each.")
+        raise InputError(
+            f"{len(portraits)} portraits with {len(performances)} performances were given: give 1 or 2 of each."
+        )
     frames = len(performances[0])
     if min(height, width) < 32 or any(len(performance) != frames for performance in performances):
         raise InputError(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...timeline.guidance import NestedGuidance
+from ...timeline.guidance import branch_shares
 from ...training.distribution_matching import DistributionMatching, Examples, FlowMatching
 from .denoiser import MagicInfiniteSampling, shifted_times
 from .objectives import Conditions, SpeakingObjective, velocity
@@ -51,12 +51,11 @@ class SpeakingDistillation(DistributionMatching):
 
     def guided(self, noisy: Tensor, times: Tensor, conditions: Conditions, attenuation: float) -> Tensor:
         settings = self.sampling
-        scales = (settings.portrait_scale, settings.guidance_scale, settings.voice_scale)
-        guidance = NestedGuidance(None, [1 + (scale - 1) / attenuation for scale in scales])
-        weights = guidance.weights([0])[:, 0].tolist()
-        branches = (
-            weight * velocity(self.teacher, noisy, times, conditions.only(count))
-            for count, weight in enumerate(weights)
-            if weight
-        )
-        return sum(branches, torch.zeros_like(noisy))
+        scales = [
+            1 + (s - 1) / attenuation for s in (settings.portrait_scale, settings.guidance_scale, settings.voice_scale)
+        ]
+        guided = torch.zeros_like(noisy)
+        for count, weight in enumerate(branch_shares(scales)):
+            if weight:
+                guided += weight * velocity(self.teacher, noisy, times, conditions.only(count))
+        return guided

@@ -55,6 +55,7 @@ class MagicInfiniteJob(Job):
         else:
             self.framing = self._framing(found)
             self.speakers = [speaker.framed([self.framing]) for speaker in found]
+            assert self.image is not None
             self.photo = self.framing.into(self.image[None])[0]
         changes = {"order": "front"} if request.real_time else {}
         self.request = request = request.changed(frames=int(request.frames or frames), **changes)
@@ -82,10 +83,12 @@ class MagicInfiniteJob(Job):
 
     def _framing(self, found: Sequence[Speaker]) -> Framing:
         """What the model sees of the portrait."""
-        source, target = self.image.shape[:2], (self.height, self.width)
+        assert self.image is not None
+        (height, width), target = self.image.shape[:2], (self.height, self.width)
+        source = (height, width)
         if self.request.around_face:
             boxes = np.stack([speaker.region.boxes(range(1))[0] for speaker in found])
-            left, top, right, bottom = *boxes[:, :2].min(0), *boxes[:, 2:].max(0)
+            left, top, right, bottom = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)]).tolist()
             return Framing.around((left, top, right, bottom), source, target, margin=0.4)
         if self.request.fit == "stretch":
             return Framing(source, (0, 0, source[1], source[0]), target)
@@ -124,6 +127,7 @@ class MagicInfiniteJob(Job):
         if self.dub is not None:
             made = self.dub.put_back(frames, start)
         elif request.around_face:
+            assert self.image is not None
             made = self.framing.back(frames, self.image)
         if request.show_face:
             found = np.max([one.masks(numbers, self.height, self.width) for one in self.speakers], axis=0)[..., None]

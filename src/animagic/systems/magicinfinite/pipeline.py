@@ -202,7 +202,7 @@ class MagicInfinitePipeline(LoraMixin, HunyuanVideoLoraLoaderMixin, VideoPipelin
         if not (call.prompt is None or isinstance(call.prompt, str)):
             raise InputError("give one prompt: one portrait makes one video.")
         size = self.size_of(call)
-        own = {"plan": plan, "window": window, "window_overlap": window_overlap, "front": front}
+        own: dict[str, Any] = {"plan": plan, "window": window, "window_overlap": window_overlap, "front": front}
         own |= {"portrait_scale": portrait_scale, "voice_scale": voice_scale}
         settings = self.sampling.changed(**call.settings(height=size[0], width=size[1]), **own)
         heard = [self.listen(voice, settings.fps) for voice in voices]

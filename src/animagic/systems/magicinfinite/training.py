@@ -11,14 +11,16 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLHunyuanVideo
+from safetensors.torch import load_file
 from torch import nn
 
 from ...errors import CheckpointError, InputError, first_line
 from ...layers.autoencoder import ConvAutoencoder
 from ...speech import Wav2VecEncoder
+from ...synthetic.portraits import vocabulary
 from ...training.distribution_matching import Distillation
 from ...training.portraits import PortraitBatches
-from ...training.stages import Course, Stage, average_of, save_model, with_start
+from ...training.stages import Course, Stage, average_of, component, save_model, with_start
 from ...weights.lora import add_lora
 from .denoiser import MagicInfiniteSampling
 from .distillation import SpeakingDistillation
@@ -100,7 +102,9 @@ def _start_student(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
     pipe = _teacher(stage.recipe)
     for part in (pipe.transformer, pipe.vae):
         part.eval().requires_grad_(False)
-    student = with_start(copy.deepcopy(pipe.transformer).requires_grad_(True), stage.section)
+    student = copy.deepcopy(pipe.transformer).requires_grad_(True)
+    if stage.section.get("start"):
+        student.load_state_dict(_student_of(load_file(stage.section["start"])))
     whole = SpeakingObjective(pipe.vae, encoder_of(pipe), drop_portrait=0, drop_text=0, drop_voice=0, drop_all=0)
     frozen = {"teacher": pipe.transformer, "sampling": pipe.sampling, "speaking": whole}
     matching = stage.section["objective"].get("matching_weight", SpeakingDistillation.matching_weight)
@@ -165,20 +169,25 @@ def _check(recipe: dict[str, Any]) -> None:
             raise InputError(f"the {name} of the recipe, {recipe[name]}, is no folder.")
 
 
+def _shipped(model: Path) -> dict[str, torch.Tensor]:
+    return component(model, "transformer")
+
+
 _CLIPS: dict[str, Any] = {"objective": SpeakingObjective, "data": PortraitBatches}
 _LORA = Stage("loras", _start_lora, **_CLIPS, several=True, folder="lora_{}", needs=["rank"], save=_save_lora)
 _STAGES = [
-    Stage("portrait", _start_portrait, **_CLIPS, model=MagicInfiniteTransformer3DModel),
-    Stage("speech", _start_speech, **_CLIPS, optional=True),
+    Stage("portrait", _start_portrait, **_CLIPS, model=MagicInfiniteTransformer3DModel, shipped=_shipped),
+    Stage("speech", _start_speech, **_CLIPS, optional=True, shipped=_shipped),
 ]
-_STUDENT = Stage("distil", _start_student, SpeakingDistillation, PortraitBatches)
+_STUDENT = Stage("distil", _start_student, SpeakingDistillation, PortraitBatches, shipped=_shipped)
 STAGES = [
     Course(
         [_STUDENT],
         export_student,
         only="teacher",
+        origin="teacher",
         check=lambda recipe: MagicInfiniteSampling.from_config(recipe.get("sampling", {})),
     ),
     Course([_LORA], lambda _, root: root / LORAS, ["loras"], only="model"),
-    Course(_STAGES, export, ["vae", "text_encoder", "sampling"], check=_check),
+    Course(_STAGES, export, ["vae", "text_encoder", "sampling"], words=vocabulary, check=_check),
 ]

@@ -56,7 +56,7 @@ def scaled(x: Tensor, scale: Tensor, shift: Tensor | None = None) -> Tensor:
 class DualStreamBlock(HunyuanVideoTransformerBlock):
     """Video and text each with its own weights, in one attention; every frame at its own noise level."""
 
-    def forward(self, video: Tensor, text: Tensor, modulation: Modulation, mask: Any, rotary: Any) -> Any:  # type: ignore[override]
+    def forward(self, video: Tensor, text: Tensor, modulation: Modulation, mask: Any, rotary: Any) -> Any:
         shift, scale, gate, ff_shift, ff_scale, ff_gate = modulation.parts(self.norm1.linear, 6, VIDEO)
         t_shift, t_scale, t_gate, t_ff_shift, t_ff_scale, t_ff_gate = modulation.parts(
             self.norm1_context.linear, 6, TEXT
@@ -76,7 +76,7 @@ class DualStreamBlock(HunyuanVideoTransformerBlock):
 class SingleStreamBlock(HunyuanVideoSingleTransformerBlock):
     """Video and text with the same weights, attention and feed-forward side by side."""
 
-    def forward(self, video: Tensor, text: Tensor, modulation: Modulation, mask: Any, rotary: Any) -> Any:  # type: ignore[override]
+    def forward(self, video: Tensor, text: Tensor, modulation: Modulation, mask: Any, rotary: Any) -> Any:
         (shift, scale, gate), (t_shift, t_scale, t_gate) = (
             modulation.parts(self.norm.linear, 3, of) for of in (VIDEO, TEXT)
         )
