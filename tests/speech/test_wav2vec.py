@@ -64,3 +64,12 @@ def test_a_model_for_another_rate_is_named(folder, tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({**settings, "sampling_rate": 8000}))
     with pytest.raises(CheckpointError, match="8000 Hz"):
         Wav2VecEncoder.from_pretrained(tmp_path)
+
+
+def test_the_dtype_of_the_model_is_its_own_affair(folder, sound):
+    encoder = Wav2VecEncoder.from_pretrained(folder)
+    expected = features(encoder, sound)
+    encoder.model.double()
+    heard = features(encoder, sound)
+    assert heard.dtype == torch.float32
+    torch.testing.assert_close(heard, expected, rtol=1e-3, atol=1e-4)

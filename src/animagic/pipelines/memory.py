@@ -335,7 +335,9 @@ def load_fitting(fitted: Fit, load: Callable[..., Any], device: str, texts: Sequ
     apply_group_offloading(denoiser, **(by_block if block else by_layer), use_stream=target.type == "cuda")
     if block:
         pipe.vae.to(device)
-    for part in (None if block else pipe.vae, pipe.text_encoder):
-        if part is not None:  # without streams: the autoencoder is called by parts, tile by tile
-            apply_group_offloading(part, **by_layer)
+    left = {denoiser, pipe.vae if block else None}
+    left |= {getattr(pipe, name) for name in pipe._exclude_from_cpu_offload}
+    for part in pipe.components.values():
+        if isinstance(part, nn.Module) and part not in left:
+            apply_group_offloading(part, **by_layer)  # without streams: the autoencoder is called tile by tile
     return pipe

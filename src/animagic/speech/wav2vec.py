@@ -57,6 +57,7 @@ class Wav2VecEncoder:
     def encode(self, sound: Tensor, first: int) -> Tensor:
         if self.levelled:
             sound = (sound - sound.mean()) / (sound.var(unbiased=False) + 1e-7).sqrt()
-        sound = functional.pad(sound, (40, 40))  # the convolutions see 400 samples, 40 more than a frame on each side
-        states = self.model(sound[None], output_hidden_states=True).hidden_states
-        return torch.cat(states).transpose(0, 1)
+        padded = functional.pad(sound, (40, 40))  # the convolutions see 400 samples, 40 more than a frame on each side
+        given = padded[None].to(self.model.device, self.model.dtype)
+        states = self.model(given, output_hidden_states=True).hidden_states
+        return torch.cat(states).transpose(0, 1).to(sound)

@@ -1,5 +1,5 @@
-"""Names that LoRA files have for the layers of Stable Diffusion 1.5 and XL and of HunyuanVideo, for every pipeline built
-on them."""
+"""Names that LoRA files have for the layers of Stable Diffusion 1.5 and XL and of HunyuanVideo, for every pipeline
+built on them."""
 
 from __future__ import annotations
 

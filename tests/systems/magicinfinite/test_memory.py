@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from talking_models import SETTINGS, mask, picture, sound, talking_pipeline
+from talking_models import mask, picture, sound, talking_pipeline
 
-from animagic import InputError
+from animagic import InputError, MagicInfinitePipeline
 from animagic.doctor import predict
-from animagic.pipelines.memory import Predictor, Techniques
+from animagic.pipelines.memory import Fit, Predictor, Techniques, load_fitting
 from animagic.pipelines.meta import LiveBytes
 from animagic.zoo import networks_of
 
@@ -47,6 +47,16 @@ def test_the_doctor_knows_it(model):
     found = predict(model, 64, 64, 13, device="cpu")
     assert (found["frames"], found["width"]) == (13, 64)
     assert {"transformer", "autoencoder", "text encoder"} <= set(found["stages"]["denoise"])
+
+
+def test_every_part_comes_when_it_is_needed(pipe, model):
+    predictor = Predictor(networks_of(model, torch.float32), "cpu", frames=5)
+    techniques = Techniques(offload="leaf")
+    fitted = Fit(predictor.networks, 10**9, techniques, predictor.predict())
+    loaded = load_fitting(fitted, lambda: MagicInfinitePipeline.from_pretrained(model), "cpu", [])
+    parts = [part for part in loaded.components.values() if isinstance(part, torch.nn.Module)]
+    assert len(parts) == 3
+    assert all(any(hasattr(layer, "_diffusers_hook") for layer in part.modules()) for part in parts)
 
 
 def test_what_it_cannot_make_is_refused(model):
