@@ -96,8 +96,8 @@ class Garment:
         edge = paint(shaded(rgb, -0.35), 0.9, 0.05)
         if kind == "turtleneck":
             x = 0.5 * turn
-            side = [(1.2 * n, 0.95), (1.5 * n, 1.5)]
-            left, right = [(x - out, y) for out, y in side], [(x + out, y) for out, y in side[::-1]]
+            edge = [(1.2 * n, 0.95), (1.5 * n, 1.5)]
+            left, right = [(x - out, y) for out, y in edge], [(x + out, y) for out, y in edge[::-1]]
             roll = np.array([*left, (x, 1.62), *right, (x, 0.95 if behind else 1.12)])
             canvas.drawPath(smooth(roll), paint(shaded(rgb, 0.08)))
             canvas.drawPath(smooth(roll), paint(shaded(rgb, -0.3), 0.5, 0.025))

@@ -92,9 +92,11 @@ class Hair:
         self.lower: list[np.ndarray] = []
         for f in range(len(on)):
             grid = on[f][:, seen[f]]
-            outline = [grid[-1, ::-1], grid[-2:0:-1, 0], grid[0], grid[1:-1, -1]] if grid.shape[1] > 1 else None
-            out.append(outline and np.concatenate(outline))
             self.lower.append(grid[-1])
+            if grid.shape[1] < 2:
+                out.append(None)
+                continue
+            out.append(np.concatenate([grid[-1, ::-1], grid[-2:0:-1, 0], grid[0], grid[1:-1, -1]]))
         return out
 
     def _curls(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

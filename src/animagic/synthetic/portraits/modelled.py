@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 import skia
 
@@ -16,8 +18,8 @@ _DISTANCE = 9.0  # of the camera, in half heights of the face
 _TURNED = 50.0  # degrees that a head turns on its neck at most
 _EXPRESSIONS: dict[str, dict[str, float]] = {
     "neutral": {"eyeWide": 0.12},
-    "smiling": {"mouthSmile": 0.75, "cheekSquint": 0.5, "eyeSquint": 0.2},
-    "sad": {"mouthFrown": 0.85, "browInnerUp": 0.9, "eyeBlink": 0.18, "mouthPucker": 0.1},
+    "smiling": {"mouthSmile": 0.9, "cheekSquint": 0.5, "eyeSquint": 0.2},
+    "sad": {"mouthFrown": 1.0, "browInnerUp": 1.0, "eyeBlink": 0.18, "mouthPucker": 0.1},
     "angry": {"browDown": 1.0, "noseSneer": 0.5, "mouthPress": 0.35, "mouthFrown": 0.35, "eyeSquint": 0.3},
     "surprised": {"browInnerUp": 0.8, "browOuterUp": 1.0, "eyeWide": 1.0},
 }
@@ -180,7 +182,7 @@ class Modelled:
         self._triangles(self.canvas, colours.tolist(), order)
         self.facing = facing | mesh.two_sided
         drawn = self.pixels.astype(np.uint16)
-        mixed = sum(drawn[i::n, j::n] for i in range(n) for j in range(n))
+        mixed = reduce(np.add, [drawn[i::n, j::n] for i in range(n) for j in range(n)])
         layer = ((mixed + n * n // 2) // (n * n)).astype(np.uint8)  # multiplied by how far a pixel is covered
         image = skia.Image.fromarray(np.ascontiguousarray(layer), skia.kRGBA_8888_ColorType, skia.kPremul_AlphaType)
         canvas.drawImage(image, 0, 0)
