@@ -216,20 +216,14 @@ def talk(
     return videos
 
 
-def outside(portrait: studio.Portrait) -> list[tuple[int, int, int]]:
-    """What is seen around the inside of a mouth: the colours of skin, lips and beard."""
-    colours = portrait.colours
-    return [colours[name] for name in ("skin", "lips", *(("hair",) if portrait.beard != "none" else ()))]
-
-
 def openings(case: TalkCase, drawn: Talking, frames: np.ndarray, faces: Faces, still: Faces) -> list[np.ndarray]:
     """How far everybody's mouth is open in frames as they are `viewed`, above what is seen of it in the photo, (F,).
     still: the faces of the photo."""
     photo, found = viewed(drawn.photo[None]), []
     for person, portrait in enumerate(case.people):
-        place, colours = drawn.place(person), outside(portrait)
-        shut = opening_by_colour(photo, only(still, place), colours)[0]
-        opening = opening_by_colour(frames, only(faces, place), colours)
+        place, skin = drawn.place(person), portrait.colours["skin"]
+        shut = opening_by_colour(photo, only(still, place), skin)[0]
+        opening = opening_by_colour(frames, only(faces, place), skin)
         found.append(above_shut(opening, 0.0 if np.isnan(shut) else shut))
     return found
 
