@@ -95,9 +95,9 @@ def test_an_opening_grows_with_what_is_not_skin():
     for gap in (0, 4, 8, 12):
         frames = np.full((1, 256, 256, 3), SKIN, np.uint8)
         frames[0, y - gap // 2 : y + gap // 2, x - 12 : x + 12] = (66, 16, 24)
-        seen.append(speaking.opening_by_colour(frames, faces, SKIN)[0])
+        seen.append(speaking.opening_by_colour(frames, faces, [SKIN])[0])
         blurred = ndimage.gaussian_filter(frames.astype(float), (0, 2, 2, 0)).round().astype(np.uint8)
-        soft.append(speaking.opening_by_colour(blurred, faces, SKIN)[0])
+        soft.append(speaking.opening_by_colour(blurred, faces, [SKIN])[0])
     assert seen[0] < 0.02
     assert np.diff(seen) == pytest.approx(np.full(3, seen[1] - seen[0]), rel=0.02)
     assert soft == pytest.approx(seen, abs=0.1 * seen[-1])
@@ -108,8 +108,8 @@ def test_no_face_no_opening():
     nobody = replace(faces, confidence=np.zeros_like(faces.confidence))
     none = replace(faces, mesh=faces.mesh[:, :0], confidence=faces.confidence[:, :0])
     frames = np.zeros((1, 100, 100, 3), np.uint8)
-    assert np.isnan(speaking.opening_by_colour(frames, nobody, (0, 0, 0))).all()
-    assert np.isnan(speaking.opening_by_colour(frames, none, (0, 0, 0))).all()
+    assert np.isnan(speaking.opening_by_colour(frames, nobody, [(0, 0, 0)])).all()
+    assert np.isnan(speaking.opening_by_colour(frames, none, [(0, 0, 0)])).all()
 
 
 def test_of_two_faces_the_near_one_is_taken():

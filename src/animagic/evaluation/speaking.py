@@ -96,7 +96,7 @@ def heard_opening(samples: np.ndarray, fps: float, frames: int) -> np.ndarray:
     return found @ readout[:-1] + readout[-1]
 
 
-def opening_by_colour(frames: np.ndarray, faces: Faces, skin: Sequence[int]) -> np.ndarray:
+def opening_by_colour(frames: np.ndarray, faces: Faces, skin: Sequence[Sequence[float]]) -> np.ndarray:
     """How far the mouth of a drawn person is open, (F,), in a unit of its own; nan where no face is seen.
 
     It is what is not skin in an ellipse around the lips: the distances from the colour of skin in CIELAB, summed, over
@@ -105,9 +105,9 @@ def opening_by_colour(frames: np.ndarray, faces: Faces, skin: Sequence[int]) -> 
 
     Args:
         frames, faces: of one size; the first face counts.
-        skin: its RGB.
+        skin: its RGB, and that of a beard.
     """
-    colour, circle = rgb2lab(np.array(skin)[None, None] / 255)[0, 0], np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    colours, circle = rgb2lab(np.array(skin)[None] / 255)[0], np.linspace(0, 2 * np.pi, 24, endpoint=False)
     seen = np.full(len(frames), np.nan)
     for i, frame in enumerate(frames):
         face = faces.at(i, 0) if faces.confidence.shape[1] else None
@@ -117,7 +117,7 @@ def opening_by_colour(frames: np.ndarray, faces: Faces, skin: Sequence[int]) -> 
         eyes = float(np.linalg.norm(face.mesh[RIGHT_EYE[0]] - face.mesh[LEFT_EYE[0]]))
         wide, (x, y) = max(1.0, 1.05 * float(np.ptp(lips[:, 0])) / 2), lips.mean(0)
         where = polygon(y + AROUND * eyes * np.sin(circle), x + wide * np.cos(circle), frame.shape[:2])
-        apart = np.linalg.norm(rgb2lab(frame[where][None] / 255)[0] - colour, axis=-1)
+        apart = np.linalg.norm(rgb2lab(frame[where][:, None] / 255) - colours, axis=-1).min(1)
         seen[i] = apart.sum() / (100 * wide * max(1.0, eyes)) if len(apart) else np.nan
     return seen
 

@@ -216,12 +216,19 @@ def talk(
     return videos
 
 
+def around_lips(portrait: studio.Portrait) -> list[Sequence[float]]:
+    """The colours of skin and of a full beard, which is a little darker than the hair."""
+    colours = portrait.colours
+    beard = [[0.87 * value for value in colours["hair"]]] if portrait.beard == "full" else []
+    return [colours["skin"], *beard]
+
+
 def openings(case: TalkCase, drawn: Talking, frames: np.ndarray, faces: Faces, still: Faces) -> list[np.ndarray]:
     """How far everybody's mouth is open in frames as they are `viewed`, above what is seen of it in the photo, (F,).
     still: the faces of the photo."""
     photo, found = viewed(drawn.photo[None]), []
     for person, portrait in enumerate(case.people):
-        place, skin = drawn.place(person), portrait.colours["skin"]
+        place, skin = drawn.place(person), around_lips(portrait)
         shut = opening_by_colour(photo, only(still, place), skin)[0]
         opening = opening_by_colour(frames, only(faces, place), skin)
         found.append(above_shut(opening, 0.0 if np.isnan(shut) else shut))
