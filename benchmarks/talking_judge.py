@@ -21,7 +21,7 @@ import torch
 from scipy import ndimage
 
 from animagic.evaluation import expressions, speaking
-from animagic.evaluation.talking import MOTIONS, around_lips
+from animagic.evaluation.talking import MOTIONS, outside
 from animagic.faces import follow_faces, mouth_opening, smoothed
 from animagic.layers.autoencoder import ConvAutoencoder
 from animagic.speech import at_frames, mouth_shapes
@@ -105,7 +105,7 @@ def shown(count: int, held_out: bool, kind: str, ways: Mapping[str, Change]) -> 
             if (found := expressions.features(faces, before.at(0, 0))) is not None:
                 points[name].append((found, number % 5))
             if held_out:
-                opening, true = speaking.opening_by_colour(frames, faces, around_lips(portrait)), clip.opening[:, 0]
+                opening, true = speaking.opening_by_colour(frames, faces, outside(portrait)), clip.opening[:, 0]
                 known = np.isfinite(opening)
                 if known.sum() > FRAMES // 2 and true[known].std() > 0.01:
                     both = opening[known], mouth_opening(faces)[known, 0]

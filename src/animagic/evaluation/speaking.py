@@ -21,14 +21,17 @@ from ..faces import Face, Faces, face_mask, head_pose, identity, identity_distan
 from ..faces.face import LEFT_EYE, RIGHT_EYE
 from ..media import resize
 from ..speech import Phone, WhisperEncoder, at_frames, features, mouth_curve, normalised, voiced
+from .people import shades
 
 RATE = 16_000
 VIEW = 256  # pixels of the shorter side in which faces are looked for
+INSIDE = ((66, 16, 24), (196, 84, 92), (246, 242, 234), (131, 50, 58), (150, 120, 125))
+"""Colours of the inside of a drawn mouth: dark, tongue, teeth, and what lies between them."""
 LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
 """Points of Face Mesh: the lips' outline."""
 REACH = 5  # frames: how far sound and mouth are shifted against each other
 WIDEST = 95  # percentile of an opening that counts as the widest
-AROUND = 0.25  # of the distance of the eyes: how far above and below the lips a wide open mouth reaches
+MOUTH_HEIGHT = 0.22  # of the distance of the eyes, above and below the lips: by a mouth that is wide open
 QUIET = 0.15  # of the widest: a mouth that opens less is shut
 SETTLED = 3  # frames after a voice until a mouth must be shut, and before it
 FEWEST = 5  # frames of silence, from which on it is judged
@@ -96,18 +99,21 @@ def heard_opening(samples: np.ndarray, fps: float, frames: int) -> np.ndarray:
     return found @ readout[:-1] + readout[-1]
 
 
-def opening_by_colour(frames: np.ndarray, faces: Faces, skin: Sequence[Sequence[float]]) -> np.ndarray:
+def opening_by_colour(frames: np.ndarray, faces: Faces, outside: Sequence[Sequence[int]]) -> np.ndarray:
     """How far the mouth of a drawn person is open, (F,), in a unit of its own; nan where no face is seen.
 
-    It is what is not skin in an ellipse around the lips: the distances from the colour of skin in CIELAB, summed, over
-    the lips' width and the distance of the eyes. What blurs or lightens a small mouth hardly changes the sum. Lips
-    count, too, so that a mouth that is shut is not 0: see `above_shut`.
+    It is how much in an ellipse around the lips looks like the inside of a mouth: the distance from the colour of skin
+    in CIELAB, counted the more the nearer a pixel is to INSIDE than to what lies outside, summed over the ellipse, over
+    the lips' width and the distance of the eyes. What blurs a small mouth hardly changes a sum. Lips that are shut have
+    a dark line, so that they are not quite 0: see `above_shut`.
 
     Args:
         frames, faces: of one size; the first face counts.
-        skin: its RGB, and that of a beard.
+        outside: RGB of skin, then of lips and beard.
     """
-    colours, circle = rgb2lab(np.array(skin)[None] / 255)[0], np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    skin, inside = (rgb2lab(np.array(one)[None] / 255)[0] for one in (outside[:1], INSIDE))
+    around = np.concatenate([shades(colour)[1:] for colour in outside])
+    circle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     seen = np.full(len(frames), np.nan)
     for i, frame in enumerate(frames):
         face = faces.at(i, 0) if faces.confidence.shape[1] else None
@@ -116,9 +122,11 @@ def opening_by_colour(frames: np.ndarray, faces: Faces, skin: Sequence[Sequence[
         lips = face.mesh[list(LIPS), :2]
         eyes = float(np.linalg.norm(face.mesh[RIGHT_EYE[0]] - face.mesh[LEFT_EYE[0]]))
         wide, (x, y) = max(1.0, 1.05 * float(np.ptp(lips[:, 0])) / 2), lips.mean(0)
-        where = polygon(y + AROUND * eyes * np.sin(circle), x + wide * np.cos(circle), frame.shape[:2])
-        apart = np.linalg.norm(rgb2lab(frame[where][:, None] / 255) - colours, axis=-1).min(1)
-        seen[i] = apart.sum() / (100 * wide * max(1.0, eyes)) if len(apart) else np.nan
+        where = polygon(y + MOUTH_HEIGHT * eyes * np.sin(circle), x + wide * np.cos(circle), frame.shape[:2])
+        lab = rgb2lab(frame[where][:, None] / 255)
+        apart, near, far = (np.linalg.norm(lab - of, axis=-1).min(1) for of in (skin, inside, around))
+        total = (apart * far / np.maximum(near + far, 1e-6)).sum()
+        seen[i] = total / (100 * wide * max(1.0, eyes)) if len(apart) else np.nan
     return seen
 
 

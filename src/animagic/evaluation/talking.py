@@ -216,11 +216,10 @@ def talk(
     return videos
 
 
-def around_lips(portrait: studio.Portrait) -> list[Sequence[float]]:
-    """The colours of skin and of a full beard, which is a little darker than the hair."""
+def outside(portrait: studio.Portrait) -> list[tuple[int, int, int]]:
+    """What is seen around the inside of a mouth: the colours of skin, lips and beard."""
     colours = portrait.colours
-    beard = [[0.87 * value for value in colours["hair"]]] if portrait.beard == "full" else []
-    return [colours["skin"], *beard]
+    return [colours[name] for name in ("skin", "lips", *(("hair",) if portrait.beard != "none" else ()))]
 
 
 def openings(case: TalkCase, drawn: Talking, frames: np.ndarray, faces: Faces, still: Faces) -> list[np.ndarray]:
@@ -228,9 +227,9 @@ def openings(case: TalkCase, drawn: Talking, frames: np.ndarray, faces: Faces, s
     still: the faces of the photo."""
     photo, found = viewed(drawn.photo[None]), []
     for person, portrait in enumerate(case.people):
-        place, skin = drawn.place(person), around_lips(portrait)
-        shut = opening_by_colour(photo, only(still, place), skin)[0]
-        opening = opening_by_colour(frames, only(faces, place), skin)
+        place, colours = drawn.place(person), outside(portrait)
+        shut = opening_by_colour(photo, only(still, place), colours)[0]
+        opening = opening_by_colour(frames, only(faces, place), colours)
         found.append(above_shut(opening, 0.0 if np.isnan(shut) else shut))
     return found
 
