@@ -24,8 +24,8 @@ _LEAST_INSIDE = 0.5  # of the mesh, that must lie inside the frame
 
 
 class Found(NamedTuple):
-    """A face. mesh: float32 (468, 3) as in `Face`; score: 0 to 1, that there is a face at all; crop: where to look for it in
-    the next frame."""
+    """A face. mesh: float32 (468, 3) as in `Face`; score: 0 to 1, that there is a face at all; crop: where to look
+    for it in the next frame."""
 
     mesh: np.ndarray
     score: float
