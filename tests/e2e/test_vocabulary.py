@@ -6,6 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
+from talking_models import talking_pipeline
+
 from animagic import zoo
 from animagic.media import write_image
 from animagic.requests import build_request
@@ -86,3 +88,12 @@ def test_a_lora_of_ones_own_may_know_more(model, lora, told):
     (model / "loras" / "ink.safetensors").touch()
     request = build_request("a photo of my dog", str(model), loras={lora: 1.0})
     assert (hint(request) is not None) == told
+
+
+def test_no_prompt_is_no_strange_one(model, tmp_path):
+    talker = tmp_path / "talker"
+    talking_pipeline().save_pretrained(talker)
+    shutil.copy(model / "vocabulary.json", talker)
+    for prompt, told in (("", False), ("a dragon", True)):
+        request = build_request(prompt, str(talker), image="face.png", say=("hello",))
+        assert (hint(request) is not None) == told

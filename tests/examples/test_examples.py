@@ -6,8 +6,10 @@ import json
 import runpy
 import sys
 import warnings
+import wave
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -52,6 +54,7 @@ RUNS: dict[str, tuple[list[str], dict[str, int | None]]] = {
         {"noise-independent.mp4": 18, "noise-shared.mp4": 18, "noise-refined.mp4": 18},
     ),
     "animate_person": (FEWEST, {"animate_person.mp4": 24}),
+    "talk": ([*FEWEST, "--voice", "voice.wav"], {"talk.mp4": 13}),
     "low_memory": ([*FEW, "--model", "magi1-tiny"], {}),
     "quantize": (FEW, {"quantize.mp4": 24, "magi1-tiny-fp8/model_index.json": None}),
     "compiled": ([*FEW, "--frames", "24", "--backend", "aot_eager"], {}),
@@ -98,6 +101,15 @@ def save_original_weights(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def save_voice(path: Path) -> None:
+    """Half a second of a hum: a text could only be read aloud where espeak-ng or flite is installed."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes((6000 * np.sin(np.arange(8000) * 0.1)).astype("<i2").tobytes())
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_example(name, empty_folder, monkeypatch, capsys):
     from animagic.media import read_video
@@ -105,6 +117,8 @@ def test_example(name, empty_folder, monkeypatch, capsys):
     arguments, written = RUNS[name]
     if name == "read_original_weights":
         save_original_weights(empty_folder)
+    if name == "talk":
+        save_voice(empty_folder / "voice.wav")
     if name in ("personalize", "sparse_control", "train_tiny"):
         pytest.importorskip("skia", reason="drawing needs skia-python: pip install -e '.[train]'")
     run(name, arguments, monkeypatch)
@@ -121,7 +135,7 @@ def test_example(name, empty_folder, monkeypatch, capsys):
         assert said.count("24 frames") == 2
     if name == "preview_and_callback":
         assert said.count("step") == 2
-    assert {path.name for path in empty_folder.iterdir()} <= {"out", "weights", "config.json"}
+    assert {path.name for path in empty_folder.iterdir()} <= {"out", "weights", "config.json", "voice.wav"}
 
 
 def test_every_example_is_run_and_short():

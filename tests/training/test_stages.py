@@ -128,6 +128,8 @@ def test_what_was_learned_from_the_studio_has_its_words(recipe, tmp_path):
     assert words("of nobody knows what", begun=str(begun)) is None
     (begun / "vocabulary.json").write_text('{"things": {"ball": []}}')
     assert words("of a model", begun=str(begun)) == {"things": {"ball": []}}
+    courses = [Course([stage], export, words=lambda: {"motions": {"nods": []}})]
+    assert words("faces") == {"motions": {"nods": []}}
 
 
 def without(path):

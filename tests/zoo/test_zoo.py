@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from talking_models import talking_pipeline
 
 import animagic
 from animagic import CheckpointError, InputError, requests, zoo
@@ -131,9 +132,10 @@ def test_embedded_files_are_small_and_plain(name):
         part = path.relative_to(zoo.entry(name).folder).parts[0]
         parts[part] = parts.get(part, 0) + path.stat().st_size
     system = zoo.entry(name).system
-    network = {"magi1": "transformer", "animatediff": "unet", "magicanimate": "unet"}[system]
+    network = {"animatediff": "unet", "magicanimate": "unet"}.get(system, "transformer")
     shared = {"vae", "text_encoder", "tokenizer"} if zoo.entry(name).base is None else set()
     shared = {"vae", "appearance_encoder", "controlnet"} if system == "magicanimate" else shared
+    shared = {"vae", "vocabulary.json"} if name == "magicinfinite-tiny" else shared  # its base is of another system
     assert {network, "model_index.json", "README.md", "LICENSE"} | shared <= set(parts)
     assert {part: size for part, size in parts.items() if size > LARGEST_PART} == {}
 
@@ -200,6 +202,25 @@ def test_a_distilled_model_shares_all_but_the_transformer(embedded_pipe, tmp_pat
     assert differs
     pipe.save_pretrained(tmp_path / "whole")  # elsewhere it stands on its own
     assert zoo.load(tmp_path / "whole").vae is not None
+
+
+def test_a_base_of_another_system_lends_what_there_is_a_place_for(
+    tiny_model, tiny_text_encoder, tmp_path, monkeypatch, caplog
+):
+    own = tmp_path / "talker"
+    talking_pipeline(tiny_text_encoder).save_pretrained(own)
+    for part in ("text_encoder", "tokenizer"):
+        shutil.rmtree(own / part)
+    monkeypatch.setattr(zoo, "_MODELS", {})
+    zoo.register("base", tiny_model, "")  # of MAGI-1, whose pipeline has special tokens as well
+    zoo.register("talker", own, "", base="base")
+    with caplog.at_level("WARNING", "diffusers"):
+        pipe = zoo.load("talker")
+    assert type(pipe).__name__ == "MagicInfinitePipeline"
+    assert "special_tokens" not in caplog.text
+    for name, tensor in tiny_text_encoder[0].state_dict().items():
+        assert torch.equal(pipe.text_encoder.state_dict()[name], tensor)
+    assert type(pipe.vae).__name__ == "ConvAutoencoder"  # its own
 
 
 @pytest.mark.parametrize(

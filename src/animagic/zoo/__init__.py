@@ -225,8 +225,9 @@ def load(model: str | Path = DEFAULT, task: str = "text", **arguments: Any) -> D
     arguments = {"dtype": torch.float32, "use_safetensors": True} | arguments
     base = _MODELS[str(model)].base if str(model) in _MODELS else None
     if base is not None:
-        own = {name for name in index if (Path(source) / name).is_dir()}
-        arguments |= {name: part for name, part in load(base, task, **arguments).components.items() if name not in own}
+        # A base of another system has parts that this one has no place for.
+        lent = {name for name in index if not (Path(source) / name).is_dir()}
+        arguments |= {name: part for name, part in load(base, task, **arguments).components.items() if name in lent}
     try:
         pipe: Any = getattr(animagic, names[task]).from_pretrained(source, **arguments)
         pipe.plan()  # settings that no plan can be made from
