@@ -256,8 +256,8 @@ class MagicInfiniteTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, P
 
 
 def _beyond_linear(residual: Tensor, noisy: Tensor, known: Tensor, sigma: Tensor, variance: float) -> Tensor:
-    """The velocity noise - clean: its best linear guess where clean latents are `known` plus something of that variance,
-    and a residual in units of the guess's standard error. noisy: (1 - sigma) clean + sigma noise."""
+    """The velocity noise - clean: the best linear guess of it where clean latents are `known` plus something of that
+    variance, and a residual in units of the guess's standard error. noisy: (1 - sigma) clean + sigma noise."""
     total = variance * (1 - sigma).square() + sigma.square()
     guess = ((sigma - variance * (1 - sigma)) * noisy - sigma * known) / total
     return guess + (variance / total).sqrt() * residual
