@@ -220,7 +220,7 @@ def colour_distance(frames: np.ndarray, faces: Faces, photo: np.ndarray, where: 
     distances, before = [], _spread(photo[where])
     for i, frame in enumerate(frames):
         face = faces.at(i, 0) if faces.confidence.shape[1] else None
-        now = where if face is None else face_mask(face, *frame.shape[:2], feather=0.0, grow=0.0) > 0.5
+        now = where if face is None else face_mask(face, frame.shape[0], frame.shape[1], 0.0, 0.0) > 0.5
         distances.append(np.linalg.norm(_spread(frame[now]) - before, axis=-1).mean())
     return float(np.mean(distances))
 
