@@ -122,11 +122,11 @@ def test_of_two_faces_the_near_one_is_taken():
     assert only(both, (0.5, 0.95)).confidence.shape == (3, 0)
 
 
-def test_drift_compares_the_end_with_the_second_second():
+def test_drift_compares_the_end_with_the_beginning():
     distances = np.concatenate([np.full(100, 0.2), np.linspace(0.2, 0.5, 900), np.full(100, 0.5)])
     assert drift(distances, 25) == pytest.approx(2.5)
     assert drift(np.full(1000, 0.3), 25) == 1
-    distances[-25:] = np.nan
+    distances[-100:] = np.nan
     assert np.isnan(drift(distances, 25))
 
 
