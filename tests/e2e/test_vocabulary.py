@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-
 from talking_models import talking_pipeline
 
 from animagic import zoo
