@@ -28,9 +28,8 @@ from animagic.speech import at_frames, mouth_shapes
 from animagic.synthetic.portraits import EXPRESSIONS, render_scene, sample_performance, sample_portrait, sample_still
 from animagic.training.voices import VoiceBank
 
-FPS = 12.5
-SIDE, FRAMES = 128, 30
-VIDEO = 25  # frames a second of what is heard
+FPS = 25
+SIDE, FRAMES = 128, 48
 RIDGE = 100.0  # on channels of variance 1
 Change = Callable[[np.ndarray], np.ndarray]
 SHUT = np.float32([[0, 0.5, 0]])
@@ -40,8 +39,8 @@ def heard_and_opened(count: int, held_out: bool) -> list[tuple[np.ndarray, np.nd
     """Of each recording what the encoder's last layer hears, (F, 384), and the opening that its phones say, (F,)."""
     pairs = []
     for recording in VoiceBank(None, count, held_out, seed=1):
-        opened = recording.mouth(VIDEO)[:, 0]
-        pairs.append((at_frames(recording.features, VIDEO, len(opened))[:, -1].numpy(), opened))
+        opened = recording.mouth(FPS)[:, 0]
+        pairs.append((at_frames(recording.features, FPS, len(opened))[:, -1].numpy(), opened))
     return pairs
 
 
@@ -85,32 +84,38 @@ def drawn(number: int, held_out: bool, mouths: list[np.ndarray], kind: str):
     return portrait, render_scene([portrait], [act], SIDE, SIDE), render_scene([portrait], [still], SIDE, SIDE).frames
 
 
-def measure_people(count: int, held_out: bool, kind: str, change: Change) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features and numbers of the expressions, and correlations of the seen opening, by colour and by the mesh."""
+def mouths_of(held_out: bool) -> list[np.ndarray]:
+    """How a mouth moves with a dozen sentences, (F, 3) each."""
     bank = VoiceBank(None, 12, held_out, seed=2)
-    mouths = [mouth_shapes(one.phones, FPS, FRAMES + 5)[5:] for one in bank if one.phones]
-    points, labels, agree = [], [], []
+    return [mouth_shapes(one.phones, FPS, FRAMES + 10)[10:] for one in bank if one.phones]
+
+
+def shown(count: int, held_out: bool, kind: str, ways: Mapping[str, Change]) -> tuple[dict[str, list], dict[str, list]]:
+    """By way: features and numbers of the expressions; correlations of the opening by colour and by the mesh."""
+    mouths, points, agree = mouths_of(held_out), {name: [] for name in ways}, {name: [] for name in ways}
     for number in range(count):
         portrait, clip, photo = drawn(number, held_out, mouths, kind)
-        frames, still = (speaking.viewed(change(one)) for one in (clip.frames, photo))
-        faces, before = smoothed(follow_faces(frames, FPS), 0), follow_faces(still, FPS)
-        if not (faces.confidence.shape[1] and before.confidence.shape[1]):
-            continue
-        found = expressions.features(faces, before.at(0, 0))
-        if found is not None:
-            points.append(found)
-            labels.append(number % 5)
-        opening, true = speaking.opening_by_colour(frames, faces, outside(portrait)), clip.opening[:, 0]
-        known = np.isfinite(opening)
-        if known.sum() > 20 and true[known].std() > 0.01:
-            both = opening[known], mouth_opening(faces)[known, 0]
-            agree.append([np.corrcoef(one, true[known])[0, 1] if one.std() > 0 else 0 for one in both])
-    return np.array(points), np.array(labels), np.array(agree)
+        for name, change in ways.items():
+            frames, still = (speaking.viewed(change(one)) for one in (clip.frames, photo))
+            if not held_out:
+                frames = frames[::3]  # fewer are enough for expressions
+            faces, before = smoothed(follow_faces(frames, FPS), 0), follow_faces(still, FPS)
+            if not (faces.confidence.shape[1] and before.confidence.shape[1]):
+                continue
+            if (found := expressions.features(faces, before.at(0, 0))) is not None:
+                points[name].append((found, number % 5))
+            if held_out:
+                opening, true = speaking.opening_by_colour(frames, faces, outside(portrait)), clip.opening[:, 0]
+                known = np.isfinite(opening)
+                if known.sum() > FRAMES // 2 and true[known].std() > 0.01:
+                    both = opening[known], mouth_opening(faces)[known, 0]
+                    agree[name].append([np.corrcoef(one, true[known])[0, 1] if one.std() > 0 else 0 for one in both])
+    return points, agree
 
 
 def fit_expressions(kinds: Sequence[str], count: int, ways: Mapping[str, Change]) -> np.ndarray:
-    parts = [measure_people(count, False, kind, way) for kind in kinds for way in ways.values()]
-    return expressions.fitted(np.concatenate([one[0] for one in parts]), np.concatenate([one[1] for one in parts]))
+    pairs = [pair for kind in kinds for some in shown(count, False, kind, ways)[0].values() for pair in some]
+    return expressions.fitted(np.stack([one for one, _ in pairs]), np.array([label for _, label in pairs]))
 
 
 def main() -> None:
@@ -134,12 +139,12 @@ def main() -> None:
     if arguments.autoencoder:
         ways["autoencoder"] = through(ConvAutoencoder.from_pretrained(arguments.autoencoder))
     for kind in arguments.kinds:
-        for name, way in ways.items():
-            points, labels, agree = measure_people(arguments.people // 2, True, kind, way)
-            right = (np.column_stack([points, np.ones(len(points))]) @ readout.T).argmax(1) == labels
-            print(f"{kind}, {name}: expressions {right.mean():.1%} of {len(right)}; seen opening by colour mean "
-                  f"{agree[:, 0].mean():.3f}, worst {agree[:, 0].min():.3f}, by mesh mean {agree[:, 1].mean():.3f}, "
-                  f"worst {agree[:, 1].min():.3f}", flush=True)  # fmt: skip
+        points, agree = shown(arguments.people // 3, True, kind, ways)
+        for name in ways:
+            right = [(readout @ np.append(one, 1)).argmax() == label for one, label in points[name]]
+            colour, mesh = (f"mean {np.mean(one):.3f}, worst {np.min(one):.3f}" for one in np.transpose(agree[name]))
+            print(f"{kind}, {name}: expressions {np.mean(right):.0%} of {len(right)}; seen opening by colour {colour}, "
+                  f"by mesh {mesh}", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -76,13 +76,15 @@ def tongue_of(triangles, count):
     return (np.bincount(piece) == 226)[piece]
 
 
-def enlarged(points):
-    """The points, with what is looked at most made larger: there, fewer triangles are lost."""
-    x, y, z = points.T
+def enlarged(mean, opened):
+    """Vertices with the mouth opened, so that its rim is no line, and with what is looked at most made larger: there,
+    fewer triangles are lost."""
+    x, y, z = mean.T
     face = np.minimum(((0.075 - np.abs(x)) / 0.03).clip(0, 1), ((z + 0.075) / 0.05).clip(0, 1))
     face *= np.minimum(((y + 0.14) / 0.04).clip(0, 1), ((0.07 - y) / 0.03).clip(0, 1))
+    mouth = np.minimum(((0.035 - np.abs(x)) / 0.01).clip(0, 1), ((0.03 - np.abs(y + 0.072)) / 0.01).clip(0, 1))
     torso = ((-0.16 - y) / 0.06).clip(0, 1)
-    return points * (1 + 3 * face - 0.72 * torso)[:, None]
+    return opened * (1 + 3 * face + 3 * mouth * face - 0.72 * torso)[:, None]
 
 
 def loops(triangles):
@@ -283,7 +285,7 @@ def head():
     skin, eyes, tongue = surfaces(model, mean)
     by_phenotype, by_shape, phenotypes = identities(model)
     vertices = points_of(mean, skin)
-    rows, triangles = decimated(enlarged(mean), skin, TRIANGLES)
+    rows, triangles = decimated(enlarged(mean, model(actions={"jawOpen": 0.7})[0]), skin, TRIANGLES)
     eye_rows, eye_triangles = decimated(mean, eyes, 120)
     tongue_rows, tongue_triangles = decimated(mean, tongue, 100)
     keep = np.concatenate([rows, eye_rows, tongue_rows, vertices])

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from animagic.evaluation import speaking
 from animagic.evaluation.expressions import POINTS, expression_of, features, fitted
@@ -14,6 +15,8 @@ from animagic.faces import Face, Faces, face_in
 from animagic.speech import Phone, mouth_curve
 
 PHONES = (Phone("AA1", 0.4, 0.7), Phone("M", 0.7, 0.8), Phone("IY1", 0.8, 1.1), Phone("AA1", 1.6, 2.0))
+
+SKIN = (206, 152, 114)
 
 
 def sound(seconds=3.0):
@@ -84,17 +87,21 @@ def test_without_phones_the_sound_itself_is_heard():
     assert loud[60:].max() < 0.3
 
 
-@pytest.mark.parametrize("gap", [0, 4, 8, 12])
-def test_the_inside_of_a_mouth_is_as_high_as_it_is_drawn(gap):
+def test_an_opening_grows_with_what_is_not_skin():
     faces = still(78, 100)
     faces = replace(faces, mesh=faces.mesh + np.float32([0, 60, 0]), height=256, width=256)
-    lips = faces.mesh[0, 0, list(speaking.LIPS), :2]
-    x, y = lips.mean(0).round().astype(int)
-    frames = np.full((1, 256, 256, 3), (206, 152, 114), np.uint8)
-    frames[0, y - gap // 2 : y + gap // 2, x - 18 : x + 18] = (66, 16, 24)
-    eyes = np.linalg.norm(faces.mesh[0, 0, 33] - faces.mesh[0, 0, 263])
-    seen = speaking.opening_by_colour(frames, faces, [(206, 152, 114), (160, 80, 60)])
-    assert seen[0] * eyes == pytest.approx(gap, abs=0.1)
+    x, y = faces.mesh[0, 0, list(speaking.LIPS), :2].mean(0).round().astype(int)
+    seen, soft = [], []
+    for gap in (0, 4, 8, 12):
+        frames = np.full((1, 256, 256, 3), SKIN, np.uint8)
+        frames[0, y - gap // 2 : y + gap // 2, x - 12 : x + 12] = (66, 16, 24)
+        seen.append(speaking.opening_by_colour(frames, faces, [SKIN])[0])
+        blurred = ndimage.gaussian_filter(frames.astype(float), (0, 2, 2, 0)).round().astype(np.uint8)
+        soft.append(speaking.opening_by_colour(blurred, faces, [SKIN])[0])
+    assert seen[0] < 0.02
+    assert np.diff(seen) == pytest.approx(np.full(3, seen[1] - seen[0]), rel=0.02)
+    assert (np.array(soft[1:]) > 0.6 * np.array(seen[1:])).all()
+    assert (np.diff(soft) > 0).all()
 
 
 def test_no_face_no_opening():

@@ -100,7 +100,9 @@ def summarise(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """Rates of what can be right or wrong, beside chance where the prompt decides; mean and median of metrics."""
     summary: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(name for row in rows for name in row["right"]):
-        part = [row for row in rows if name in row["right"]]
+        part = [row for row in rows if np.size(row["right"].get(name, ()))]
+        if not part:
+            continue
         summary[name] = rate(right for row in part for right in np.atleast_1d(row["right"][name]))
         if name in part[0]["asked"]:
             summary[name]["chance"] = chance(part, name)

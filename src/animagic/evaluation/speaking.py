@@ -31,7 +31,7 @@ LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0
 """Points of Face Mesh: the lips' outline."""
 REACH = 5  # frames: how far sound and mouth are shifted against each other
 WIDEST = 95  # percentile of an opening that counts as the widest
-GROWN = (1.05, 1.25)  # the lips' outline, in width and height, in which a mouth's inside is looked for
+MOUTH_HEIGHT = 0.22  # of the distance of the eyes, above and below the lips: by a mouth that is wide open
 QUIET = 0.15  # of the widest: a mouth that opens less is shut
 SETTLED = 3  # frames after a voice until a mouth must be shut, and before it
 FEWEST = 5  # frames of silence, from which on it is judged
@@ -99,34 +99,34 @@ def heard_opening(samples: np.ndarray, fps: float, frames: int) -> np.ndarray:
     return found @ readout[:-1] + readout[-1]
 
 
-def opening_by_colour(frames: np.ndarray, faces: Faces, colours: Sequence[Sequence[int]]) -> np.ndarray:
-    """How far the mouth of a drawn person is open, in the unit of `animagic.faces.mouth_opening`: how high what has the
-    colours of a mouth's inside stands between the lips, where it is highest; nan where no face is seen.
+def opening_by_colour(frames: np.ndarray, faces: Faces, outside: Sequence[Sequence[int]]) -> np.ndarray:
+    """How far the mouth of a drawn person is open, (F,), in a unit of its own; nan where no face is seen.
 
-    Lips that are shut show a dark line, so that this does not begin at 0: see `above_shut`.
+    It is how much in an ellipse around the lips looks like the inside of a mouth: the distance from the colour of skin
+    in CIELAB, counted the more the nearer a pixel is to INSIDE than to what lies outside, summed over the ellipse, over
+    the lips' width and the distance of the eyes. What blurs a small mouth hardly changes a sum. Lips that are shut have
+    a dark line, so that they are not quite 0: see `above_shut`.
 
     Args:
         frames, faces: of one size; the first face counts.
-        colours: RGB of skin, lips and beard, what is not inside.
+        outside: RGB of skin, then of lips and beard.
     """
-    inside = rgb2lab(np.array(INSIDE)[None] / 255)[0]
-    outside = np.concatenate([shades(colour)[1:] for colour in colours])
+    skin, inside = (rgb2lab(np.array(one)[None] / 255)[0] for one in (outside[:1], INSIDE))
+    around = np.concatenate([shades(colour)[1:] for colour in outside])
+    circle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     seen = np.full(len(frames), np.nan)
     for i, frame in enumerate(frames):
         face = faces.at(i, 0) if faces.confidence.shape[1] else None
         if face is None:
             continue
         lips = face.mesh[list(LIPS), :2]
-        middle = lips.mean(0)
-        x, y = (middle + (lips - middle) * GROWN).T
-        rows, columns = polygon(y, x, frame.shape[:2])
-        if len(rows):
-            lab = rgb2lab(frame[rows, columns][None] / 255)[0][:, None]
-            near, far = (np.linalg.norm(lab - of, axis=-1).min(1) for of in (inside, outside))
-            open_ = ((far / np.maximum(near + far, 1e-6) - 0.4) / 0.2).clip(0, 1)
-            heights = np.sort(np.bincount(columns - columns.min(), open_))
-            eyes = np.linalg.norm(face.mesh[RIGHT_EYE[0]] - face.mesh[LEFT_EYE[0]])
-            seen[i] = heights[-max(1, len(heights) // 4) :].mean() / eyes
+        eyes = float(np.linalg.norm(face.mesh[RIGHT_EYE[0]] - face.mesh[LEFT_EYE[0]]))
+        wide, (x, y) = max(1.0, 1.05 * float(np.ptp(lips[:, 0])) / 2), lips.mean(0)
+        where = polygon(y + MOUTH_HEIGHT * eyes * np.sin(circle), x + wide * np.cos(circle), frame.shape[:2])
+        lab = rgb2lab(frame[where][:, None] / 255)
+        apart, near, far = (np.linalg.norm(lab - of, axis=-1).min(1) for of in (skin, inside, around))
+        total = (apart * far / np.maximum(near + far, 1e-6)).sum()
+        seen[i] = total / (100 * wide * max(1.0, eyes)) if len(apart) else np.nan
     return seen
 
 

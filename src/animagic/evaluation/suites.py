@@ -76,7 +76,7 @@ def make_cases(
     for number in range(seed, seed + count):
         rng, split = np.random.default_rng(number), splits[number % len(splits)]
         while True:
-            scene = sample_scene(rng, split)
+            scene = sample_scene(rng, "train" if split == "train" else "test")
             if len(scene.things) == 1 and scene.camera == "still" and fits(scene):
                 break
         whole = caption(scene, rng)
@@ -178,12 +178,13 @@ class Suite:
 
     def lacking(self, pipe: Any) -> str:
         """What the suite needs and a pipeline does not take, in words; empty where it fits."""
-        for wanted, argument, words in (
-            (self.animates, "pose_frames", "a photo and a video that moves it"),
-            (self.talks, "voices", "a portrait and a voice"),
-        ):
-            if wanted != takes(pipe, argument):
-                return words if wanted else "prompts"
+        moves, speaks = takes(pipe, "pose_frames"), takes(pipe, "voices")
+        if self.animates and not moves:
+            return "a photo and a video that moves it"
+        if self.talks and not speaks:
+            return "a portrait and a voice"
+        if (moves, speaks) != (self.animates, self.talks):
+            return "prompts"
         return ", ".join(argument for argument in self.needs if not takes(pipe, argument))
 
 
@@ -268,7 +269,6 @@ _BOTH: tuple[Split, ...] = ("train", "test")
 _LATER: dict[str, Any] = {"seed": 200_000, "batch": 10}
 _TALKING: dict[str, Any] = {
     "judge": talking.judge_talk,
-    "needs": ("voices", "masks"),
     "talks": True,
     "targets": talking.TARGETS,
     "version": talking.VERSION,

@@ -175,6 +175,6 @@ def _mel_filters() -> np.ndarray:
     mels = np.linspace(0, 2595 * np.log10(1 + RATE / 2 / 700), _FILTERS + 2)
     corners = np.floor((_FFT + 1) * 700 * (10 ** (mels / 2595) - 1) / RATE)
     bins = np.arange(_FFT // 2 + 1)
-    rising, falling = (bins - corners[:-2, None]), (corners[2:, None] - bins)
-    rising, falling = rising / np.diff(corners)[:-1, None], falling / np.diff(corners)[1:, None]
+    rising = (bins - corners[:-2, None]) / np.diff(corners)[:-1, None]
+    falling = (corners[2:, None] - bins) / np.diff(corners)[1:, None]
     return np.where(bins < corners[1:-1, None], rising, falling).clip(min=0)

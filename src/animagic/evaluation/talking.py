@@ -49,6 +49,7 @@ VERSION = 1
 SEED, COUNT, FRAMES, FPS = 500_000, 40, 125, 25.0
 LASTING = 1501  # frames: a minute
 MOTIONS = ("still", "nodding", "shaking the head", "swaying", "leaning")
+SHUT = np.array([[0, 0.5, 0]], np.float32)
 PAIR = "two people"
 KINDS = ("drawn", "realistic", "stylised", "half figure", "turned away", PAIR)
 """Of portraits, as the splits of the benchmark: flat drawings, heads in three dimensions, drawings with outlines and
@@ -158,10 +159,9 @@ def _performances(case: TalkCase, frames: int, fps: float = FPS, heard: Heard | 
     """What everybody does. heard: None: they only move; that is enough for words."""
     rng, acts = np.random.default_rng((case.seed, 1)), []
     for person in range(len(case.people)):
-        mouth = np.tile(np.float32([0, 0.5, 0]), (frames, 1))
-        if person == case.speaker:
-            mouth = np.float32([[1, 0.5, 0]] * frames) if heard is None else mouth_shapes(heard.phones, fps, frames)
-        speaks = person == case.speaker
+        speaks, mouth = person == case.speaker, np.repeat(SHUT, frames, axis=0)
+        if speaks:
+            mouth = mouth + 1 if heard is None else mouth_shapes(heard.phones or (), fps, frames)
         expression, motion = (case.expression, case.motion) if speaks else ("neutral", "still")
         acts.append(studio.sample_performance(rng, mouth, fps, True, expression, motion))
     return acts
@@ -171,9 +171,8 @@ def _stills(case: TalkCase) -> list[Any]:
     """Everybody in the photo: the mouth shut, no expression."""
     rng = np.random.default_rng((case.seed, 2))
     stills = [studio.sample_still(rng) for _ in case.people]
-    aside = np.float32([[case.yaw, 0, 0]])
-    shut = np.float32([[0, 0.5, 0]])
-    return [replace(one, mouth=shut, expression="neutral", angles=one.angles + aside) for one in stills]
+    aside = np.array([[case.yaw, 0, 0]], np.float32)
+    return [replace(one, mouth=SHUT, expression="neutral", angles=one.angles + aside) for one in stills]
 
 
 @lru_cache(maxsize=16)
@@ -182,8 +181,8 @@ def talking_of(case: TalkCase, frames: int, height: int, width: int, fps: float 
     heard = _heard(case.seed, frames / fps)
     clip = studio.render_scene(case.people, _performances(case, frames, fps, heard), height, width)
     photo = studio.render_scene(case.people, _stills(case), height, width)
-    background = render(Scene(case.people[0].background, ()), 1, height, width)[0].astype(int)
-    everything = np.concatenate([photo.frames, clip.frames])
+    background = render(Scene(case.people[0].background, ()), 1, height, width)[0].astype(np.int16)
+    everything = np.concatenate([photo.frames, clip.frames]).astype(np.int16)
     shown = (np.abs(everything - background).max(-1) > CHANGED).any(0)
     voices = [heard.samples if one == case.speaker else np.zeros_like(heard.samples) for one in range(len(case.people))]
     return Talking(photo.frames[0], photo.face[0].astype(np.float32) / 255, clip.frames, shown, heard, voices)

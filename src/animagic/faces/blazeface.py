@@ -24,8 +24,8 @@ _LEAST_INSIDE = 0.5  # of the mesh, that must lie inside the frame
 
 
 class Found(NamedTuple):
-    """A face. mesh: (468, 3) as in `Face`; score: 0 to 1, that there is a face at all; crop: where to look for it in
-    the next frame."""
+    """A face. mesh: float32 (468, 3) as in `Face`; score: 0 to 1, that there is a face at all; crop: where to look
+    for it in the next frame."""
 
     mesh: np.ndarray
     score: float
@@ -59,7 +59,7 @@ class BlazeFace:
         score = float(sigmoid(outputs[1]).item())
         inside = ((mesh[:, :2] >= 0) & (mesh[:, :2] < frame.size)).all(-1)
         there = score >= _LEAST_SCORE and inside.mean() >= _LEAST_INSIDE
-        return Found(mesh, score, crop_of(mesh)) if there else None
+        return Found(mesh.astype(np.float32), score, crop_of(mesh)) if there else None
 
 
 def crop_of(mesh: np.ndarray) -> Crop:

@@ -30,7 +30,7 @@ class Dub:
 
     The model sees one box of the video with all speakers in it, which does not move unless they go far: people far
     from each other are seen larger, and dubbed better, one by one. The video is read frame by frame, twice, and never
-    held in memory; of every face its mesh is, 6 kB a frame.
+    held in memory; of every face its meshes are, some 25 kB a frame.
 
     Args:
         source: the video.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import av
 import numpy as np
@@ -15,17 +15,11 @@ from ..media.reading import probe
 from ..media.sound import Sound, check_sound, read_sound, sound_facts
 from ..speech.levels import HIGHEST_PEAK, normalised, true_peak, voiced
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ..speech import SpeechEncoder
-
 RATE = 16_000
 SILENCE = "silence"
 """The voice of somebody who says nothing."""
 
 _HIGHEST_RATE = 48_000  # of a mix
-_EDGE = 4  # features, 80 ms, in which silence begins and ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,40 +107,11 @@ def _rate_of(voice: Voice) -> int:
     return voice.rate if isinstance(voice, Sound) else sound_facts(voice)["rate"]
 
 
-def speech_gate(samples: np.ndarray, fps: float, latents: int) -> np.ndarray:
-    """float32 (latents,), 0 to 1: how much of the time of each latent frame somebody speaks; latent frame 0 is video
-    frame 0, latent frame k the video frames 4 k - 3 to 4 k. samples: 16 kHz; after their end it is silent."""
-    import torch
-
-    from ..speech.frames import GROUP, at_frames
-
-    frames = 1 + GROUP * (latents - 1)
-    there = np.zeros(int(np.ceil(50 * frames / fps)), np.float32)
-    if len(samples):
-        spoken = voiced(samples, RATE)[: len(there)]
-        there[: len(spoken)] = spoken
-    shares = at_frames(torch.from_numpy(there)[:, None, None], fps, frames)[:, 0, 0].numpy()
-    return np.concatenate([shares[:1], shares[1:].reshape(-1, GROUP).mean(1)])
-
-
-def silence_of(encoder: SpeechEncoder) -> Tensor:
-    """(layers, channels): what an encoder hears where there is no sound at all."""
-    from ..speech.encoding import features
-
-    return features(encoder, np.zeros(2 * RATE, np.float32))[25:75].mean(0)  # away from the ends
-
-
-def quiet(features: Tensor, spoken: np.ndarray, silence: Tensor) -> Tensor:
-    """Features (n, layers, channels), with those of true silence, (layers, channels), where nobody speaks, so that
-    breath and noise do not open a mouth. They change over 80 ms, outside of the speech.
-
-    spoken: bool (n,), as `animagic.speech.voiced` gives it.
-    """
-    import torch
-
-    gate = spoken.astype(np.float32)
-    for away in range(1, _EDGE):
-        near = np.pad(spoken, away)
-        share = np.float32(1 - away / _EDGE)
-        gate = np.maximum(gate, share * (near[2 * away :] | near[: -2 * away]))
-    return silence + torch.from_numpy(gate)[:, None, None].to(features) * (features - silence)
+def hushed(samples: np.ndarray, rate: int = RATE) -> np.ndarray:
+    """Sound (n,) without what is heard where nobody speaks, so that breath and noise do not open a mouth; what is left
+    begins and ends within 20 ms."""
+    if not len(samples):
+        return samples
+    spoken = voiced(samples, rate).astype(np.float32)
+    middles = (np.arange(len(spoken)) + 0.5) * rate / 50
+    return samples * np.interp(np.arange(len(samples)), middles, spoken).astype(np.float32)

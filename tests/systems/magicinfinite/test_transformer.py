@@ -135,6 +135,27 @@ def test_gradients_reach_everything_and_checkpointing_changes_nothing():
         torch.testing.assert_close(gradient, plain[name], rtol=1e-4, atol=1e-6)
 
 
+@torch.no_grad()
+def test_beyond_the_best_linear_guess():
+    """A network that says nothing gives the best linear guess of the velocity, with errors of the size that it says."""
+    network = MagicInfiniteTransformer3DModel(**SHAPE, **AUDIO, prior_variance=0.25).eval()
+    torch.nn.init.zeros_(network.proj_out.weight)
+    torch.nn.init.zeros_(network.proj_out.bias)
+    draw = torch.Generator().manual_seed(0)
+    known, noise, difference = (torch.randn(2, 4, 3, 32, 32, generator=draw) for _ in range(3))
+    clean = known + 0.5 * difference
+    for sigma in (0.0, 0.1, 0.4, 0.9, 1.0):
+        noisy = (1 - sigma) * clean + sigma * noise
+        rest = {**inputs(), "hidden_states": torch.cat([noisy, known, torch.ones_like(noisy[:, :1])], 1)}
+        guess = network(**rest | {"timestep": torch.full((2,), 1000 * sigma)}).sample
+        error = noise - clean - guess
+        expected = 0.25 / (0.25 * (1 - sigma) ** 2 + sigma**2)
+        assert error.square().mean() == pytest.approx(expected, rel=0.05)
+        # What is left has nothing to do with what went in.
+        assert abs((error * noisy).mean()) < 0.03
+        assert abs((error * known).mean()) < 0.03
+
+
 def test_it_is_kept_and_read(tmp_path):
     network = MagicInfiniteTransformer3DModel(**SHAPE, **AUDIO)
     network.save_pretrained(tmp_path)

@@ -285,7 +285,7 @@ def _hair(portrait: Portrait, points: np.ndarray, mean: np.ndarray, scalp: np.nd
         if style == "long":  # it rests on the back
             share = 0.55 * _ramp(shell[:, 1], -0.08, -0.2) * (low > 0)
             weights = np.stack([share, 0 * share, 1 - share], 1)
-    layers = [_on_head(shell, local, rgb * shade, weights, 0.012, True)]
+    layers = [_on_head(shell, local, rgb * shade, weights, 0.03 if style in ("fringe", "bob") else 0.015, True)]
     knots = {"bun": ((0, 0.15, -0.16), (0.045, 0.04, 0.045)), "ponytail": ((0, -0.02, -0.235), (0.03, 0.11, 0.035))}
     if style in knots:
         place, radii = knots[style]

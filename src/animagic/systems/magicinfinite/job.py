@@ -17,7 +17,7 @@ from ...pipelines.job import Job
 from ...pipelines.latency import LatencyReport
 from ...pipelines.sound_source import LiveSound
 from ...pipelines.speakers import Speaker, read_speakers
-from ...pipelines.voices import SILENCE, Say, Voice, mixed
+from ...pipelines.voices import SILENCE, Say, Voice, soundtrack
 
 
 class MagicInfiniteJob(Job):
@@ -62,7 +62,7 @@ class MagicInfiniteJob(Job):
         self._seen: list[float] = []
         self._live: list[LiveSound] = []
         if request.sound is not False:
-            self.sound = mixed(voices)
+            self.sound = soundtrack(voices)
         self.plan()  # refuses what no plan can be made of
         self.drift = Drift(self.photo, None, max(1, round(2 * self.fps)))
 

@@ -18,6 +18,7 @@ from ...media.sound import Sound
 from ...pipelines.base import Call, Run, VideoPipeline, frames_of
 from ...pipelines.sound_source import LiveSound, WholeSound
 from ...pipelines.speakers import by_latents
+from ...pipelines.voices import hushed
 from ...speech import Wav2VecEncoder, WhisperEncoder
 from ...timeline import FlowEuler, Plan, Timeline
 from ...timeline.engine import Clean
@@ -163,7 +164,7 @@ class MagicInfinitePipeline(LoraMixin, HunyuanVideoLoraLoaderMixin, VideoPipelin
                 raise InputError(f"a voice has one channel at {RATE} Hz, not {voice.channels} at {voice.rate} Hz.")
             voice = voice.samples
         if isinstance(voice, np.ndarray):
-            return WholeSound.of(self.speech_encoder, voice, fps)
+            return WholeSound.of(self.speech_encoder, hushed(voice), fps)
         return voice
 
     # ---------------------------------------------------------------- a call

@@ -9,8 +9,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import transformers
-from diffusers.pipelines.hunyuan_video import pipeline_hunyuan_video as text_only
-from diffusers.pipelines.hunyuan_video import pipeline_hunyuan_video_image2video as seeing
 from transformers import AutoImageProcessor, AutoTokenizer
 
 from ...errors import CheckpointError, InputError, first_line
@@ -66,7 +64,7 @@ class HunyuanPrompts:
         text_encoder_2, tokenizer_2: CLIP's.
         image_processor: LLaVA's; None: it does not see.
         device: on which they run; None: where the language model is.
-        text_template, portrait_template: the instructions, as in diffusers.
+        text_template, portrait_template: the instructions; None: those of diffusers.
     """
 
     def __init__(
@@ -77,8 +75,8 @@ class HunyuanPrompts:
         tokenizer_2: Any,
         image_processor: Any = None,
         device: torch.device | None = None,
-        text_template: dict[str, Any] = text_only.DEFAULT_PROMPT_TEMPLATE,
-        portrait_template: dict[str, Any] = seeing.DEFAULT_PROMPT_TEMPLATE,
+        text_template: dict[str, Any] | None = None,
+        portrait_template: dict[str, Any] | None = None,
     ):
         self.text_encoder, self.tokenizer, self.image_processor = text_encoder, tokenizer, image_processor
         self.text_encoder_2, self.tokenizer_2 = text_encoder_2, tokenizer_2
@@ -92,17 +90,26 @@ class HunyuanPrompts:
 
     @torch.no_grad()
     def _read(self, text: str, portrait: np.ndarray | None) -> Prompt:
+        text_only, seeing = _diffusers_pipelines()
         asked: Any = {"device": self.device, "dtype": torch.float32, "max_sequence_length": LLAMA_LENGTH}
         us: Any = self  # with the components of their pipelines
         if self.image_processor is None or portrait is None:
-            template = self.text_template
+            template = self.text_template or text_only.DEFAULT_PROMPT_TEMPLATE
             states = text_only.HunyuanVideoPipeline._get_llama_prompt_embeds(us, [text], template, **asked)
         else:
             see = seeing.HunyuanVideoImageToVideoPipeline._get_llama_prompt_embeds
-            states = see(us, portrait, [text], self.portrait_template, **asked)
+            template = self.portrait_template or seeing.DEFAULT_PROMPT_TEMPLATE
+            states = see(us, portrait, [text], template, **asked)
         pooled = text_only.HunyuanVideoPipeline._get_clip_prompt_embeds(us, [text], device=self.device)
         read = TextEmbedding(*states).trimmed()
         return Prompt(read.embeds, read.mask, pooled.float())
+
+
+def _diffusers_pipelines() -> tuple[Any, Any]:
+    """Modules of diffusers, imported where they are needed: that takes a second."""
+    from diffusers.pipelines.hunyuan_video import pipeline_hunyuan_video, pipeline_hunyuan_video_image2video
+
+    return pipeline_hunyuan_video, pipeline_hunyuan_video_image2video
 
 
 def encoder_of(pipe: Any) -> PromptEncoder:

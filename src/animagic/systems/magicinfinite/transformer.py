@@ -103,6 +103,9 @@ class MagicInfiniteTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, P
             None: a third.
         audio_layers, audio_channels: of the speech encoder; wav2vec 2.0 base has 13 and 768.
         audio_tokens: for each latent frame.
+        prior_variance: of the difference between latents and what is known of the picture; the network then predicts
+            what the best linear guess from that and the noisy latents lacks (as EDM, arXiv 2206.00364, with the picture
+            as the prior's mean), for a small one cannot hand both on. None: the velocity itself, as HunyuanVideo.
         portrait_patch: latents of the portrait, so many high and wide, become a token beside the text; None: a language
             model that sees the portrait has put such tokens into the text.
     """
@@ -137,6 +140,7 @@ class MagicInfiniteTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, P
         audio_channels: int = 768,
         audio_tokens: int = 32,
         portrait_patch: int | None = None,
+        prior_variance: float | None = None,
     ):
         super().__init__()
         if patch_size_t != 1:
@@ -200,6 +204,7 @@ class MagicInfiniteTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, P
         batch, channels, _, height, width = hidden_states.shape
         if channels == self.config["in_channels"]:
             hidden_states = functional.pad(hidden_states, (0, 0) * 3 + (0, channels + 1))
+        given, sigma = hidden_states, timestep.float().reshape(batch, 1, -1, 1, 1) / 1000
         patch, rotary = self.config["patch_size"], self.rope(hidden_states)
         timestep = timestep[:, None] if timestep.ndim == 1 else timestep
         mean = timestep.float().mean(1, keepdim=True).to(timestep)
@@ -239,12 +244,23 @@ class MagicInfiniteTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, P
         video = self.proj_out(scaled(self.norm_out.norm(video), 1 + scale, shift))
         grid = video.unflatten(2, (-1, 1, patch, patch)).unflatten(1, (-1, height // patch, width // patch))
         sample = grid.permute(0, 4, 1, 5, 2, 6, 3, 7).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+        if self.config["prior_variance"] is not None:
+            noisy, known, _ = given.split([self.config["in_channels"]] * 2 + [1], dim=1)
+            sample = _beyond_linear(sample, noisy, known, sigma.to(sample), self.config["prior_variance"])
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
 
     def _run(self, block: nn.Module, *given: Any) -> Any:
         if torch.is_grad_enabled() and self.gradient_checkpointing:
             return self._gradient_checkpointing_func(block, *given)
         return block(*given)
+
+
+def _beyond_linear(residual: Tensor, noisy: Tensor, known: Tensor, sigma: Tensor, variance: float) -> Tensor:
+    """The velocity noise - clean: the best linear guess of it where clean latents are `known` plus something of that
+    variance, and a residual in units of the guess's standard error. noisy: (1 - sigma) clean + sigma noise."""
+    total = variance * (1 - sigma).square() + sigma.square()
+    guess = ((sigma - variance * (1 - sigma)) * noisy - sigma * known) / total
+    return guess + (variance / total).sqrt() * residual
 
 
 def _repeated(x: Tensor | None, times: int) -> Tensor | None:
