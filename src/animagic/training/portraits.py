@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,8 @@ class PortraitBatches(Dataset):
         batch_size: windows. latents: latent frames of each, four frames of video. height, width: in pixels.
         windows: so many of a batch come from the same clip; it saves reading.
         alone_share: share of the batches that hold single latent frames, half as many of them as otherwise.
+        own_photo: share of the windows whose photo is another frame of the clip, so that little has moved since; the
+            others have one of the same person at another time.
         begins: share of the windows that are the beginning of a video, so that their first latent frame stands for one
             frame, shown four times.
         pairs: share of the clips that show two people, one or both of whom speak; if there can be any, every batch has
@@ -142,6 +144,7 @@ class PortraitBatches(Dataset):
     fps: float = 25
     windows: int = 1
     alone_share: float = 0.0
+    own_photo: float = 0.0
     begins: float = 0.3
     pairs: float = 0.1
     drawn_share: float = 0.5
@@ -177,7 +180,9 @@ class PortraitBatches(Dataset):
             latents, each = 1, self.windows * self.latents // 2
         for i in range(self.batch_size // self.windows):
             talk = self._clip(step, i, rng)
-            talks += [talk] * each
+            for _ in range(each):
+                own = self.own_photo and rng.random() < self.own_photo
+                talks.append(replace(talk, photo=talk.frames[rng.integers(len(talk.frames))]) if own else talk)
             windows += [random_window(talk, latents, self.begins, rng) for _ in range(each)]
         return batch_of(talks, windows, step)
 
