@@ -11,8 +11,9 @@ from scipy import ndimage
 from animagic.evaluation import speaking
 from animagic.evaluation.expressions import POINTS, expression_of, features, fitted
 from animagic.evaluation.speaking import Heard, Talk, by_phones, drift, jerk, only, share_open, synchrony, widest
-from animagic.faces import Face, Faces, face_in
+from animagic.faces import Face, Faces, face_in, follow_faces
 from animagic.speech import Phone, mouth_curve
+from animagic.synthetic.portraits import EXPRESSIONS, render_portrait, sample_performance, sample_portrait
 
 PHONES = (Phone("AA1", 0.4, 0.7), Phone("M", 0.7, 0.8), Phone("IY1", 0.8, 1.1), Phone("AA1", 1.6, 2.0))
 
@@ -100,7 +101,7 @@ def test_an_opening_grows_with_what_is_not_skin():
         soft.append(speaking.opening_by_colour(blurred, faces, [SKIN])[0])
     assert seen[0] < 0.02
     assert np.diff(seen) == pytest.approx(np.full(3, seen[1] - seen[0]), rel=0.02)
-    assert (np.array(soft[1:]) > 0.6 * np.array(seen[1:])).all()
+    assert (np.array(soft[1:]) > 0.3 * np.array(seen[1:])).all()
     assert (np.diff(soft) > 0).all()
 
 
@@ -121,11 +122,11 @@ def test_of_two_faces_the_near_one_is_taken():
     assert only(both, (0.5, 0.95)).confidence.shape == (3, 0)
 
 
-def test_drift_compares_the_end_with_the_second_second():
+def test_drift_compares_the_end_with_the_beginning():
     distances = np.concatenate([np.full(100, 0.2), np.linspace(0.2, 0.5, 900), np.full(100, 0.5)])
     assert drift(distances, 25) == pytest.approx(2.5)
     assert drift(np.full(1000, 0.3), 25) == 1
-    distances[-25:] = np.nan
+    distances[-100:] = np.nan
     assert np.isnan(drift(distances, 25))
 
 
@@ -175,9 +176,17 @@ def test_the_features_do_not_depend_on_size_or_place():
     np.testing.assert_allclose(features(one, still_one), features(other, still_other), atol=1e-4)
 
 
-def test_raised_brows_are_no_frown():
-    assert expression_of(moving(with_brows(9)), with_brows(0)) == "surprised"
-    assert expression_of(moving(with_brows(0)), with_brows(0)) == "neutral"
+def test_the_expressions_of_a_drawn_person_are_told_apart():
+    portrait, shut = sample_portrait(11, held_out=True, kind="drawn"), np.tile(np.float32([0, 0.5, 0]), (8, 1))
+    talks = np.abs(np.sin(np.arange(8)))[:, None] * np.float32([0.8, 0, 0]) + shut
+
+    def faces_of(mouth, expression):
+        act = sample_performance(3, mouth, 25, True, expression, "still")
+        return follow_faces(speaking.viewed(render_portrait(portrait, act, 128, 128).frames), 25)
+
+    photo = faces_of(shut, "neutral").at(0, 0)
+    seen = {asked: expression_of(faces_of(talks, asked), photo) for asked in EXPRESSIONS}
+    assert sum(asked == found for asked, found in seen.items()) >= 4, seen
 
 
 def test_who_is_not_seen_shows_nothing():

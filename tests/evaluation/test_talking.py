@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from talking_models import talking_pipeline
 
 from animagic.errors import InputError
-from animagic.evaluation import SUITES, evaluate, page, sheet, speech_plot, table
+from animagic.evaluation import SUITES, Variant, evaluate, page, sheet, speech_plot, table
 from animagic.evaluation import talking as suite
 from animagic.evaluation.running import reconstruct
 from animagic.evaluation.speaking import Heard
@@ -57,20 +59,9 @@ class Actor:
         return SimpleNamespace(frames=[self.change(truth, np.asarray(image)) / 255])
 
 
-SMALL = SimpleNamespace(name="talk", settings={"count": 2, "frames": SHORT, "batch": 1})
-ONE = {"variants": lambda *_: [suite_variant()], "splits": ("one person", PAIR)}
-
-
-def suite_variant():
-    from animagic.evaluation import Variant
-
-    return Variant("model")
-
-
 def result_of(change=lambda truth, photo: truth):
-    from dataclasses import replace
-
-    return evaluate(Actor(change), replace(SUITES["talk"], **ONE), model="actor", **SMALL.settings)
+    suite_of_one = replace(SUITES["talk"], variants=lambda *_: [Variant("model")], splits=("one person", PAIR))
+    return evaluate(Actor(change), suite_of_one, model="actor", count=2, frames=SHORT, batch=1)
 
 
 @pytest.fixture
@@ -161,3 +152,13 @@ def test_a_mouth_is_drawn_beside_the_sound():
     assert picture.dtype == np.uint8
     assert picture.shape == (320, 1100, 3)
     assert picture.std() > 5
+
+
+def test_a_pipeline_is_asked_as_it_wants_to_be(tiny_text_encoder, monkeypatch):
+    monkeypatch.setattr(TalkCase, "prompt", "a red ball")  # that encoder reads few words
+    pipe = talking_pipeline(tiny_text_encoder, height=64, width=64)
+    two = replace(SUITES["talk"], splits=("one person", PAIR))
+    rows = evaluate(pipe, two, count=2, frames=13, steps=1, batch=2).report["rows"]
+    assert {name: len(some) for name, some in rows.items()} == {"model": 2, "autoencoder": 1, "truth": 1}
+    assert rows["truth"][0]["values"]["sync"] > 0.7
+    assert "seams" in rows["model"][0]["values"]

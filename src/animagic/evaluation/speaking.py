@@ -204,11 +204,10 @@ def identity_distances(frames: np.ndarray, faces: Faces, photo: np.ndarray, face
     return distances
 
 
-def drift(distances: np.ndarray, fps: float, first: float = 2.0) -> float:
-    """The distances in the last second over those in the second around `first`, in seconds; nan where there is none."""
-    half = max(1, round(fps / 2))
-    at = round(first * fps)
-    early, late = distances[max(0, at - half) : at + half], distances[-2 * half :]
+def drift(distances: np.ndarray, fps: float) -> float:
+    """The distances in the last four seconds over those in the first four, medians; nan where there are none."""
+    count = max(1, round(4 * fps))
+    early, late = distances[:count], distances[-count:]
     if not (np.isfinite(early).any() and np.isfinite(late).any()):
         return float("nan")
     return float(np.nanmedian(late) / max(np.nanmedian(early), 1e-6))
@@ -220,7 +219,7 @@ def colour_distance(frames: np.ndarray, faces: Faces, photo: np.ndarray, where: 
     distances, before = [], _spread(photo[where])
     for i, frame in enumerate(frames):
         face = faces.at(i, 0) if faces.confidence.shape[1] else None
-        now = where if face is None else face_mask(face, *frame.shape[:2], feather=0.0, grow=0.0) > 0.5
+        now = where if face is None else face_mask(face, frame.shape[0], frame.shape[1], 0.0, 0.0) > 0.5
         distances.append(np.linalg.norm(_spread(frame[now]) - before, axis=-1).mean())
     return float(np.mean(distances))
 

@@ -57,17 +57,19 @@ class SyncNetwork(nn.Module):
             pool = [nn.MaxPool2d(*pools[number])] if number in pools else []
             layers += _block(nn.Conv2d(before, width, 3, padding=1), nn.BatchNorm2d(width), *pool)
         self.netcnnaud = nn.Sequential(*layers, *_block(nn.Conv2d(256, 512, (5, 4)), nn.BatchNorm2d(512)))
-        half = {"stride": (1, 2, 2)}
+        half = (1, 2, 2)
         flat = [_block(nn.Conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1)), nn.BatchNorm3d(256)) for _ in range(3)]
         self.netcnnlip = nn.Sequential(
-            *_block(nn.Conv3d(3, 96, (CLIP, 7, 7), **half), nn.BatchNorm3d(96), nn.MaxPool3d((1, 3, 3), **half)),
             *_block(
-                nn.Conv3d(96, 256, (1, 5, 5), padding=(0, 1, 1), **half),
+                nn.Conv3d(3, 96, (CLIP, 7, 7), stride=half), nn.BatchNorm3d(96), nn.MaxPool3d((1, 3, 3), stride=half)
+            ),
+            *_block(
+                nn.Conv3d(96, 256, (1, 5, 5), padding=(0, 1, 1), stride=half),
                 nn.BatchNorm3d(256),
-                nn.MaxPool3d((1, 3, 3), padding=(0, 1, 1), **half),
+                nn.MaxPool3d((1, 3, 3), padding=(0, 1, 1), stride=half),
             ),
             *(layer for block in flat for layer in block),
-            nn.MaxPool3d((1, 3, 3), **half),
+            nn.MaxPool3d((1, 3, 3), stride=half),
             *_block(nn.Conv3d(256, 512, (1, 6, 6)), nn.BatchNorm3d(512)),
         )
         self.netfcaud, self.netfclip = (

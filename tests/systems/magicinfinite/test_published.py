@@ -14,7 +14,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 from typer.testing import CliRunner
 
 from animagic import CheckpointError, InputError, MagicInfinitePipeline
-from animagic.cli.app import app
+from animagic.cli.weights import app
 from animagic.systems.magicinfinite import conversion, prompts
 
 QUICK = {"num_frames": 5, "height": 32, "width": 32, "num_inference_steps": 1, "output_type": "np"}

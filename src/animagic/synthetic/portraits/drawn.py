@@ -97,11 +97,11 @@ class Drawn:
         )  # fmt: skip
         nose[:, 2] += float(front_of(np.array(base)))
         self.nose = turned(nose)[..., :2]
-        side = np.linspace(0, 2 * np.pi, 14, endpoint=False)
+        around = np.linspace(0, 2 * np.pi, 14, endpoint=False)
         self.ears = []
         for way in (-1, 1):
-            x = way * (float(np.interp(0.1, ROWS, face.wide)) + 0.02 + 0.075 * np.cos(side))
-            ear = np.stack([x, 0.1 + 0.22 * np.sin(side), -0.1 + 0.13 * np.cos(side)], -1)
+            x = way * (float(np.interp(0.1, ROWS, face.wide)) + 0.02 + 0.075 * np.cos(around))
+            ear = np.stack([x, 0.1 + 0.22 * np.sin(around), -0.1 + 0.13 * np.cos(around)], -1)
             self.ears.append(turned(ear)[..., :2])
         cheeks = np.array([(-0.42, 0.3), (0.42, 0.3)])
         self.cheeks = self._on(cheeks)

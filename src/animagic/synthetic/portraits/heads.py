@@ -31,7 +31,13 @@ JOINTS = ("torso", "neck", "head", "left_eye", "right_eye")
 _NECK, _HEAD = 1, 2
 _BARE = {"t-shirt": ("neck",), "hoodie": ("neck",), "shirt": ("neck", "collar"), "jacket": ("neck",)}
 _THICK = {"hoodie": 0.014, "jacket": 0.012, "turtleneck": 0.007}  # metres of cloth, others 0.005
-_BIAS = {"hole": -0.08, "tongue": -0.06, "teeth": -0.045, "eye": -0.05}  # metres: the skin lies over all of these
+_BIAS = {
+    "hole": -0.08,
+    "tongue": -0.06,
+    "teeth": -0.045,
+    "eye": -0.05,
+    "brow": 0.006,
+}  # metres: most lie under the skin
 _IRIS_BIAS, _PUPIL_BIAS = -0.04, -0.036
 _RISE = {"buzzed": 0.003, "short": 0.014, "parted": 0.018, "fringe": 0.017, "curly": 0.026, "bob": 0.022, "long": 0.019,
          "bun": 0.011, "ponytail": 0.011, "afro": 0.062}  # fmt: skip

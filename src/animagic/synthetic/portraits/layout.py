@@ -141,7 +141,7 @@ def silhouette(
     out: list[np.ndarray | None] = []
     low = np.where(seen, on[..., 0], np.inf).argmin(-1)
     high = np.where(seen, on[..., 0], -np.inf).argmax(-1)
-    there = seen.any(-1)
+    there = np.asarray(seen.any(-1))
     number = np.arange(len(rows))
     for f in range(frames):
         if not there[f].any():

@@ -62,7 +62,7 @@ def build(recipe: dict[str, Any]) -> MagicInfiniteTransformer3DModel:
     if recipe.get("base"):
         from .weights import from_hunyuan
 
-        return from_hunyuan(recipe["base"], **section.get("model", {}))
+        return from_hunyuan(recipe["base"], torch_dtype=torch.float32, **section.get("model", {}))
     network = MagicInfiniteTransformer3DModel(**section["model"])
     # Every block begins as nothing, and the prediction as 0 (adaLN-zero, arXiv 2212.09748).
     for name, module in network.named_modules():

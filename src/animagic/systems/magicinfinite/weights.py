@@ -124,8 +124,9 @@ class FirstWeights(Weights):
 
 
 def _reset(module: nn.Module) -> None:
-    if hasattr(module, "reset_parameters"):
-        module.reset_parameters()
+    reset: Any = getattr(module, "reset_parameters", None)
+    if reset is not None:
+        reset()
 
 
 def open_transformer(
@@ -193,7 +194,7 @@ def open_published(
 ) -> Opened:
     """Find and check the parts of a pipeline of class `cls`; see `load_published`. The transformer and the autoencoder
     stay on disk until they are loaded."""
-    heard = WhisperEncoder if wav2vec is None else Wav2VecEncoder.from_pretrained(wav2vec)
+    heard: Any = WhisperEncoder if wav2vec is None else Wav2VecEncoder.from_pretrained(Path(wav2vec))
     ours = {"audio_layers": heard.layers, "audio_channels": heard.channels} | ours
     source = hunyuan if transformer is None else transformer
     parts = {"transformer": open_transformer(source, config=config, allow_pickle=allow_pickle, **ours)}
@@ -203,7 +204,7 @@ def open_published(
         network = network_of(AutoencoderKLHunyuanVideo, read_json(place / "config.json"), place / "config.json")
         parts["vae"] = Part.checked(network, Weights.open(place, "diffusion_pytorch_model", allow_pickle))
     if text_encoder is FIND:
-        others |= components_of(hunyuan, torch_dtype)
+        others |= components_of(Path(hunyuan), torch_dtype)
         text = others["text_encoder"].config.get_text_config()
         if text.hidden_size != (reads := parts["transformer"].network.config.text_embed_dim):
             raise CheckpointError(
