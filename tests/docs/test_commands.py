@@ -79,7 +79,7 @@ def save_talk(folder: Path) -> None:
     still = sample_performance(1, mouth_shapes([], 25, 24), 25, motion="still")
     with VideoWriter(folder / "film.mp4", 25, sound=Sound(hum, 16_000)) as writer:
         writer.write(render_portrait(portraits[0], still, 256, 256).frames)
-    two = render_photo(portraits, 5, 256, 512)
+    two = render_photo(portraits, 5, 256, 384)
     write_image(folder / "two.png", two.frames[0])
     for name, mask in zip(("left", "right"), two.face[0], strict=True):
         write_image(folder / f"{name}.png", np.repeat(mask[..., None], 3, -1))
