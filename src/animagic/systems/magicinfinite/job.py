@@ -64,7 +64,7 @@ class MagicInfiniteJob(Job):
         if request.sound is not False:
             self.sound = soundtrack(voices)
         self.plan()  # refuses what no plan can be made of
-        self.drift = Drift(self.photo, None, max(1, round(2 * self.fps)))
+        self.drift = Drift(self.photo, self._faces(range(1))[0] > 0.5, max(1, round(2 * self.fps)))
 
     def _voices(self) -> list[Voice]:
         request = self.request
@@ -94,6 +94,10 @@ class MagicInfiniteJob(Job):
             return Framing(source, (0, 0, source[1], source[0]), target)
         return getattr(Framing, self.request.fit)(source, target)
 
+    def _faces(self, frames: range) -> np.ndarray:
+        """Where anybody's face is in frames as the model sees them, (F, height, width), 0 to 1."""
+        return np.max([one.masks(frames, self.height, self.width) for one in self.speakers], axis=0)
+
     @property
     def output_size(self) -> tuple[int, int]:
         blank = np.zeros((1, self.height, self.width, 3), np.uint8)
@@ -120,8 +124,7 @@ class MagicInfiniteJob(Job):
         """Frames as the model made them, from number `start` on: as the request wants to see them."""
         request, numbers = self.request, range(start, start + len(frames))
         if measure:
-            faces = np.max([one.masks(numbers, self.height, self.width) for one in self.speakers], axis=0)
-            self.drift.add(frames, faces > 0.5)
+            self.drift.add(frames, self._faces(numbers) > 0.5)
             self._seen += [time.monotonic()] * len(frames)
         made = frames
         if self.dub is not None:
@@ -130,7 +133,7 @@ class MagicInfiniteJob(Job):
             assert self.image is not None
             made = self.framing.back(frames, self.image)
         if request.show_face:
-            found = np.max([one.masks(numbers, self.height, self.width) for one in self.speakers], axis=0)[..., None]
+            found = self._faces(numbers)[..., None]
             seen = self.photo if self.dub is None else self.dub.shown(numbers)
             tinted = (seen * (1 - 0.5 * found) + 127 * found * (0.4, 1.0, 0.4)).astype(np.uint8)
             made = beside(tinted, made, labels=("faces", "result"))

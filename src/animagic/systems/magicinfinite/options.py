@@ -23,6 +23,9 @@ class MagicInfiniteOptions(MemoryOptions):
         str | None,
         Option("A portrait; or a video, which keeps all but the mouth.", argument=None, file="image", positional=True),
     ] = None
+    video: Annotated[
+        str | None, Option("A video in which somebody is to speak otherwise.", argument=None, file="video")
+    ] = None
     prompt: Annotated[str, Option("How they look and move while they speak.", flag="--prompt", argument=None)] = ""
     audio: Annotated[
         tuple[str, ...],
