@@ -189,3 +189,11 @@ def test_an_encoder_that_does_not_fit_is_named(tiny_text_encoder):
     pipe.register_modules(audio_encoder=Wav2Vec2Model(config))
     with pytest.raises(InputError, match="the speech encoder gives 2 layers of 16, the transformer reads 3 of 384"):
         make(pipe)
+
+
+def test_a_portrait_of_less_than_a_token_is_refused(tiny_text_encoder):
+    pipe = talking_pipeline(tiny_text_encoder)
+    pipe.transformer.register_to_config(portrait_patch=4)
+    with pytest.raises(InputError, match="32x16 is too small: this model needs 32 pixels on each side"):
+        pipe.check_size(16, 32)
+    pipe.check_size(32, 32)

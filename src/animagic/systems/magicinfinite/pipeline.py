@@ -107,6 +107,12 @@ class MagicInfinitePipeline(LoraMixin, HunyuanVideoLoraLoaderMixin, VideoPipelin
     def size_unit(self) -> int:
         return self.pixels_per_latent * self.transformer.config.patch_size
 
+    def check_size(self, height: int, width: int) -> None:
+        super().check_size(height, width)
+        least = self.pixels_per_latent * (self.transformer.config.portrait_patch or 0)
+        if min(height, width) < least:
+            raise InputError(f"{width}x{height} is too small: this model needs {least} pixels on each side.")
+
     @property
     def _frame_by_frame(self) -> bool:
         """Whether latent frames are coded each for itself, and not after those before them."""
