@@ -181,6 +181,11 @@ def test_what_cannot_be_is_refused(pipe, changed, sentence):
         make(pipe, **changed)
 
 
+def test_a_voice_in_another_time_is_refused(pipe):
+    with pytest.raises(InputError, match="heard at 24 frames a second, the video has 25"):
+        make(pipe, voices=[WholeSound.of(pipe.speech_encoder, sound(0.3), 24)])
+
+
 def test_an_encoder_that_does_not_fit_is_named(tiny_text_encoder):
     from transformers import Wav2Vec2Config, Wav2Vec2Model
 

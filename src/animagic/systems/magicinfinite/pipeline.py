@@ -171,6 +171,10 @@ class MagicInfinitePipeline(LoraMixin, HunyuanVideoLoraLoaderMixin, VideoPipelin
             voice = voice.samples
         if isinstance(voice, np.ndarray):
             return WholeSound.of(self.speech_encoder, hushed(voice), fps)
+        if getattr(voice, "fps", fps) != fps:
+            raise InputError(
+                f"a voice is heard at {voice.fps:g} frames a second, the video has {fps:g}; make them equal."
+            )
         return voice
 
     # ---------------------------------------------------------------- a call
