@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from animagic.errors import InputError
-from animagic.wording import in_one_sentence, nearest, needs, spell
+from animagic.wording import in_one_sentence, listed, nearest, needs, spell
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -81,3 +81,7 @@ def test_values_are_spelled_as_in_a_file_and_shortened():
 def test_the_name_that_was_meant():
     assert nearest("windw", ["window", "seed"]) == "; did you mean window?"
     assert nearest("q", ["window", "seed"]) == "; known are window, seed."
+
+
+def test_names_are_listed_as_a_sentence_has_them():
+    assert [listed(names) for names in ("A", "AB", "ABC")] == ["A", "A and B", "A, B and C"]

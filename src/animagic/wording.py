@@ -41,6 +41,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}."
 
 
+def listed(names: Iterable[str]) -> str:
+    """Names in a sentence: "A", "A and B", "A, B and C"."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def spell(value: Any) -> str:
     """A value as it stands in a JSON file, shortened; texts without quotes."""
     text = value if isinstance(value, str) and value else json.dumps(value, default=str)

@@ -570,6 +570,8 @@ def test_wrong_input_is_one_line_on_stderr(start, animatediff_model):
 def test_magi1_has_none_of_it(generate, run, picture, tiny_model, tmp_path, words, option):
     shared = option in ("--loop", "--window", "--overlap", "--window-weights")
     owners = "AnimateDiff and MagicAnimate" if shared else "AnimateDiff"
+    if option in ("--window", "--overlap"):
+        owners = "AnimateDiff, MagicAnimate and MagicInfinite"
     generate("-o", "ball.mp4", *words).refused(f"has no {option}: that is for {owners} models; leave it out")
     if shared:
         run("plan", "--model", tiny_model, *words).refused(f"has no {option}")

@@ -16,6 +16,7 @@ from ..errors import AnimagicError
 from ..pipelines.flags import Fields
 from ..pipelines.options import default_of, flag_of, option_of
 from ..systems import SYSTEMS, System
+from ..wording import listed
 from .app import Json
 
 KEY_VARIABLE = "ANIMAGIC_ENHANCE_KEY"
@@ -216,7 +217,7 @@ def takes_options(
 
 
 def _panel(owners: Sequence[System]) -> str:
-    return f"Only {' and '.join(system.title for system in owners)}"
+    return f"Only {listed(system.title for system in owners)}"
 
 
 def _parameter(name: str, info: Any, panel: str | None) -> inspect.Parameter:

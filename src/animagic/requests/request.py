@@ -13,7 +13,7 @@ from ..pipelines.job import Job
 from ..pipelines.options import VideoOptions, default_of, flag_of
 from ..systems import SYSTEMS, System, systems_with
 from ..weights.original import SUFFIXES, read_file
-from ..wording import nearest
+from ..wording import listed, nearest
 from ..zoo.words import advice
 
 
@@ -58,7 +58,7 @@ def _refuse_foreign(name: str, value: Any, model: str, system: System) -> None:
         raise InputError(f"{name} is unknown{nearest(name, system.options_class.model_fields)}")
     field = owners[0].options_class.model_fields[name]
     if value is not None and value != default_of(field):
-        flag, titles = flag_of(name, field) or name, " and ".join(owner.title for owner in owners)
+        flag, titles = flag_of(name, field) or name, listed(owner.title for owner in owners)
         raise InputError(f"the model {model} has no {flag}: that is for {titles} models; leave it out.")
 
 
