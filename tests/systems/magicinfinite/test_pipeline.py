@@ -59,6 +59,21 @@ def test_every_scale_counts(pipe):
         assert not torch.allclose(make(pipe, **changed), usual, atol=1e-3), changed
 
 
+def test_a_video_may_begin_as_the_portrait_under_noise(pipe):
+    """The later it begins, the nearer it stays."""
+    portrait = pipe.encode_frames(picture()[None])
+    away = [(make(pipe, portrait_start=start) - portrait).square().mean().item() for start in (0.0, 0.5, 0.95)]
+    assert away[0] > 1.3 * away[1] > 1.3 * 1.3 * away[2]
+    noise = torch.randn(1, 4, 5, 4, 4, generator=torch.Generator().manual_seed(3))
+    seen = []
+    hook = pipe.transformer.x_embedder.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    try:
+        make(pipe, latents=noise, portrait_start=0.25)
+    finally:
+        hook.remove()
+    torch.testing.assert_close(seen[0][0, :4, 0], 0.25 * portrait[0, :, 0] + 0.75 * noise[0, :, 0])
+
+
 def test_prompts_may_change_on_the_way(pipe):
     usual, changed = (make(pipe, num_frames=61, prompts_at=later) for later in (None, {40: "a blue ball"}))
     assert not torch.allclose(usual, changed, atol=1e-3)
@@ -88,7 +103,7 @@ def test_an_endless_video_stops_when_it_is_told(pipe):
 
 def test_a_run_that_was_kept_goes_on_to_the_same_frames(pipe, tmp_path):
     for plan in ("windows", "front"):
-        whole = make(pipe, num_frames=61, plan=plan, output_type="np")
+        whole = make(pipe, num_frames=61, plan=plan, output_type="np", portrait_start=0.1)
         kept, calls = RunFolder(tmp_path / plan, {}, every=0), []
 
         def stop(progress, calls=calls):
@@ -97,6 +112,7 @@ def test_a_run_that_was_kept_goes_on_to_the_same_frames(pipe, tmp_path):
                 raise KeyboardInterrupt
 
         given = {"image": picture(), "voices": [sound(0.5)], "masks": [mask()], "num_frames": 61, "plan": plan}
+        given |= {"portrait_start": 0.1}
         asked = {"output_type": "np", "resume": kept, **given}
         with pytest.raises(KeyboardInterrupt):
             list(pipe.stream("a red ball", generator=torch.Generator().manual_seed(1), on_progress=stop, **asked))

@@ -118,6 +118,18 @@ def test_a_portrait_is_read_beside_the_text():
     assert not torch.allclose(network(**given, portrait=portrait).sample, network(**given).sample, atol=1e-3)
 
 
+@torch.no_grad()
+def test_what_is_heard_counts_beside_channels_that_stand_far_from_zero():
+    """Features with a large part that never changes: tokens must still tell what is said."""
+    torch.manual_seed(0)
+    projector = MagicInfiniteTransformer3DModel(**SHAPE, **AUDIO).audio_projector
+    speech = torch.randn(64, 8, 3, 10) * 0.1 + 5 * torch.randn(3, 10)
+    before = projector(speech).std(0).mean()
+    projector.measure(speech)
+    assert projector(speech).std(0).mean() > 3 * before
+    torch.testing.assert_close(projector.mean, speech.flatten(0, 1).mean(0))
+
+
 def test_gradients_reach_everything_and_checkpointing_changes_nothing():
     network = random_weights(MagicInfiniteTransformer3DModel(**SHAPE, **AUDIO, portrait_patch=2))
     portrait = torch.randn(2, 4, 4, 6, generator=torch.Generator().manual_seed(2))

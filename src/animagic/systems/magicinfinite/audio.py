@@ -37,8 +37,14 @@ class AudioProjector(nn.Module):
         tokens: for a latent frame.
     """
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, layers: int, channels: int, width: int, heads: int, tokens: int):
         super().__init__()
+        # Encoders' features have a few channels that stand far from zero whatever is heard, and drown all others.
+        self.register_buffer("mean", torch.empty(layers, channels))
+        self.register_buffer("deviation", torch.empty(layers, channels))
         self.layer_weights = nn.Parameter(torch.empty(layers))
         self.proj_in = nn.Linear(channels, width)
         self.positions = nn.Parameter(torch.empty(POSITIONS, width))
@@ -51,14 +57,23 @@ class AudioProjector(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        nn.init.zeros_(self.mean)
+        nn.init.ones_(self.deviation)
         nn.init.zeros_(self.layer_weights)
-        nn.init.normal_(self.positions, std=0.02)
+        nn.init.normal_(self.positions, std=0.5)
         nn.init.normal_(self.queries, std=self.queries.shape[1] ** -0.5)
+
+    def measure(self, speech: Tensor) -> None:
+        """Take the statistics of speech (..., layers, channels), once, before the first training step."""
+        every = speech.flatten(0, -3)
+        self.mean.copy_(every.mean(0))
+        self.deviation.copy_(every.std(0).clamp_min(1e-3))
 
     def forward(self, speech: Tensor) -> Tensor:
         """(..., 8, layers, channels) -> (..., tokens, width)."""
-        mixed = torch.einsum("...lc,l->...c", speech, self.layer_weights.softmax(0))
-        heard = self.norm_in(self.proj_in(mixed) + self.positions).flatten(0, -3)
+        evened = (speech - self.mean) / self.deviation
+        mixed = torch.einsum("...lc,l->...c", evened, self.layer_weights.softmax(0))
+        heard = (self.norm_in(self.proj_in(mixed)) + self.positions).flatten(0, -3)
         x = self.queries.expand(len(heard), -1, -1)
         x = x + self.attn(self.norm(x), heard)
         return (x + self.ff(x)).unflatten(0, speech.shape[:-3])

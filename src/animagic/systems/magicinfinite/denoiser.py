@@ -23,11 +23,11 @@ def latents_of(frames: int) -> int:
     return 1 + -(-(frames - 1) // GROUP)
 
 
-def shifted_times(steps: int, shift: float) -> Tensor:
-    """The times 0 (noise) to 1 (clean) of so many steps, (steps + 1,); a shift above 1: more of them in noise, as in
-    HunyuanVideo and Stable Diffusion 3 (arXiv 2403.03206, section 5.3.2)."""
+def shifted_times(steps: int, shift: float, start: float = 0.0) -> Tensor:
+    """The times from `start` (0: noise) to 1 (clean) of so many steps, (steps + 1,); a shift above 1: more of them in
+    noise, as in HunyuanVideo and Stable Diffusion 3 (arXiv 2403.03206, section 5.3.2)."""
     even = torch.linspace(0, 1, steps + 1)
-    return even / (even + shift * (1 - even))
+    return start + (1 - start) * even / (even + shift * (1 - even))
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class MagicInfiniteSampling(Sampling):
 
     guidance_scale, portrait_scale, voice_scale: how strongly text, portrait and voices are followed, see
     NestedGuidance. embedded_guidance: of models distilled for guidance. shift: see shifted_times.
+    portrait_start: time, 0 (noise) to 1, at which the video begins as the portrait under noise. Above 0 heads move
+    less, and a small model's parts fit together.
     plan: "windows": the whole video at every step, in windows that shift; "front": latent frames leave clean at a
     steady delay, as live sound needs it.
     window, window_overlap: latent frames of a window, and those that neighbours share. front, front_context: latent
@@ -53,6 +55,7 @@ class MagicInfiniteSampling(Sampling):
     voice_scale: float = 1.0
     embedded_guidance: float = 6.0
     shift: float = 7.0
+    portrait_start: float = 0.0
     plan: str = "windows"
     window: int = 33
     window_overlap: int = 8
@@ -67,6 +70,8 @@ class MagicInfiniteSampling(Sampling):
         for name in ("portrait_scale", "voice_scale"):
             if not 0 <= getattr(changed, name) <= 100:
                 raise InputError(f"{name} must lie between 0 and 100, not {getattr(changed, name)}.")
+        if not 0 <= changed.portrait_start < 1:
+            raise InputError(f"portrait_start must be from 0 to below 1, not {changed.portrait_start}.")
         if changed.plan not in ("windows", "front"):
             raise InputError(f"the plan {changed.plan!r} is unknown; choose windows or front.")
         return changed
@@ -83,6 +88,28 @@ class MagicInfiniteSampling(Sampling):
         if latents <= settings.window:
             return WholeClip(latents, steps)
         return ShiftingWindow(latents, steps, settings.window, settings.window_overlap)
+
+
+class PortraitUnderNoise:
+    """Noise of a timeline with the portrait in it, (videos, channels, frames, h, w).
+
+    noise: a tensor of it, or a function that draws it, asked in order. portrait: (1, channels, h, w). time: see
+    `portrait_start`.
+    """
+
+    def __init__(self, noise: Any, portrait: Tensor, time: float):
+        self.drawn, self.portrait, self.time = noise, portrait, time
+
+    def __call__(self, frames: range) -> Tensor:
+        noise = self.drawn(frames) if callable(self.drawn) else self.drawn[:, :, frames.start : frames.stop]
+        return self.time * self.portrait[:, :, None].to(noise) + (1 - self.time) * noise
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.drawn.state_dict() if hasattr(self.drawn, "state_dict") else {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        if hasattr(self.drawn, "load_state_dict"):
+            self.drawn.load_state_dict(state)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,16 @@ from ...timeline import FlowEuler, Plan, Timeline
 from ...timeline.engine import Clean
 from ...weights.lora import LoraMixin
 from ...weights.lora_names import HUNYUAN_VIDEO
-from .denoiser import GROUP, MagicInfiniteDenoiser, MagicInfiniteSampling, Prompt, Voice, latents_of, shifted_times
+from .denoiser import (
+    GROUP,
+    MagicInfiniteDenoiser,
+    MagicInfiniteSampling,
+    PortraitUnderNoise,
+    Prompt,
+    Voice,
+    latents_of,
+    shifted_times,
+)
 from .transformer import MagicInfiniteTransformer3DModel
 
 RATE = 16_000
@@ -194,6 +203,7 @@ class MagicInfinitePipeline(LoraMixin, HunyuanVideoLoraLoaderMixin, VideoPipelin
         window: int | None = None,
         window_overlap: int | None = None,
         front: int | None = None,
+        portrait_start: float | None = None,
         endless: bool = False,
     ) -> Run:
         """The run of a call. Raises InputError.
@@ -207,14 +217,14 @@ class MagicInfinitePipeline(LoraMixin, HunyuanVideoLoraLoaderMixin, VideoPipelin
             dub: of a video, in which only mouths are made anew: `shown(range of frames)`, uint8 (frames, height, width,
                 3), and `known(range of latent frames)`, 1 where it stays, see `animagic.pipelines.dubbing.Dub`.
             prompts_at: video frame -> prompt from there on.
-            portrait_scale, voice_scale, plan, window, window_overlap, front: see MagicInfiniteSampling.
+            portrait_scale, voice_scale, portrait_start, plan, window, window_overlap, front: see MagicInfiniteSampling.
             endless: until it is stopped, or live voices have ended.
         """
         if not (call.prompt is None or isinstance(call.prompt, str)):
             raise InputError("give one prompt: one portrait makes one video.")
         size = self.size_of(call)
         own: dict[str, Any] = {"plan": plan, "window": window, "window_overlap": window_overlap, "front": front}
-        own |= {"portrait_scale": portrait_scale, "voice_scale": voice_scale}
+        own |= {"portrait_scale": portrait_scale, "voice_scale": voice_scale, "portrait_start": portrait_start}
         settings = self.sampling.changed(**call.settings(height=size[0], width=size[1]), **own)
         heard = [self.listen(voice, settings.fps) for voice in voices]
         if call.num_frames is None and call.latents is None and not endless:
@@ -235,7 +245,7 @@ class MagicInfinitePipeline(LoraMixin, HunyuanVideoLoraLoaderMixin, VideoPipelin
         later = {latents_of(frame + 1) - 1: text for frame, text in (prompts_at or {}).items() if frame > 0}
         texts = {0: call.prompt or "", **later}
         *prompts, null = self.encode_prompts([*texts.values(), negative_prompt or ""], picture[0])
-        times = shifted_times(settings.num_inference_steps, settings.shift)
+        times = shifted_times(settings.num_inference_steps, settings.shift, settings.portrait_start)
         denoiser = MagicInfiniteDenoiser(
             self.transformer,
             times,
@@ -246,7 +256,9 @@ class MagicInfinitePipeline(LoraMixin, HunyuanVideoLoraLoaderMixin, VideoPipelin
             speakers,
             settings.embedded_guidance,
         )
-        noise = self.noise(call, call.num_videos_per_prompt, size)
+        noise = PortraitUnderNoise(
+            self.noise(call, call.num_videos_per_prompt, size), portrait, settings.portrait_start
+        )
         guided = denoiser.guided(settings.portrait_scale, settings.guidance_scale, settings.voice_scale)
         limit = None if endless else settings.num_frames
         return TalkingRun(the_plan, guided, FlowEuler(times), Timeline(noise), call.num_videos_per_prompt, limit)

@@ -35,6 +35,8 @@ LORA_TARGETS = (
     r"|audio_attention\.\d+\.attn\.(to_q|to_kv|to_out)"
 )
 LORAS = "loras"
+_MEASURED = 16
+"""Batches from which the statistics of speech are taken."""
 
 
 def load_autoencoder(folder: str | Path) -> Any:
@@ -82,6 +84,9 @@ def _start_portrait(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
 def _start_speech(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
     model = build(stage.recipe)
     model.load_state_dict(average_of(stage.root / "portrait", "the part portrait"))
+    if not stage.section.get("start"):
+        batches = stage.batches()
+        model.audio_projector.measure(torch.cat([batches[i]["speech"].flatten(0, 2) for i in range(_MEASURED)]))
     return with_start(model, stage.section), _frozen(stage)
 
 
