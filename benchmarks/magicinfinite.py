@@ -152,7 +152,8 @@ def work(job: Job) -> dict[str, Any]:
         "loaded": loaded,
         "rate": max(rate, matmul_rate()),
         "calls": sum(len(step.windows) for step in steps),
-        "latents": 4 * one * steps[0].span.stop / 2**20,
+        # While a step ends: the state, the sum of what its windows predict, and the next state.
+        "latents": 3 * 4 * one * steps[0].span.stop / 2**20,
         "speech": 4 * frames * encoder.layers * encoder.channels / 2**20,
         "seam": changes.seam(borders_of(plan)),
         "picture": f"{sampling.width}x{sampling.height}",
@@ -212,7 +213,7 @@ def lengths_table(results: dict[Job, list[dict[str, Any]]], busy: bool) -> list[
     clock = "cpu_seconds" if busy else "seconds"
     lines = [
         "| model | steps | seconds of video | calls of the network | seconds | CPU seconds | a second of video takes "
-        "| memory over the model's, MiB | latents and speech, MiB | beside them, MiB | change at borders |",
+        "| memory over the model's, MiB | three times its latents, and speech, MiB | beside them, MiB | change at borders |",
         "|---|" + "---:|" * 10,
     ]
     models = list(dict.fromkeys(job.model for job in results))
