@@ -213,7 +213,8 @@ def lengths_table(results: dict[Job, list[dict[str, Any]]], busy: bool) -> list[
     clock = "cpu_seconds" if busy else "seconds"
     lines = [
         "| model | steps | seconds of video | calls of the network | seconds | CPU seconds | a second of video takes "
-        "| memory over the model's, MiB | three times its latents, and speech, MiB | beside them, MiB | change at borders |",
+        "| memory over the model's, MiB | three times its latents, and speech, MiB | beside them, MiB "
+        "| change at borders |",
         "|---|" + "---:|" * 10,
     ]
     models = list(dict.fromkeys(job.model for job in results))
