@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 
 from animagic.systems.magi1 import published
@@ -20,6 +22,8 @@ def small(monkeypatch):
         }  # fmt: skip
         return config
 
+    # Imported first: a module that is imported meanwhile would keep the small one for all tests that follow.
+    importlib.import_module("animagic.systems.magi1.memory")
     monkeypatch.setattr(published, "config_of", config_of)
 
 
