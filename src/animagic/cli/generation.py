@@ -33,13 +33,18 @@ def generate(
     run: PromptRun = PromptRun(),  # noqa: B008 - frozen
 ) -> None:
     """Make a video from text, an image or a clip."""
-    from .. import requests
-
     if options.get("live") and run.enhance is not None:
         raise InputError("--enhance and --live exclude each other: what is typed is read as it is; leave one out.")
+    _make_by("generate", options, output, model, run)
+
+
+def _make_by(command: str, options: Given, output: str | None, model: str, run: Run) -> None:
+    """Carry out the options of a command. Raises InputError."""
+    from .. import requests
+
     _keep_seed(options, output, run)
-    _check_command("generate", model)
-    request = requests.build_request(model=model, **options)
+    _check_command(command, model)
+    request = requests.build_request(options.pop("prompt", ""), model, **options)
     make(request, str(requests.free_name(Path(), request.title)) if output is None else output, run)
 
 
@@ -175,12 +180,7 @@ def animate(
     run: Run = Run(),  # noqa: B008 - frozen
 ) -> None:
     """Move a person in a picture as somebody moves in a video."""
-    from .. import requests
-
-    _keep_seed(options, output, run)
-    _check_command("animate", model)
-    request = requests.build_request(options.pop("prompt", ""), model, **options)
-    make(request, str(requests.free_name(Path(), request.title)) if output is None else output, run)
+    _make_by("animate", options, output, model, run)
 
 
 @app.command(cls=Grouped)
@@ -194,12 +194,7 @@ def talk(
     run: Run = Run(),  # noqa: B008 - frozen
 ) -> None:
     """Let a portrait speak, or somebody in a video speak otherwise."""
-    from .. import requests
-
-    _keep_seed(options, output, run)
-    _check_command("talk", model)
-    request = requests.build_request(options.pop("prompt", ""), model, **options)
-    make(request, str(requests.free_name(Path(), request.title)) if output is None else output, run)
+    _make_by("talk", options, output, model, run)
 
 
 @app.command()

@@ -22,7 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, first_line
+from ..layers.autoencoder import ConvAutoencoder
 from ..media import atomic_path
 from ..synthetic import vocabulary
 from ..weights.files import find_weights, read_tensors
@@ -276,6 +277,19 @@ def with_start(model: Network, section: dict[str, Any]) -> Network:
         check(model.state_dict(), tensors, section["start"])
         model.load_state_dict(tensors)
     return model
+
+
+def load_autoencoder(folder: str | Path, *kinds: Any) -> Any:
+    """The frozen autoencoder in a folder of diffusers, ours or one of these classes, or that of the model there. Raises
+    CheckpointError."""
+    folder = Path(folder) / "vae" if (Path(folder) / "vae").is_dir() else folder
+    for kind in (ConvAutoencoder, *kinds):
+        try:
+            if kind.load_config(folder).get("_class_name") == kind.__name__:
+                return kind.from_pretrained(folder, use_safetensors=True).float().eval().requires_grad_(False)
+        except Exception as error:  # on a damaged folder, diffusers and safetensors raise almost anything
+            raise CheckpointError(f"the autoencoder in {folder} cannot be read: {first_line(error)}.") from error
+    raise CheckpointError(f"{folder} holds no autoencoder of a kind that is known.")
 
 
 def component(model: Path, name: str) -> dict[str, torch.Tensor]:

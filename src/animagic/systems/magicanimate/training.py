@@ -18,13 +18,12 @@ from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, StableDiffu
 from torch import nn
 
 from ...errors import CheckpointError, InputError, first_line
-from ...layers.autoencoder import ConvAutoencoder
 from ...layers.inflation import by_frame
 from ...training.data import to_unit
 from ...training.objectives import DenoisingError, tokenize
 from ...training.people import PeopleBatches
 from ...training.person_videos import PersonVideos
-from ...training.stages import Course, Stage, average_of, component, save_model, with_start
+from ...training.stages import Course, Stage, average_of, component, load_autoencoder, save_model, with_start
 from ...training.text_to_image import load_text_to_image
 from ...weights.lora import add_lora
 from .appearance import AppearanceEncoder
@@ -156,19 +155,6 @@ class AnimationObjective:
         return (weight * error).mean(), {"error": float(error.detach().mean()), "late_error": float(late)}
 
 
-def load_autoencoder(folder: str | Path) -> Any:
-    """The autoencoder in a folder of diffusers, ours or Stable Diffusion's, or that of the model there, frozen. Raises
-    CheckpointError."""
-    folder = Path(folder) / "vae" if (Path(folder) / "vae").is_dir() else folder
-    for kind in (ConvAutoencoder, AutoencoderKL):
-        try:
-            if kind.load_config(folder).get("_class_name") == kind.__name__:
-                return kind.from_pretrained(folder, use_safetensors=True).float().eval().requires_grad_(False)
-        except Exception as error:  # on a damaged folder, diffusers and safetensors raise almost anything
-            raise CheckpointError(f"the autoencoder in {folder} cannot be read: {first_line(error)}.") from error
-    raise CheckpointError(f"{folder} holds no autoencoder of a kind that is known.")
-
-
 def schedule(recipe: dict[str, Any]) -> dict[str, Any]:
     """The noise of a recipe: the published one, but for the fields of its `scheduler`."""
     return SCHEDULE | recipe.get("scheduler", {})
@@ -180,7 +166,7 @@ def _base(recipe: dict[str, Any]) -> StableDiffusionPipeline | None:
 
 def _autoencoder(recipe: dict[str, Any], base: StableDiffusionPipeline | None) -> Any:
     if recipe.get("vae"):
-        return load_autoencoder(recipe["vae"])
+        return load_autoencoder(recipe["vae"], AutoencoderKL)
     if base is None:
         raise InputError("the recipe has no autoencoder: name the folder of one as vae, or a base that has one.")
     return base.vae

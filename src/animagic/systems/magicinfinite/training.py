@@ -15,13 +15,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ...errors import CheckpointError, InputError, first_line
-from ...layers.autoencoder import ConvAutoencoder
 from ...speech import Wav2VecEncoder
 from ...synthetic.portraits import vocabulary
 from ...training.distribution_matching import Distillation
 from ...training.portrait_videos import PortraitVideos
 from ...training.portraits import PortraitBatches
-from ...training.stages import Course, Stage, average_of, component, save_model, with_start
+from ...training.stages import Course, Stage, average_of, component, load_autoencoder, save_model, with_start
 from ...weights.lora import add_lora
 from .denoiser import MagicInfiniteSampling
 from .distillation import SpeakingDistillation
@@ -39,21 +38,13 @@ _MEASURED = 16
 """Batches from which the statistics of speech are taken."""
 
 
-def load_autoencoder(folder: str | Path) -> Any:
-    """The autoencoder in a folder, or that of the model there, frozen. Raises CheckpointError."""
-    folder = Path(folder) / "vae" if (Path(folder) / "vae").is_dir() else folder
-    for kind in (ConvAutoencoder, AutoencoderKLHunyuanVideo):
-        try:
-            if kind.load_config(folder).get("_class_name") == kind.__name__:
-                return kind.from_pretrained(folder, use_safetensors=True).float().eval().requires_grad_(False)
-        except Exception as error:  # on a damaged folder, diffusers and safetensors raise almost anything
-            raise CheckpointError(f"the autoencoder in {folder} cannot be read: {first_line(error)}.") from error
-    raise CheckpointError(f"{folder} holds no autoencoder of a kind that is known.")
-
-
 def _frozen(stage: Stage, **more: Any) -> dict[str, Any]:
     recipe = stage.recipe
-    return {"autoencoder": load_autoencoder(recipe["vae"]), "prompts": text_encoder_of(recipe["text_encoder"]), **more}
+    return {
+        "autoencoder": load_autoencoder(recipe["vae"], AutoencoderKLHunyuanVideo),
+        "prompts": text_encoder_of(recipe["text_encoder"]),
+        **more,
+    }
 
 
 def build(recipe: dict[str, Any]) -> MagicInfiniteTransformer3DModel:
@@ -98,7 +89,7 @@ def export(recipe: dict[str, Any], root: Path) -> Path:
     parts = components_of(recipe["text_encoder"])
     if recipe.get("wav2vec"):
         parts["audio_encoder"] = Wav2VecEncoder.from_pretrained(recipe["wav2vec"]).model
-    vae = copy.deepcopy(load_autoencoder(recipe["vae"])).half()
+    vae = copy.deepcopy(load_autoencoder(recipe["vae"], AutoencoderKLHunyuanVideo)).half()
     pipe = MagicInfinitePipeline(transformer=model.half(), vae=vae, config=recipe["sampling"], **parts)
     return save_model(pipe, root, max_shard_size="8MB")  # no file of the project is larger than 16 MiB
 
