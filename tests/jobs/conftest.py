@@ -50,8 +50,8 @@ class Postgres:
         options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
         self.run("pg_ctl", "-D", self.folder / "data", "-w", "-l", self.folder / "log", "-o", options, "start")
 
-    def stop(self) -> None:
-        self.run("pg_ctl", "-D", self.folder / "data", "-w", "-m", "fast", "stop")
+    def stop(self, how: str = "fast") -> None:
+        self.run("pg_ctl", "-D", self.folder / "data", "-w", "-m", how, "stop")
 
     def new_database(self) -> str:
         """The URL of an empty one."""
@@ -75,7 +75,7 @@ def postgres():
     with tempfile.TemporaryDirectory(prefix="animagic-pg-") as folder:
         server = Postgres(programs, Path(folder))
         yield server
-        server.stop()
+        server.stop("immediate")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

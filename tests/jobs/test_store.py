@@ -234,17 +234,18 @@ def test_threads_never_get_the_same_job(store):
     assert set(found) == jobs
 
 
-def _claims_of_a_process(url: str) -> list[str]:
+def _add_and_claim(url: str) -> tuple[list[str], list[str]]:
     store = Store(url)
     try:
-        return claims(store)
+        return [store.add(new(owner)).id for owner in "ab" * 10], claims(store)
     finally:
         store.close()
 
 
-def test_processes_never_get_the_same_job(store, url):
-    jobs = {store.add(new(owner)).id for owner in "ab" * 30}
-    with concurrent.futures.ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
-        found = [id for part in pool.map(_claims_of_a_process, [url] * 3) for id in part]
-    assert len(found) == len(jobs)
-    assert set(found) == jobs
+def test_processes_open_a_new_database_at_once_and_share_its_queue(url):
+    with concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        done = list(pool.map(_add_and_claim, [url] * 2))
+    added = {id for ids, _ in done for id in ids}
+    claimed = [id for _, ids in done for id in ids]
+    assert len(added) == len(claimed) == 40
+    assert set(claimed) == added

@@ -87,8 +87,14 @@ class Database:
         self._engine = engine
         self._writing = engine.execution_options(writes=True)
         self._reading = engine if kind == "sqlite" else engine.execution_options(isolation_level="AUTOCOMMIT")
-        with _MIGRATING:
-            self.write(self._migrate)
+        try:
+            with _MIGRATING:
+                self.write(self._migrate)
+        except exc.DatabaseError as error:
+            raise InputError(
+                f"the database {self.name} cannot be used ({first_line(error.orig or error)}): "
+                "give one that is empty, and in which tables may be made."
+            ) from error
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """What work returns, given a connection. It may be called again, and changes nothing."""
@@ -98,6 +104,12 @@ class Database:
         """What work returns, given a connection in a transaction. It may be called again, even if the first call's
         changes were kept: when a connection breaks during a commit, nobody knows."""
         return self._insist(self._writing, work)
+
+    def change(self, statement: sa.Update | sa.Delete) -> int:
+        """How many rows a statement changed that changes nothing when it is carried out again."""
+        counts: list[int] = []  # of each attempt: if one was kept after all, those after it find nothing
+        self.write(lambda connection: counts.append(connection.execute(statement).rowcount))
+        return max(counts)
 
     def close(self) -> None:
         """Closes its connections; calls that wait give up."""
@@ -122,23 +134,29 @@ class Database:
                 pause = min(1.0, 1.5 * pause)
 
     def _migrate(self, connection: Connection) -> None:
-        from alembic import command
-        from alembic.config import Config
         from alembic.util import CommandError
 
         if self.kind == "postgresql":
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
             # Of servers that start at the same time, one migrates. SQLite's transaction sees to that already.
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-        config = Config(attributes={"connection": connection})
-        config.set_main_option("script_location", "animagic.jobs:migrations")
         try:
-            command.upgrade(config, "head")
+            migrate(connection)
         except CommandError as error:
             raise InputError(
                 f"the database {self.name} is of a newer version of Animagic than this one: "
                 "pip install --upgrade animagic."
             ) from error
+
+
+def migrate(connection: Connection, version: str = "head") -> None:
+    """Brings a database up to a version, in the transaction of the connection."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", "animagic.jobs:migrations")
+    command.upgrade(config, version)
 
 
 def _is_away(error: Exception) -> bool:

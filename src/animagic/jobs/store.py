@@ -182,8 +182,7 @@ class Store:
 
     def requeue(self) -> int:
         """At the start of a server: jobs in progress, whose server has died, wait in front of all others. How many."""
-        again = sa.update(jobs).where(jobs.c.status == "in_progress").values(status="queued")
-        return self.database.write(lambda connection: connection.execute(again).rowcount)
+        return self.database.change(sa.update(jobs).where(jobs.c.status == "in_progress").values(status="queued"))
 
     def update(self, id: str, *, expected: Status | None = None, **values: Any) -> Job:
         """Changes fields of a job; returns what it is then.
@@ -234,7 +233,7 @@ class Store:
     def delete(self, id: str) -> bool:
         """Whether there was such a job; now there is none."""
         gone = sa.delete(jobs).where(jobs.c.id == id)
-        return _is_id(id) and self.database.write(lambda connection: connection.execute(gone).rowcount) > 0
+        return _is_id(id) and self.database.change(gone) > 0
 
     def add_upload(self, upload: Upload) -> Upload:
         """Keeps what is known of a file that was sent."""
@@ -260,7 +259,7 @@ class Store:
     def delete_upload(self, id: str) -> bool:
         """Whether there was such an upload; now there is none."""
         gone = sa.delete(uploads).where(uploads.c.id == id)
-        return _is_id(id) and self.database.write(lambda connection: connection.execute(gone).rowcount) > 0
+        return _is_id(id) and self.database.change(gone) > 0
 
     def _jobs(self, query: sa.Select) -> Jobs:
         return [_job(row) for row in self.database.read(lambda connection: connection.execute(query).all())]
