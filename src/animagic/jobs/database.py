@@ -58,35 +58,18 @@ class Database:
         if kind == "sqlite" and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         try:
-            engine = sa.create_engine(
-                parsed,
-                connect_args=_DRIVERS[kind],
-                pool_timeout=wait,
-                # Other than Python, PostgreSQL and clients know no NaN.
-                json_serializer=functools.partial(json.dumps, allow_nan=False),
-            )
+            # SQLite has one writer at a time. Here they queue; at its lock they would sleep and wake at random.
+            self._writing = self._engine(parsed, **({"pool_size": 1, "max_overflow": 0} if kind == "sqlite" else {}))
         except ModuleNotFoundError as error:
             raise InputError(
                 f"{self.name} needs the package {error.name}: pip install 'animagic[postgresql]'."
             ) from error
-
-        @sa.event.listens_for(engine, "connect")
-        def prepare(connection: Any, record: Any) -> None:
-            cursor = connection.cursor()
-            for statement in _AT_CONNECT[kind]:
-                cursor.execute(statement)
-            cursor.close()
-            connection.commit()
-
-        @sa.event.listens_for(engine, "begin")
-        def begin(connection: Connection) -> None:
-            if kind == "sqlite" and connection.get_execution_options().get("writes"):
-                # At once: a transaction that reads first and wants to write then may find that it is too late.
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-        self._engine = engine
-        self._writing = engine.execution_options(writes=True)
-        self._reading = engine if kind == "sqlite" else engine.execution_options(isolation_level="AUTOCOMMIT")
+        if kind == "sqlite":
+            self._reading = self._engine(parsed)
+            # At once: a transaction that reads first and wants to write then may find that it is too late.
+            sa.event.listen(self._writing, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        else:
+            self._reading = self._writing.execution_options(isolation_level="AUTOCOMMIT")
         try:
             with _MIGRATING:
                 self.write(self._migrate)
@@ -114,7 +97,28 @@ class Database:
     def close(self) -> None:
         """Closes its connections; calls that wait give up."""
         self._closed.set()
-        self._engine.dispose()
+        self._reading.dispose()
+        self._writing.dispose()
+
+    def _engine(self, url: URL, **pool: int) -> sa.Engine:
+        engine = sa.create_engine(
+            url,
+            connect_args=_DRIVERS[self.kind],
+            # Other than Python, PostgreSQL and clients know no NaN.
+            json_serializer=functools.partial(json.dumps, allow_nan=False),
+            pool_timeout=self.wait,
+            **pool,
+        )
+
+        @sa.event.listens_for(engine, "connect")
+        def prepare(connection: Any, record: Any) -> None:
+            cursor = connection.cursor()
+            for statement in _AT_CONNECT[self.kind]:
+                cursor.execute(statement)
+            cursor.close()
+            connection.commit()
+
+        return engine
 
     def _insist(self, engine: sa.Engine, work: Callable[[Connection], T]) -> T:
         end = time.monotonic() + self.wait

@@ -156,15 +156,14 @@ class Store:
         """
         token = uuid.uuid4().hex
         attempt = itertools.count()
+        following = _select().select_from(_WITH_TURNS).where(_QUEUED).order_by(*_ORDER).limit(1)
         now = time.time()
 
         def work(connection: Connection) -> Job | None:
             again = next(attempt)  # the one before it may have been kept after all
             if again and (row := connection.execute(_select().where(jobs.c.claim == token)).first()):
                 return _job(row)
-            while row := connection.execute(
-                _select().select_from(_WITH_TURNS).where(_QUEUED).order_by(*_ORDER)
-            ).first():
+            while row := connection.execute(following).first():
                 job = dataclasses.replace(_job(row), status="in_progress", started_at=row.started_at or now)
                 claimed = sa.update(jobs).where(jobs.c.id == job.id, _QUEUED)
                 values = {"status": job.status, "started_at": job.started_at, "claim": token}
