@@ -111,7 +111,10 @@ def _measures(path: str) -> tuple[int, int, int, float]:
         with av.open(path, metadata_errors="ignore") as container:
             seconds = 0.0 if container.duration is None else container.duration / av.time_base
             films = container.streams.video
-            sizes = [(film.width, film.height, film.frames or round(seconds * float(film.average_rate or 0))) for film in films]
+            sizes = [
+                (film.width, film.height, film.frames or round(seconds * float(film.average_rate or 0)))
+                for film in films
+            ]
             width, height, frames = max(sizes, default=(0, 0, 0))
             return width, height, frames, seconds if container.streams.audio else 0.0
     except (av.FFmpegError, OSError, ValueError):

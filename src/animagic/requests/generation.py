@@ -238,9 +238,9 @@ def generate(
                 if not len(pixels):
                     continue
                 pixels = job.shown(pixels, frames)
-                writer.write(pixels)
                 if on_frames is not None:
                     on_frames(pixels, frames)
+                writer.write(pixels)
                 sampled.add(pixels)
                 frames += len(pixels)
                 if frames == total_frames:
