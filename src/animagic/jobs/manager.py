@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from ..errors import InputError
-from .folder import Head, Piece
+from .folder import Folder, Head, Piece
 from .process import WorkerProcess
 from .record import Record, Records
 from .settings import Settings
@@ -26,6 +26,10 @@ PATIENCE = 60.0
 SPARE = 256 * 2**20
 """Bytes of the disk that stay free: no new job is taken when there are less."""
 _HOUSEKEEPING = 30.0  # seconds
+
+
+class OutOfSpace(InputError):
+    """The disk, or the share of it that jobs may take, is full."""
 
 
 class Manager:
@@ -41,7 +45,8 @@ class Manager:
         self._answers: dict[int, Future[int]] = {}
         self._numbers = itertools.count()
         self._thread = threading.Thread(target=self._run, name="animagic-jobs", daemon=True)
-        self._sizes: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}  # of the folders of finished jobs
+        self._full = False
         self.stopping = False
 
     def start(self) -> None:
@@ -234,26 +239,36 @@ class Manager:
     # ------------------------------------------------------------ what goes
 
     def delete(self, id: str) -> None:
-        """Delete a finished job and its files."""
+        """Delete a finished job and its files, these first: if this server dies meanwhile, it is deleted later."""
+        self._records.folder(id).remove()
         self._store.delete(id)
         self._records.remove(id)
         self._sizes.pop(id, None)
-        self._records.folder(id).remove()
 
     def _clean(self) -> None:
+        """Delete what has expired, and the oldest where all take too much."""
         for job in self._store.expired(time.time()):
             self.delete(job.id)
-        if self._settings.disk is None:
+        most = self._settings.disk
+        if most is None:
             return
-        jobs = self._store.oldest_finished()
-        for job in jobs:
+        finished = self._store.oldest_finished()
+        for job in finished:
             if job.id not in self._sizes:
                 self._sizes[job.id] = self._records.folder(job.id).size()
-        while jobs and sum(self._sizes.values()) > self._settings.disk:
-            self.delete(jobs.pop(0).id)
+        others = [path for path in self._settings.jobs.glob("video_*") if path.name not in self._sizes]
+        used = sum(self._sizes.values()) + sum(Folder(path).size() for path in others)
+        for job in finished:
+            if used <= most:
+                break
+            used -= self._sizes[job.id]
+            self.delete(job.id)
+        self._full = used > most
 
     def check_space(self) -> None:
-        """Raises InputError if the disk, or the share of it that jobs may take, is full."""
+        """Raises OutOfSpace."""
         free = shutil.disk_usage(self._settings.folder).free
         if free < SPARE:
-            raise InputError(f"the disk of this server is full: {free} bytes are free; delete videos and try again.")
+            raise OutOfSpace(f"the disk of this server is nearly full ({free} bytes are free): try again later.")
+        if self._full:
+            raise OutOfSpace("the videos in work take all the space of this server: try again when they are finished.")

@@ -17,11 +17,13 @@ from ..systems import SYSTEMS
 from .folder import Folder
 from .inputs import check_limits, copied, fingerprint
 from .job import Job
-from .manager import Manager
+from .manager import Manager, OutOfSpace
 from .prompts import JobPrompt
 from .record import Event, Record, Records, Seen
 from .settings import Settings
 from .store import Store
+
+__all__ = ["Event", "JobFailed", "Model", "NoSuchJob", "OutOfSpace", "Service", "TooMany"]
 
 _CANCELLED = ("cancelled", "The video was cancelled.")
 
@@ -66,7 +68,7 @@ class Service:
         self.settings = settings
         settings.folder.mkdir(parents=True, exist_ok=True)
         self.store = Store(settings.url)
-        self._records = Records(self.store, lambda id: Folder(settings.folder / "jobs" / id))
+        self._records = Records(self.store, lambda id: Folder(settings.jobs / id))
         self._manager = Manager(settings, self.store, self._records)
 
     def start(self) -> None:
@@ -120,7 +122,7 @@ class Service:
         Args:
             owner, priority, asked, remixed_from, extends: see `Job`.
             idempotency: a key; the same request with the same key again gives the job that there is.
-        Raises: TooMany; IdempotencyConflict; InputError for a request beyond the limits, or a full disk; as
+        Raises: TooMany; OutOfSpace; IdempotencyConflict; InputError for a request beyond the limits; as
             `requests.job_for`.
         """
         from ..requests import job_for
