@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..pipelines.continuing import KeptLatents
 from ..pipelines.options import VideoOptions, option_of
 from .settings import Limits
 
@@ -52,7 +53,11 @@ def copied(request: VideoOptions, folder: Path) -> VideoOptions:
             known[path] = str(target)
         return known[path]
 
-    return with_files(request, copy)
+    request = with_files(request, copy)
+    if (latents := getattr(request, "latents", None)) is None:
+        return request
+    KeptLatents(Path(latents)).copy(folder / "latents", request.latent_frames)  # type: ignore[attr-defined]
+    return request.changed(latents=str(folder / "latents"))
 
 
 def fingerprint(request: VideoOptions, **more: Any) -> str:

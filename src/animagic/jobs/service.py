@@ -226,6 +226,57 @@ class Service:
             remixed_from=id,
         )
 
+    def extend(
+        self,
+        source: str,
+        prompt: str,
+        frames: int,
+        owner: str | None = None,
+        *,
+        priority: int = 0,
+        idempotency: str = "",
+        asked: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> Job:
+        """A longer video: that of a completed job, frame by frame, and as many new frames, which go on from its
+        latents.
+
+        Raises: InputError for a job that is not completed, and for a model that cannot continue a video.
+        """
+        from ..requests import job_for
+
+        job = self.get(source, owner)
+        if job.status != "completed":
+            raise InputError(f"the video {source} is not completed; only a whole one can be continued.")
+        request = self._request(job)
+        if not (made := job_for(request)).can_be_continued:
+            raise InputError(f"the videos of the model {request.model} cannot be continued; MAGI-1's can.")
+        if frames < 1:
+            raise InputError(f"{frames} new frames are asked for; ask for at least 1.")
+        assert request.frames is not None  # of a completed job
+        longer = request.changed(
+            **{
+                "prompt": prompt,
+                "prompts_at": {},
+                "prompt_given": None,
+                "prompts_at_given": {},
+                "image": None,
+                "endless": False,
+                "latents": str(self.folder(source).latents),
+                "latent_frames": -(-request.frames // made.settings().frames_per_latent),
+                "frames": request.frames + frames,
+            }
+            | changes
+        )
+        return self.submit(
+            longer,
+            owner=job.owner if owner is None else owner,
+            priority=priority,
+            idempotency=idempotency,
+            asked=asked,
+            extends=source,
+        )
+
     def prompt(self, id: str, text: str, chunk: int | None = None, owner: str | None = None) -> int:
         """Give a job another prompt from a chunk on; None: from the next one that is not begun. Returns the chunk.
 
