@@ -23,7 +23,7 @@ from ..errors import MediaError
 from ..jobs.service import Service
 from ..jobs.settings import Limits
 from ..media.headers import Header, read_header
-from .errors import ApiError
+from .errors import ApiError, unusable
 from .fields import Form, Taken, parse_json
 
 MOST_JSON = 32 * 2**20
@@ -51,18 +51,18 @@ class Inbox:
         if isinstance(value, Mapping) and len(value) == 1:
             ((key, value),) = value.items()
             if key not in ("file_id", "image_url"):
-                raise ApiError(400, f"{name} needs a file, its file_id, or a data URL as image_url.", "invalid_value", name)
+                raise unusable(f"{name} needs a file, its file_id, or a data URL as image_url.", name)
         if isinstance(value, Path):
             return self._measured(value, name)
         if not isinstance(value, str):
-            raise ApiError(400, f"{name} needs a file: send one, or give its id or a data URL.", "invalid_value", name)
+            raise unusable(f"{name} needs a file: send one, or give its id or a data URL.", name)
         if value.startswith("file_"):
             return self._uploaded(value, name)
         if value.startswith("data:"):
             return self._measured(self._decoded(value, name), name)
         if re.match(r"[a-z][a-z0-9+.-]*://", value, re.IGNORECASE):
             raise ApiError(400, f"{name} is a URL, and URLs are not fetched: send the file.", "url_not_fetched", name)
-        raise ApiError(400, f"{name} is no file of this server: send one, or give its id or a data URL.", "invalid_value", name)
+        raise unusable(f"{name} is no file of this server: send one, or give its id or a data URL.", name)
 
     def new(self) -> Path:
         self.count += 1
@@ -71,11 +71,11 @@ class Inbox:
     def _decoded(self, url: str, name: str) -> Path:
         head, comma, data = url.partition(",")
         if not comma or not head.endswith(";base64"):
-            raise ApiError(400, f"{name} must be a data URL in base64: data:image/png;base64,...", "invalid_value", name)
+            raise unusable(f"{name} must be a data URL in base64: data:image/png;base64,...", name)
         try:
             content = base64.b64decode(data, validate=True)
         except (binascii.Error, ValueError) as error:
-            raise ApiError(400, f"{name} is no base64: {error}.", "invalid_value", name) from error
+            raise unusable(f"{name} is no base64: {error}.", name) from error
         path = self.new()
         path.write_bytes(content)
         return path
@@ -165,7 +165,9 @@ async def read_body(request: Request, box: Inbox) -> dict[str, Any]:
 
 async def _pieces(request: Request, most: int) -> AsyncIterator[bytes]:
     def too_large() -> ApiError:
-        return ApiError(413, f"the body is larger than {most} bytes, which is the most.", "body_too_large", Connection="close")
+        return ApiError(
+            413, f"the body is larger than {most} bytes, which is the most.", "body_too_large", Connection="close"
+        )
 
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared[:20]) > most:

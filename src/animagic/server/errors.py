@@ -34,6 +34,11 @@ class ApiError(Exception):
         self.headers = headers
 
 
+def unusable(message: str, param: str | None = None) -> ApiError:
+    """The answer to a value that cannot be used."""
+    return ApiError(400, message, "invalid_value", param)
+
+
 def as_answer(error: Exception) -> ApiError:
     """What a client is told about an error that was raised for it."""
     if isinstance(error, ApiError):
@@ -49,7 +54,7 @@ def as_answer(error: Exception) -> ApiError:
     if isinstance(error, MediaError):
         return ApiError(400, str(error), "invalid_file")
     if isinstance(error, AnimagicError):
-        return ApiError(400, str(error), "invalid_value")
+        return unusable(str(error))
     raise error
 
 
@@ -73,7 +78,7 @@ def add_handlers(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         name = str(first["loc"][-1])
-        return respond(ApiError(400, f"{name} cannot be used: {first['msg'].lower()}.", "invalid_value", name))
+        return respond(unusable(f"{name} cannot be used: {first['msg'].lower()}.", name))
 
     async def of_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)

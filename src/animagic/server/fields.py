@@ -17,7 +17,7 @@ from ..pipelines.flags import Fields, read_size
 from ..pipelines.options import VideoOptions, flag_of, option_of
 from ..systems import SYSTEMS
 from ..wording import listed, nearest
-from .errors import ApiError
+from .errors import ApiError, unusable
 
 FILE = {
     "description": "A file: its id, a data URL, or an object with one of them. Other URLs are not fetched.",
@@ -158,7 +158,7 @@ def _values(kind: type[VideoOptions], model: str, given: Mapping[str, Any], take
                 _only_own(name, model, pairs.get(name))
         for name, read_value in pairs.items():
             if name in seen:
-                raise ApiError(400, f"{written} and {seen[name]} say the same; leave one out.", "invalid_value", written)
+                raise unusable(f"{written} and {seen[name]} say the same; leave one out.", written)
             seen[name] = written
             yield name, read_value
 
@@ -167,7 +167,10 @@ def _unknown(name: str, fields: Mapping[str, Any]) -> ApiError:
     owners = [system.title for system in SYSTEMS.values() if name in offered(system.options_class)]
     if owners:
         return ApiError(
-            400, f"the model has no {name}: that is for {listed(owners)} models; leave it out.", "unknown_parameter", name
+            400,
+            f"the model has no {name}: that is for {listed(owners)} models; leave it out.",
+            "unknown_parameter",
+            name,
         )
     shown = name if len(name) <= 60 else f"{name[:57]}..."
     return ApiError(400, f"{shown} is unknown{nearest(shown, [*OPENAI, *fields])}", "unknown_parameter", shown)
@@ -195,7 +198,7 @@ def read_seconds(value: Any) -> float:
     except (ValueError, OverflowError):
         seconds = 0.0
     if not 0 < seconds < 1e6:
-        raise ApiError(400, "seconds must be a number above 0, such as 4.", "invalid_value", "seconds")
+        raise unusable("seconds must be a number above 0, such as 4.", "seconds")
     return seconds
 
 
@@ -205,7 +208,7 @@ def _length(kind: type[VideoOptions], model: str, values: dict[str, Any]) -> dic
         return {}
     seconds = values.pop("seconds")
     if values.get("frames") is not None:
-        raise ApiError(400, "seconds and frames both say how long the video is; leave one out.", "invalid_value", "seconds")
+        raise unusable("seconds and frames both say how long the video is; leave one out.", "seconds")
     try:
         fps = float(values.get("fps") or defaults(model).fps)
     except (TypeError, ValueError):
@@ -219,7 +222,12 @@ def _option(name: str, info: Any, value: Any, take: Take) -> dict[str, Any]:
     if origin not in (dict, tuple):
         value = only(value, name)
         return {name: take(value, name).path if option.file else value}
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str) and value[0].lstrip()[:1] in ("{", "["):
+    if (
+        isinstance(value, list)
+        and len(value) == 1
+        and isinstance(value[0], str)
+        and value[0].lstrip()[:1] in ("{", "[")
+    ):
         value = parse_json(value[0], name)
     if option.file and not option.weights:
         if isinstance(value, Mapping):
@@ -227,7 +235,7 @@ def _option(name: str, info: Any, value: Any, take: Take) -> dict[str, Any]:
         values = value if isinstance(value, (list, tuple)) else [value]
         if origin is tuple:
             return {name: [take(one, name).path for one in values]}
-        raise ApiError(400, f"{name} needs numbers and files: send it as {name}[0]=...", "invalid_value", name)
+        raise unusable(f"{name} needs numbers and files: send it as {name}[0]=...", name)
     if option.read is not None and isinstance(value, list) and all(isinstance(one, str) for one in value):
         try:  # as they are written on the command line
             value = option.read(value)
@@ -245,21 +253,21 @@ def _only_own(name: str, model: str, value: Any) -> None:
     for one in value if isinstance(value, Mapping) else ():
         if one not in own:
             has = f"it has {listed(own)}" if own else "it has none"
-            raise ApiError(400, f"{name} can only be those that came with the model {model}: {has}.", "invalid_value", name)
+            raise unusable(f"{name} can only be those that came with the model {model}: {has}.", name)
 
 
 def only(value: Any, name: str) -> Any:
     """The one value that a form gives for a name; a value of JSON as it is. Raises ApiError."""
     if isinstance(value, Form):
         if len(value) != 1:
-            raise ApiError(400, f"{name} is given {len(value)} times; give it once.", "invalid_value", name)
+            raise unusable(f"{name} is given {len(value)} times; give it once.", name)
         return value[0]
     return value
 
 
 def _text(value: Any, name: str) -> str:
     if not isinstance(value, str):
-        raise ApiError(400, f"{name} must be a text.", "invalid_value", name)
+        raise unusable(f"{name} must be a text.", name)
     return value
 
 
@@ -281,7 +289,7 @@ def parse_json(text: str | bytes, name: str = "the body") -> Any:
 def _check_texts(value: Any) -> None:
     """Raises ApiError for the one character that PostgreSQL does not keep."""
     if isinstance(value, str) and "\0" in value:
-        raise ApiError(400, "a text holds the character U+0000; leave it out.", "invalid_value")
+        raise unusable("a text holds the character U+0000; leave it out.")
     for one in (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ():
         _check_texts(one)
 

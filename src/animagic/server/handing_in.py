@@ -17,7 +17,7 @@ from ..jobs.service import Service, TooMany
 from ..media import count_frames
 from . import fields
 from .bodies import Inbox, inbox, read_body
-from .errors import ApiError
+from .errors import ApiError, unusable
 from .security import Caller
 
 Make = Callable[["Order"], Job]
@@ -74,7 +74,7 @@ class Order:
     def prompt(self) -> str:
         prompt = fields.only(self.given.pop("prompt", None), "prompt")
         if not isinstance(prompt, str) or not prompt.strip():
-            raise ApiError(400, "the prompt is missing; say what the video should show.", "invalid_value", "prompt")
+            raise unusable("the prompt is missing; say what the video should show.", "prompt")
         return prompt
 
     def source(self) -> Job | Any:
@@ -82,7 +82,7 @@ class Order:
         video = self.given.pop("video", None)
         video = fields.only(video, "video")
         if video is None:
-            raise ApiError(400, "the video is missing: give its id or a file.", "invalid_value", "video")
+            raise unusable("the video is missing: give its id or a file.", "video")
         id = video.get("id") if isinstance(video, Mapping) else video
         if not isinstance(id, str) or isinstance(id, Path) or not id.startswith("video_"):
             return self.box.take(video, "video")
@@ -103,7 +103,7 @@ async def handed_in(request: Request, service: Service, caller: Caller, make: Ma
 def idempotency_of(request: Request) -> str:
     key = request.headers.get("idempotency-key", "")
     if len(key) > 255:
-        raise ApiError(400, "the Idempotency-Key is longer than 255 characters.", "invalid_value")
+        raise unusable("the Idempotency-Key is longer than 255 characters.")
     return key
 
 
@@ -152,7 +152,9 @@ def extended(order: Order) -> Job:
     model = order.model()
     changes = fields.changes(model.options_class, model.name, order.given, order.box.take)
     shown = count_frames(source.path, changes.get("fps") or fields.defaults(model.name).fps)
-    order.given = {name: value for name, value in order.given.items() if name not in ("seconds", "frames", "num_frames")}
+    order.given = {
+        name: value for name, value in order.given.items() if name not in ("seconds", "frames", "num_frames")
+    }
     frames = shown + _new_frames(changes.get("frames"))
     return order.submit(order.options(prompt=prompt, video=Path(source.path), frames=frames))
 
@@ -163,7 +165,7 @@ def _new_frames(frames: Any) -> int:
     except (TypeError, ValueError, OverflowError):
         count = 0
     if count < 1:
-        raise ApiError(400, "say how much is to be added: seconds, or frames.", "invalid_value", "seconds")
+        raise unusable("say how much is to be added: seconds, or frames.", "seconds")
     return count
 
 

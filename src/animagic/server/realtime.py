@@ -19,7 +19,7 @@ from ..jobs.service import JobFailed, Service
 from ..jobs.store import StoreUnavailable
 from .answers import video_of
 from .bodies import inbox
-from .errors import ApiError, as_answer
+from .errors import ApiError, as_answer, unusable
 from .fields import parse_json
 from .handing_in import Order, new_video
 from .security import Caller
@@ -48,17 +48,20 @@ class Session:
                 first = await self.socket.receive()
             self.job = await self._begin(first)
         except TimeoutError:
-            return await self._fail(ApiError(408, f"nothing was asked for within {START_IN:g} s.", "start_timeout"))
+            await self._fail(ApiError(408, f"nothing was asked for within {START_IN:g} s.", "start_timeout"))
+            return
         except (ApiError, AnimagicError, StoreUnavailable) as error:
-            return await self._fail(as_answer(error))
+            await self._fail(as_answer(error))
+            return
         sender, receiver = asyncio.create_task(self._send_video()), asyncio.create_task(self._listen())
         try:
             await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in (sender, receiver):
                 task.cancel()
-            results = await asyncio.gather(sender, receiver, return_exceptions=True)
-            await anyio.to_thread.run_sync(self._end)
+            with anyio.CancelScope(shield=True):
+                results = await asyncio.gather(sender, receiver, return_exceptions=True)
+                await anyio.to_thread.run_sync(self._end)
         for result in results:
             if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect):
                 raise result
@@ -72,7 +75,7 @@ class Session:
     async def _begin(self, message: Any) -> Job:
         given = self._control(message, MOST_START, "session.start")
         if given.pop("format", "m4s") != "m4s":
-            raise ApiError(400, "the format can only be m4s.", "invalid_value", "format")
+            raise unusable("the format can only be m4s.", "format")
         with inbox(self.service, self.caller.sees) as box:
             order = Order(self.service, self.caller, given, box, "")
             job = await anyio.to_thread.run_sync(new_video, order)
@@ -101,9 +104,9 @@ class Session:
 
     # ------------------------------------------------------------ to the client
 
-    async def _send(self, job: Job, kind: str, data: bytes | None = None, **facts: Any) -> None:
+    async def _send(self, job: Job, type: str, data: bytes | None = None, **facts: Any) -> None:
         async with self.sending:  # a message and its bytes stay together
-            await self.socket.send_text(json.dumps({"type": kind, "request_id": job.id, **facts}))
+            await self.socket.send_text(json.dumps({"type": type, "request_id": job.id, **facts}))
             if data is not None:
                 await self.socket.send_bytes(data)
 
@@ -127,7 +130,8 @@ class Session:
                 held, sent, frames = b"", sent + 1, chunk.start + chunk.frames
         except JobFailed as error:
             if not self.stopped:
-                return await self._fail(ApiError(500, str(error), getattr(error, "code", None) or "failed"))
+                await self._fail(ApiError(500, str(error), error.code))
+                return
         facts = {"chunks": sent, "frames": frames, "stopped": self.stopped}
         await self._send(self.job, "session.done", id=self.job.id, **facts)
         await self.socket.close()
@@ -161,7 +165,9 @@ class Session:
             event = None
             try:
                 given = self._control(message, MOST_CONTROL)
-                event = given.get("interaction", {}).get("event_id") if isinstance(given.get("interaction"), dict) else None
+                event = (
+                    given.get("interaction", {}).get("event_id") if isinstance(given.get("interaction"), dict) else None
+                )
                 await self._obey(given)
             except (ApiError, AnimagicError, StoreUnavailable) as error:
                 answer = as_answer(error)
@@ -204,7 +210,9 @@ class Session:
     async def _hear(self, data: bytes) -> None:
         try:
             if len(data) > MOST_SOUND or len(data) % 4:
-                raise ApiError(400, f"sound is float32 at 16 kHz, at most {MOST_SOUND} bytes a message.", "invalid_sound")
+                raise ApiError(
+                    400, f"sound is float32 at 16 kHz, at most {MOST_SOUND} bytes a message.", "invalid_sound"
+                )
             samples = np.frombuffer(data, "<f4")
             if not np.isfinite(samples).all():
                 raise ApiError(400, "the sound holds values that are no numbers.", "invalid_sound")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
 import sys
 import time
+import traceback
 import uuid
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
@@ -174,9 +176,11 @@ class Log:
         except ClientDisconnect:
             facts["status"] = facts["status"] or 499
         except Exception as error:
-            fault = f"{type(error).__name__}: {error}"
-            log.exception("request %s", id)
-            if scope["type"] == "http" and not facts["status"]:
+            fault = "".join(traceback.format_exception(error))
+            if scope["type"] == "websocket":
+                with contextlib.suppress(Exception):  # it may be closed already
+                    await watched({"type": "websocket.close", "code": 1011})
+            elif not facts["status"]:
                 answer = ApiError(500, f"a fault of ours; the server's log has it as {id}.", "internal_error")
                 await respond(answer)(scope, receive, watched)
         finally:

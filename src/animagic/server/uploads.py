@@ -15,7 +15,7 @@ from ..jobs.service import Service
 from ..jobs.store import Upload
 from .answers import CallerOf, ServiceOf
 from .bodies import Inbox, find_upload, inbox, measure, read_body, upload_folder
-from .errors import ApiError
+from .errors import ApiError, unusable
 from .fields import only
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
@@ -38,7 +38,7 @@ async def send(request: Request, service: ServiceOf, caller: CallerOf) -> dict[s
         given = await read_body(request, box)
         path = only(given.pop("file", None), "file")
         if not isinstance(path, Path):
-            raise ApiError(400, "the file is missing: send it as multipart/form-data.", "invalid_value", "file")
+            raise unusable("the file is missing: send it as multipart/form-data.", "file")
         return await anyio.to_thread.run_sync(_keep, service, caller.owner, path, box)
 
 

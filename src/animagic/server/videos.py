@@ -17,7 +17,7 @@ from ..jobs.service import Service
 from . import fields
 from .answers import CallerOf, ServiceOf, answer, video_of
 from .bodies import inbox, read_body
-from .errors import ApiError
+from .errors import ApiError, unusable
 from .handing_in import Make, edited, extended, handed_in, new_video, remixed
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"])
@@ -151,7 +151,9 @@ def completed(service: Service, id: str, owner: str | None) -> Job:
     if job.status == "failed":
         raise ApiError(404, f"the video {id} was not made: {(job.error or ('', 'it failed'))[1]}", "video_failed")
     if job.status != "completed":
-        raise ApiError(404, f"the video {id} is not ready yet; GET /v1/videos/{id} says how far it is.", "video_not_ready")
+        raise ApiError(
+            404, f"the video {id} is not ready yet; GET /v1/videos/{id} says how far it is.", "video_not_ready"
+        )
     return job
 
 
@@ -177,11 +179,11 @@ async def say(id: str, request: Request, service: ServiceOf, caller: CallerOf) -
         given = {name: fields.only(value, name) for name, value in (await read_body(request, box)).items()}
     text, chunk = given.pop("prompt", None), given.pop("chunk", None)
     if given or not isinstance(text, str):
-        raise ApiError(400, "give a prompt, and the chunk from which on it counts.", "invalid_value", "prompt")
+        raise unusable("give a prompt, and the chunk from which on it counts.", "prompt")
     try:
         chunk = None if chunk is None else int(chunk)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ApiError(400, "the chunk must be a whole number.", "invalid_value", "chunk") from error
+        raise unusable("the chunk must be a whole number.", "chunk") from error
     if chunk is not None and not 0 <= chunk < 2**31:
         raise InputError(f"there is no chunk {chunk}: give 0 or more.")
     return {"chunk": await anyio.to_thread.run_sync(service.prompt, id, text, chunk, caller.sees)}
