@@ -37,6 +37,7 @@ class Option:
             flag sets several; None: as pydantic reads it.
         metavar: what the help shows for the value.
         file: the value names input files, and this is what they are called; {} stands for a key or name of many.
+        weights: those files are weights, which only whoever runs a server gives.
         plan: whether it shapes the plan.
         positional: whether it is an argument of the command, without a flag.
     """
@@ -47,6 +48,7 @@ class Option:
     read: Callable[[Any], Any] | None = None
     metavar: str | None = None
     file: str | None = None
+    weights: bool = False
     plan: bool = False
     positional: bool = False
 
@@ -140,6 +142,7 @@ class VideoOptions(BaseModel):
             read=flags.read_weights,
             metavar="NAME[:WEIGHT]",
             file="LoRA {}",
+            weights=True,
         ),
     ] = {}
     tiling: Annotated[bool, Option("Decode in tiles: less memory, slightly different pixels.", argument=None)] = False
