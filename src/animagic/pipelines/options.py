@@ -39,6 +39,7 @@ class Option:
         file: the value names input files, and this is what they are called; {} stands for a key or name of many.
         plan: whether it shapes the plan.
         positional: whether it is an argument of the command, without a flag.
+        basic: whether the web page shows it in front, and not among what is advanced.
     """
 
     help: str
@@ -49,6 +50,7 @@ class Option:
     file: str | None = None
     plan: bool = False
     positional: bool = False
+    basic: bool = False
 
     def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> Any:
         return {**handler(core_schema), "description": self.help}
@@ -76,11 +78,13 @@ class VideoOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    prompt: Annotated[str, Option("What the video should show.", argument=None, positional=True)]
+    prompt: Annotated[str, Option("What the video should show.", argument=None, positional=True, basic=True)]
     model: str
     """A name of the zoo, a folder, a hub id, or an original configuration file."""
-    image: Annotated[str | None, Option("A picture that begins to move.", argument=None, file="image")] = None
-    video: Annotated[str | None, Option("A clip to begin from.", argument=None, file="video")] = None
+    image: Annotated[str | None, Option("A picture that begins to move.", argument=None, file="image", basic=True)] = (
+        None
+    )
+    video: Annotated[str | None, Option("A clip to begin from.", argument=None, file="video", basic=True)] = None
     frames: Annotated[
         int | None,
         Ge(1),
@@ -90,6 +94,7 @@ class VideoOptions(BaseModel):
             read=flags.read_frames,
             metavar="N|endless",
             plan=True,
+            basic=True,
         ),
     ] = None
     endless: bool = False
@@ -126,6 +131,7 @@ class VideoOptions(BaseModel):
             flag="--prompt-at",
             read=flags.read_prompts_at,
             metavar="N:TEXT",
+            basic=True,
         ),
     ] = {}
     fit: Annotated[
@@ -140,6 +146,7 @@ class VideoOptions(BaseModel):
             read=flags.read_weights,
             metavar="NAME[:WEIGHT]",
             file="LoRA {}",
+            basic=True,
         ),
     ] = {}
     tiling: Annotated[bool, Option("Decode in tiles: less memory, slightly different pixels.", argument=None)] = False

@@ -35,6 +35,7 @@ class AnimateDiffOptions(WindowOptions, MemoryOptions):
             read=flags.read_weights,
             metavar="NAME[:WEIGHT]",
             file="motion LoRA {}",
+            basic=True,
         ),
     ] = {}
     dreambooth: Annotated[
