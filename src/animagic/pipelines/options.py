@@ -37,6 +37,7 @@ class Option:
             flag sets several; None: as pydantic reads it.
         metavar: what the help shows for the value.
         file: the value names input files, and this is what they are called; {} stands for a key or name of many.
+        weights: those files are weights, which only whoever runs a server gives.
         plan: whether it shapes the plan.
         positional: whether it is an argument of the command, without a flag.
         basic: whether the web page shows it in front, and not among what is advanced.
@@ -48,6 +49,7 @@ class Option:
     read: Callable[[Any], Any] | None = None
     metavar: str | None = None
     file: str | None = None
+    weights: bool = False
     plan: bool = False
     positional: bool = False
     basic: bool = False
@@ -147,6 +149,7 @@ class VideoOptions(BaseModel):
             metavar="NAME[:WEIGHT]",
             file="LoRA {}",
             basic=True,
+            weights=True,
         ),
     ] = {}
     tiling: Annotated[bool, Option("Decode in tiles: less memory, slightly different pixels.", argument=None)] = False
