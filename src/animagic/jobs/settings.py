@@ -40,6 +40,7 @@ class Settings:
         disk: bytes that jobs may take on disk; the oldest finished ones go first; None: no limit.
         drain: seconds that a running job may go on when the server is asked to stop, before it is stopped; it
             continues at the next start.
+        threads: of the CPU that make videos; None: as many as PyTorch takes by itself.
     """
 
     folder: Path
@@ -49,8 +50,14 @@ class Settings:
     keep: float | None = None
     disk: int | None = None
     drain: float = 5.0
+    threads: int | None = None
     limits: Limits = field(default_factory=Limits)
 
     @property
     def url(self) -> str:
         return self.database or f"sqlite:///{self.folder / 'jobs.sqlite'}"
+
+    @property
+    def jobs(self) -> Path:
+        """Where every job has a folder of its own."""
+        return self.folder / "jobs"

@@ -53,6 +53,8 @@ class Job:
     plans: dict[str, str] = {}
     """Plans that can be drawn beside the system's own -> what they are."""
     can_be_endless = False
+    can_be_continued = False
+    """Whether a video goes on from the latents that were kept of another one (`KeptLatents`)."""
 
     pipe: Any
     fps: float
@@ -89,8 +91,11 @@ class Job:
             for field, called, path in request.files()
         }
 
-    def fit(self, memory: int, device: str | None) -> Any:
-        """Choose the techniques that make the request fit into `memory` bytes. Raises InputError, CheckpointError."""
+    def fit(self, memory: int, device: str | None, process: int | None = None) -> Any:
+        """Choose the techniques that make the request fit into `memory` bytes; process: see `Predictor`.
+
+        Raises: InputError, CheckpointError.
+        """
         import torch
 
         from .memory import Predictor
@@ -110,6 +115,7 @@ class Job:
                 request.frames,
                 request.steps,
                 tight=True,
+                process=process,
             )
             return predictor.fit(memory, drop_text=self.live is None, tiling=request.tiling)
 
