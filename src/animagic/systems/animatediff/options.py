@@ -36,6 +36,7 @@ class AnimateDiffOptions(WindowOptions, MemoryOptions):
             read=flags.read_weights,
             metavar="NAME[:WEIGHT]",
             file="motion LoRA {}",
+            basic=True,
             weights=True,
         ),
     ] = {}
