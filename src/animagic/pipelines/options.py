@@ -37,8 +37,10 @@ class Option:
             flag sets several; None: as pydantic reads it.
         metavar: what the help shows for the value.
         file: the value names input files, and this is what they are called; {} stands for a key or name of many.
+        weights: those files are weights, which only whoever runs a server gives.
         plan: whether it shapes the plan.
         positional: whether it is an argument of the command, without a flag.
+        basic: whether the web page shows it in front, and not among what is advanced.
     """
 
     help: str
@@ -47,8 +49,10 @@ class Option:
     read: Callable[[Any], Any] | None = None
     metavar: str | None = None
     file: str | None = None
+    weights: bool = False
     plan: bool = False
     positional: bool = False
+    basic: bool = False
 
     def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> Any:
         return {**handler(core_schema), "description": self.help}
@@ -76,11 +80,13 @@ class VideoOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    prompt: Annotated[str, Option("What the video should show.", argument=None, positional=True)]
+    prompt: Annotated[str, Option("What the video should show.", argument=None, positional=True, basic=True)]
     model: str
     """A name of the zoo, a folder, a hub id, or an original configuration file."""
-    image: Annotated[str | None, Option("A picture that begins to move.", argument=None, file="image")] = None
-    video: Annotated[str | None, Option("A clip to begin from.", argument=None, file="video")] = None
+    image: Annotated[str | None, Option("A picture that begins to move.", argument=None, file="image", basic=True)] = (
+        None
+    )
+    video: Annotated[str | None, Option("A clip to begin from.", argument=None, file="video", basic=True)] = None
     frames: Annotated[
         int | None,
         Ge(1),
@@ -90,6 +96,7 @@ class VideoOptions(BaseModel):
             read=flags.read_frames,
             metavar="N|endless",
             plan=True,
+            basic=True,
         ),
     ] = None
     endless: bool = False
@@ -126,6 +133,7 @@ class VideoOptions(BaseModel):
             flag="--prompt-at",
             read=flags.read_prompts_at,
             metavar="N:TEXT",
+            basic=True,
         ),
     ] = {}
     fit: Annotated[
@@ -140,6 +148,8 @@ class VideoOptions(BaseModel):
             read=flags.read_weights,
             metavar="NAME[:WEIGHT]",
             file="LoRA {}",
+            basic=True,
+            weights=True,
         ),
     ] = {}
     tiling: Annotated[bool, Option("Decode in tiles: less memory, slightly different pixels.", argument=None)] = False

@@ -24,6 +24,7 @@ class AnimateDiffOptions(WindowOptions, MemoryOptions):
             "A motion module's file, in place of the model's; the model may then be a plain Stable Diffusion.",
             argument=None,
             file="motion_module",
+            weights=True,
         ),
     ] = None
     motion_loras: Annotated[
@@ -35,11 +36,18 @@ class AnimateDiffOptions(WindowOptions, MemoryOptions):
             read=flags.read_weights,
             metavar="NAME[:WEIGHT]",
             file="motion LoRA {}",
+            basic=True,
+            weights=True,
         ),
     ] = {}
     dreambooth: Annotated[
         str | None,
-        Option("A personalised text-to-image model (file or folder) to animate.", argument=None, file="dreambooth"),
+        Option(
+            "A personalised text-to-image model (file or folder) to animate.",
+            argument=None,
+            file="dreambooth",
+            weights=True,
+        ),
     ] = None
     embeddings: Annotated[
         tuple[str, ...],
@@ -49,6 +57,7 @@ class AnimateDiffOptions(WindowOptions, MemoryOptions):
             argument=None,
             metavar="FILE",
             file="embedding {}",
+            weights=True,
         ),
     ] = ()
     sampler: Annotated[
@@ -77,7 +86,8 @@ class AnimateDiffOptions(WindowOptions, MemoryOptions):
         ),
     ] = {}
     controlnet: Annotated[
-        str | None, Option("The network that reads --control: a folder or file.", argument=None, file="controlnet")
+        str | None,
+        Option("The network that reads --control: a folder or file.", argument=None, file="controlnet", weights=True),
     ] = None
     control_scale: Annotated[float | None, Option("How strongly --control is followed; default: 1.", argument=None)] = (
         None

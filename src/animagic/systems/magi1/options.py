@@ -43,6 +43,7 @@ class Magi1Options(MemoryOptions):
             flag="--special-tokens",
             argument=None,
             file="special_token_file",
+            weights=True,
         ),
     ] = None
     video_part: Literal["first", "last"] | None = None

@@ -15,9 +15,9 @@ from ...pipelines.options import MemoryOptions, Option, WindowOptions
 class MagicAnimateOptions(WindowOptions, MemoryOptions):
     """A request for a video in which a person moves as in another video."""
 
-    image: Annotated[str | None, Option("A picture of the person.", argument=None, file="image", positional=True)] = (
-        None
-    )
+    image: Annotated[
+        str | None, Option("A picture of the person.", argument=None, file="image", positional=True, basic=True)
+    ] = None
     video: Annotated[
         str | None,
         Option(
@@ -25,6 +25,7 @@ class MagicAnimateOptions(WindowOptions, MemoryOptions):
             argument=None,
             file="video",
             positional=True,
+            basic=True,
         ),
     ] = None
     prompt: Annotated[
@@ -34,7 +35,12 @@ class MagicAnimateOptions(WindowOptions, MemoryOptions):
     frames: Annotated[
         int | None,
         Ge(1),
-        Option("Frames of the video; default: as many as the driving one has.", argument="num_frames", plan=True),
+        Option(
+            "Frames of the video; default: as many as the driving one has.",
+            argument="num_frames",
+            plan=True,
+            basic=True,
+        ),
     ] = None
     guidance: Annotated[
         float | None,

@@ -21,18 +21,32 @@ class MagicInfiniteOptions(MemoryOptions):
 
     image: Annotated[
         str | None,
-        Option("A portrait; or a video, which keeps all but the mouth.", argument=None, file="image", positional=True),
+        Option(
+            "A portrait; or a video, which keeps all but the mouth.",
+            argument=None,
+            file="image",
+            positional=True,
+            basic=True,
+        ),
     ] = None
     video: Annotated[
-        str | None, Option("A video in which somebody is to speak otherwise.", argument=None, file="video")
+        str | None, Option("A video in which somebody is to speak otherwise.", argument=None, file="video", basic=True)
     ] = None
-    prompt: Annotated[str, Option("How they look and move while they speak.", flag="--prompt", argument=None)] = ""
+    prompt: Annotated[
+        str, Option("How they look and move while they speak.", flag="--prompt", argument=None, basic=True)
+    ] = ""
     audio: Annotated[
         tuple[str, ...],
-        Option("A voice: any sound or video file, or silence; once for each speaker.", argument=None, file="voice {}"),
+        Option(
+            "A voice: any sound or video file, or silence; once for each speaker.",
+            argument=None,
+            file="voice {}",
+            basic=True,
+        ),
     ] = ()
     say: Annotated[
-        tuple[str, ...], Option("A text that is read aloud as the voice; once for each speaker.", argument=None)
+        tuple[str, ...],
+        Option("A text that is read aloud as the voice; once for each speaker.", argument=None, basic=True),
     ] = ()
     voice: Annotated[
         tuple[str, ...], Option("Who reads it: en, de, slt, ...; see animagic.speech.VOICES.", argument=None)

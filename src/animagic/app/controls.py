@@ -1,0 +1,230 @@
+"""Fields of a form as Gradio's components, and their values as options."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from .. import zoo
+from ..errors import InputError
+from ..pipelines.flags import Fields
+from ..wording import listed
+from .fields import Field
+
+OWN = ""
+"""The choice that leaves it to the model."""
+_YES = {True: "yes", False: "no"}
+
+
+class _AsItIs:
+    """A component that hands on the file that was uploaded: what is wrong with it is said by who reads it."""
+
+    is_template = True  # on the page it is Gradio's component, of which this is a subclass
+
+    def preprocess(self, payload: Any) -> Any:
+        return payload.path if payload is not None else None
+
+
+class Picture(_AsItIs, gr.Image):
+    pass
+
+
+class Clip(_AsItIs, gr.Video):
+    pass
+
+
+class Recording(_AsItIs, gr.Audio):
+    pass
+
+
+class Control:
+    """A field on the page.
+
+    Args:
+        field: the option.
+        advanced: whether it is folded away.
+    Attributes:
+        components: Gradio's, in the order in which `read` takes their values.
+    """
+
+    def __init__(self, field: Field):
+        self.field = field
+        about = {"label": field.label, "elem_classes": [f"am-{field.name}"]}
+        self.components: list[Any] = _COMPONENTS[field.kind](field, about)
+
+    def read(self, model: str, *values: Any) -> dict[str, Any]:
+        """The options that these values stand for; those that were left alone are left out. Raises InputError."""
+        field, (value, *more) = self.field, values
+        given: Any
+        match field.kind:
+            case "lines":
+                lines = [line.strip() for line in (value or "").splitlines() if line.strip()]
+                given = field.option.read(lines) if field.option.read and lines else tuple(lines)
+            case "weights":
+                given = {**self._own(model, value or []), **dict.fromkeys(more[0] or [], 1.0)}
+            case "sounds":
+                given = (*([value] if value else []), *(more[0] or []))
+            case "files":
+                given = tuple(value or ())
+            case "placed files":
+                given = _placed(field, value or [], more[0] or "")
+            case "choice" if field.type is bool:
+                given = {"yes": True, "no": False}.get(value)
+            case "number" if value is not None:
+                given = field.type(value)
+            case "text" if value and value.strip():
+                given = self._written(value.strip())
+            case _:
+                given = value
+        if given in (None, "", (), {}) or given == field.default:
+            return {}
+        return dict(given) if isinstance(given, Fields) else {field.name: given}
+
+    def _own(self, model: str, written: Sequence[str]) -> dict[str, float]:
+        from ..pipelines.flags import read_weights
+
+        weights, own = read_weights(list(written)), zoo.loras(model, self.field.name)
+        for name in weights:
+            if name not in own:
+                has = f"it has {listed(own)}" if own else "it has none of its own"
+                raise InputError(f"the model {model} has no LoRA {name}: {has}; upload the file of another.")
+        return weights
+
+    def _written(self, text: str) -> Any:
+        field = self.field
+        if field.written and field.option.read:
+            return field.option.read(text)
+        if field.type is not int:
+            return text
+        if not text.isdecimal():
+            raise InputError(f"{field.label.lower()} takes a whole number, not {text!r}.")
+        return int(text)
+
+    def shown(self, request: Any, with_files: bool) -> list[Any]:
+        """The values of its components for a request. with_files: those of input files, too."""
+        field = self.field
+        value = getattr(request, field.name, field.default)
+        match field.kind:
+            case "lines":
+                pairs = value.items() if isinstance(value, dict) else ()
+                return ["\n".join([f"{key}: {text}" for key, text in pairs] or list(value or ()))]
+            case "weights":
+                own = zoo.loras(request.model, field.name)
+                named = {name: weight for name, weight in (value or {}).items() if name in own}
+                files = [name for name in (value or {}) if name not in own]
+                return [[name if w == 1 else f"{name}:{w:g}" for name, w in named.items()], _copies(files, with_files)]
+            case "sounds":
+                first, *others = [*_copies(value, with_files), None]
+                return [first, list(filter(None, others)) or None]
+            case "files":
+                return [_copies(value, with_files) or None]
+            case "placed files":
+                files = _copies(list((value or {}).values()), with_files)
+                return [files or None, ", ".join(map(str, value or {})) if files else ""]
+            case "image" | "video" | "file":
+                return [next(iter(_copies([value] if value else [], with_files)), None)]
+            case "choice":
+                return [_YES.get(value, OWN) if field.type is bool else value or OWN]
+            case "text" if field.written:  # the size, which is two fields
+                size = request.width, request.height
+                return [f"{size[0]}x{size[1]}" if all(size) else ""]
+            case "text":
+                return [str(value) if value is not None else ""]
+            case _:
+                return [value]
+
+    def about(self, model: str, system: str, own: Any) -> list[dict[str, Any]]:
+        """What changes of its components with the model. own: the model's sampling settings."""
+        updates: list[dict[str, Any]] = [{"visible": system in self.field.owners} for _ in self.components]
+        default = getattr(own, self.field.option.argument or self.field.name, None)
+        if self.field.kind == "number" and self.field.optional:
+            updates[0]["placeholder"] = f"{default:g}" if isinstance(default, (int, float)) else "as the model"
+        if self.field.written and self.field.kind == "text":
+            updates[0]["placeholder"] = f"{getattr(own, 'width', '?')}x{getattr(own, 'height', '?')}"
+        if self.field.kind == "weights":
+            choices = list(zoo.loras(model, self.field.name))
+            updates[0] |= {"choices": choices, "visible": updates[0]["visible"] and bool(choices)}
+        return updates
+
+
+def _placed(field: Field, files: Sequence[str], places: str) -> dict[int, str]:
+    numbers = [part.strip() for part in places.replace(";", ",").split(",") if part.strip()]
+    if len(numbers) != len(files) or not all(number.isdecimal() for number in numbers):
+        raise InputError(
+            f"{field.label.lower()}: there are {len(files)} files and the frames {places!r}; "
+            "write the number of a frame for each file, such as 0, 8."
+        )
+    return {int(number): file for number, file in zip(numbers, files, strict=True)}
+
+
+def copied(path: str | Path) -> str:
+    """A copy of a file that the page may show, under its name."""
+    target = Path(tempfile.mkdtemp(prefix="animagic-")) / Path(path).name
+    shutil.copyfile(path, target)
+    return str(target)
+
+
+def _copies(paths: Sequence[str], wanted: bool) -> list[str]:
+    return [copied(path) for path in paths or () if wanted and Path(path).is_file()]
+
+
+def _text(field: Field, about: dict[str, Any]) -> list[Any]:
+    lines = 3 if field.kind == "lines" else 2 if field.name == "prompt" else 1
+    placeholder = (field.option.metavar or "") if field.kind == "lines" or field.written else ""
+    if field.optional and not field.written and field.kind == "text":
+        placeholder = "a new one" if field.info.default_factory else "as the model"
+    return [gr.Textbox("", lines=lines, placeholder=placeholder, info=field.help, **about)]
+
+
+def _number(field: Field, about: dict[str, Any]) -> list[Any]:
+    whole = {"precision": 0} if field.type is int else {"step": 0.1}
+    return [gr.Number(field.default, placeholder="as the model", info=field.help, **whole, **about)]
+
+
+def _choice(field: Field, about: dict[str, Any]) -> list[Any]:
+    values = list(_YES.values()) if field.type is bool else list(typing.get_args(field.type))
+    choices = [*([("the model decides", OWN)] if field.optional else []), *((value, value) for value in values)]
+    return [gr.Dropdown(choices, value=OWN if field.optional else field.default, info=field.help, **about)]
+
+
+def _weights(field: Field, about: dict[str, Any]) -> list[Any]:
+    info = f"{field.help} A weight after a colon: NAME:0.6."
+    chosen = gr.Dropdown([], value=[], multiselect=True, allow_custom_value=True, info=info, **about)
+    return [chosen, *_files(field, {**about, "label": f"{field.label} from a file"}, [".safetensors", ".ckpt", ".pt"])]
+
+
+def _files(field: Field, about: dict[str, Any], types: list[str] | None = None) -> list[Any]:
+    return [gr.File(file_count="multiple", file_types=types, height=112, **_helped(field, about))]
+
+
+def _helped(field: Field, about: dict[str, Any]) -> dict[str, Any]:
+    """The label with the help in it, for components that have no place for it."""
+    return about | {"label": f"{about['label']}: {field.help[0].lower()}{field.help[1:]}"}
+
+
+_COMPONENTS: dict[str, Callable[[Field, dict[str, Any]], list[Any]]] = {
+    "text": _text,
+    "lines": _text,
+    "number": _number,
+    "choice": _choice,
+    "yes": lambda field, about: [gr.Checkbox(field.default, info=field.help, **about)],
+    "image": lambda field, about: [Picture(type="filepath", height=220, **_helped(field, about))],
+    "video": lambda field, about: [Clip(height=220, **_helped(field, about))],
+    "sounds": lambda field, about: [
+        Recording(sources=["upload", "microphone"], type="filepath", **_helped(field, about)),
+        gr.File(file_count="multiple", height=112, **{**about, "label": f"{field.label} of further speakers"}),
+    ],
+    "file": lambda field, about: [gr.File(height=112, **_helped(field, about))],
+    "files": _files,
+    "placed files": lambda field, about: [
+        *_files(field, about),
+        gr.Textbox("", label=f"Frames of these files ({field.label.lower()})", placeholder="0, 8"),
+    ],
+    "weights": _weights,
+}
