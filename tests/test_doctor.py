@@ -100,7 +100,7 @@ def budget(monkeypatch, tiny_model) -> int:
     outweigh it, are left out, and the text encoder is made to weigh something."""
     from animagic.pipelines import memory
 
-    monkeypatch.setattr(memory, "_process_bytes", lambda: 10**6)
+    monkeypatch.setattr(memory, "process_bytes", lambda: 10**6)
     heavy = SimpleNamespace(entries={"weight": SimpleNamespace(shape=(10**7,))})
     monkeypatch.setattr(memory, "SafetensorsFile", lambda file: heavy)
     # Loading both at once is what dropping it saves, so the text encoder alone must fit.

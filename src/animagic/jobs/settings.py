@@ -40,6 +40,7 @@ class Settings:
         disk: bytes that jobs may take on disk; the oldest finished ones go first; None: no limit.
         drain: seconds that a running job may go on when the server is asked to stop, before it is stopped; it
             continues at the next start.
+        threads: of the CPU that make videos; None: as many as PyTorch takes by itself.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class Settings:
     keep: float | None = None
     disk: int | None = None
     drain: float = 5.0
+    threads: int | None = None
     limits: Limits = field(default_factory=Limits)
 
     @property

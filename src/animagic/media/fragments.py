@@ -39,6 +39,7 @@ class FragmentedMp4:
         sound_channels: 1 or 2.
     Attributes:
         mime_type: for the HTTP header and for MediaSource.addSourceBuffer.
+        head: what the first chunk begins with. Behind it, the stream plays from any chunk on.
     Raises: InputError for an fps, metadata or a sound that cannot be used; MediaError for a size that H.264 does not
         take.
     """
@@ -64,9 +65,9 @@ class FragmentedMp4:
         self._chunks = 0
         self._sound = None if sound_rate is None else _encoder(sound_channels)
         # A first try tells the head, which all chunks share, and refuses early what cannot be encoded.
-        self._head, _ = self._encode(np.zeros((1, height, width, 3), np.uint8), [])
-        profile = self._head.index(b"avcC") + 5
-        codecs = f"avc1.{self._head[profile : profile + 3].hex()}" + (", mp4a.40.2" if self._sound else "")
+        self.head, _ = self._encode(np.zeros((1, height, width, 3), np.uint8), [])
+        profile = self.head.index(b"avcC") + 5
+        codecs = f"avc1.{self.head[profile : profile + 3].hex()}" + (", mp4a.40.2" if self._sound else "")
         self.mime_type = f'video/mp4; codecs="{codecs}"'
 
     def write(self, frames: np.ndarray, sound: np.ndarray | None = None) -> bytes:
@@ -83,7 +84,7 @@ class FragmentedMp4:
             raise InputError(f"frames are {frames.shape}, but must be (1 or more, {height}, {width}, 3).")
         packets = self._heard(self._frames + len(frames), sound)
         _, chunk = self._encode(frames, packets)
-        head = b"" if self._chunks else self._head
+        head = b"" if self._chunks else self.head
         self._chunks += 1
         self._frames += len(frames)
         return head + chunk

@@ -89,8 +89,11 @@ class Job:
             for field, called, path in request.files()
         }
 
-    def fit(self, memory: int, device: str | None) -> Any:
-        """Choose the techniques that make the request fit into `memory` bytes. Raises InputError, CheckpointError."""
+    def fit(self, memory: int, device: str | None, process: int | None = None) -> Any:
+        """Choose the techniques that make the request fit into `memory` bytes; process: see `Predictor`.
+
+        Raises: InputError, CheckpointError.
+        """
         import torch
 
         from .memory import Predictor
@@ -110,6 +113,7 @@ class Job:
                 request.frames,
                 request.steps,
                 tight=True,
+                process=process,
             )
             return predictor.fit(memory, drop_text=self.live is None, tiling=request.tiling)
 

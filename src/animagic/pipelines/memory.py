@@ -185,6 +185,7 @@ class Predictor:
         device: "cuda" or another kind: everything but CUDA counts as the CPU.
         height, width: pixels; frames, steps: None: the model's own.
         tight: whether `give_back_freed_memory` is called before, which matters on a CPU.
+        process: bytes that the process takes without a model, which counts on a CPU; None: what it takes now.
     Raises: InputError for a size or number that the model cannot make.
     """
 
@@ -198,8 +199,10 @@ class Predictor:
         steps: int | None = None,
         *,
         tight: bool = False,
+        process: int | None = None,
     ):
         self.networks, self.cuda, self.tight = networks, device == "cuda", tight
+        self._process = process
         self.settings = networks.settings(height, width, frames, steps)
         self._denoising, self._decoding = cache(self._measure_denoising), cache(self._measure_decoding)
         self._texts = networks.texts if self.cuda else networks.texts[:2]
@@ -252,7 +255,7 @@ class Predictor:
         decode = denoise | {"activations": self._decoding(techniques.tiling)}
         if offload == "model":  # but nothing sends the autoencoder away
             del decode[networks.denoiser]
-        base = {"driver": _CUDA_CONTEXT} if self.cuda else {"libraries": _process_bytes()}
+        base = {"driver": _CUDA_CONTEXT} if self.cuda else {"libraries": self._process or process_bytes()}
         stages = {"encode": base | encode, "denoise": base | denoise, "decode": base | decode}
         for parts in stages.values():
             on_cuda, on_cpu = sum(parts.values()) - _CUDA_CONTEXT, parts.get("activations", 0)
@@ -276,7 +279,7 @@ class Predictor:
         return (peak if self.cuda else max(peak, 3 * pixels.nbytes)) + pixels.nbytes
 
 
-def _process_bytes() -> int:
+def process_bytes() -> int:
     """Memory of this process: Python and the libraries, as long as no model is loaded."""
     try:
         resident = int(Path("/proc/self/statm").read_text().split()[1])

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..parallel.processes import Group
+    from ..pipelines.job import Job
+    from ..timeline.plan import Step
 
 
 def pipeline_for(
@@ -76,6 +78,14 @@ def check_inputs(request: VideoOptions, stored: dict[str, Any]) -> None:
             raise InputError(f"the {what} {path} is missing or has changed since; the same frames cannot be made.")
 
 
+def levels_after(step: Step, num_levels: int) -> tuple[int, ...]:
+    """How far each latent frame of a step has come after it: its index in the noise schedule, `num_levels`: clean."""
+    levels = dict.fromkeys(step.span, num_levels)
+    for window in step.windows:
+        levels |= {f: min(level + 1, num_levels) for f, level in zip(window.frames, window.levels, strict=True)}
+    return tuple(levels.values())
+
+
 class Sampled:
     """About twelve evenly spaced frames of a video of any length, in little memory."""
 
@@ -103,6 +113,8 @@ def generate(
     resume: bool = False,
     allow_pickle: bool = False,
     on_report: Callable[[Report], None] | None = None,
+    on_begin: Callable[[Job], None] | None = None,
+    on_frames: Callable[[np.ndarray, int], None] | None = None,
     live: Any = None,
     stop: Callable[[], bool] | None = None,
     memory: int | None = None,
@@ -119,12 +131,15 @@ def generate(
         resume: keep the run in `<output>.resume`, and continue from it if it is there.
         allow_pickle: see `pipeline_for`.
         on_report: called after every step.
+        on_begin: called when all is checked and nothing made, with the job: its fps, sound and size are those of
+            the video.
+        on_frames: called with final frames, uint8 (F, H, W, 3), as they are written, and the number of the first.
+            A run that goes on gives those before, too.
         live: asked for the prompt while the video is made, in place of the request's; what it says goes into the file.
         stop: asked after every step of an endless video; True ends it with the frames that are final.
         memory: bytes that may be used on the device (by this process, on a CPU); what makes the video fit is
             chosen, and told to `on_note`. It changes no frame but by `tiling`, which the stored request then has.
         on_note: told in lines what was chosen and found, of prompts that the model cannot draw, and what was measured.
-
         group: processes that make the video together, of which this is the main one; the others call `assist`.
 
     Nothing is left half-written: the file appears under its name when it is whole.
@@ -179,7 +194,19 @@ def generate(
         done = done if total_frames is None else min(done, total_frames)
         if on_report is not None:
             speed = done / progress.seconds if progress.seconds else 0.0
-            on_report(Report(progress.step, progress.total_steps, done, total_frames, speed, progress.seconds_left))
+            on_report(
+                Report(
+                    progress.step,
+                    progress.total_steps,
+                    done,
+                    total_frames,
+                    speed,
+                    progress.seconds_left,
+                    levels_after(progress.plan_step, plan.num_steps),
+                    progress.plan_step.span.start,
+                    plan.num_steps,
+                )
+            )
 
     def show(decode: Callable[[], np.ndarray]) -> None:
         nonlocal last_preview
@@ -197,6 +224,8 @@ def generate(
             stack.callback(Path(preview).unlink, missing_ok=True)
         stack.enter_context(job.adapted(allow_pickle))
         plan = job.plan()
+        if on_begin is not None:
+            on_begin(job)
         heard = job.sound if Path(output).suffix.lower() in (".mp4", ".webm") else None
         about = metadata(request, plan, fingerprints)
         writer = VideoWriter(output, fps, metadata=about, sound=heard, sound_start=job.sound_start)
@@ -210,6 +239,8 @@ def generate(
                     continue
                 pixels = job.shown(pixels, frames)
                 writer.write(pixels)
+                if on_frames is not None:
+                    on_frames(pixels, frames)
                 sampled.add(pixels)
                 frames += len(pixels)
                 if frames == total_frames:

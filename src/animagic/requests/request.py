@@ -130,6 +130,11 @@ class Report:
     total_frames: int | None
     frames_per_second: float
     seconds_left: float | None
+    levels: tuple[int, ...] = ()
+    """How far each latent frame in work has come: its index in the noise schedule, `num_levels`: clean."""
+    start: int = 0
+    """The first of these latent frames."""
+    num_levels: int = 0
 
 
 def slug(prompt: str) -> str:

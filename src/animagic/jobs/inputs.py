@@ -1,0 +1,118 @@
+"""What a request brings along: checked against the limits, and copied into the job's folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..pipelines.options import VideoOptions, option_of
+from .settings import Limits
+
+WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".npz", ".zst", ".yaml")
+"""Names of files that hold a model or a part of it: they stay where they are."""
+
+
+def is_input(path: str) -> bool:
+    """Whether a file that a request names belongs to this request alone."""
+    return Path(path).is_file() and not path.lower().endswith(WEIGHTS)
+
+
+def with_files(request: VideoOptions, change: Callable[[str], str]) -> VideoOptions:
+    """The request with the path of every input file changed."""
+    changes: dict[str, Any] = {}
+    for name, info in type(request).model_fields.items():
+        option, value = option_of(info), getattr(request, name)
+        if option is None or option.file is None or not value:
+            continue
+        if isinstance(value, str):
+            changes[name] = change(value) if is_input(value) else value
+        elif isinstance(value, tuple):
+            changes[name] = tuple(change(path) if is_input(path) else path for path in value)
+        elif all(isinstance(path, str) for path in value.values()):
+            changes[name] = {key: change(path) if is_input(path) else path for key, path in value.items()}
+    return request.changed(**changes)
+
+
+def copied(request: VideoOptions, folder: Path) -> VideoOptions:
+    """The request with copies of its input files in a folder."""
+    known: dict[str, str] = {}
+
+    def copy(path: str) -> str:
+        if path not in known:
+            folder.mkdir(parents=True, exist_ok=True)
+            name = re.sub(r"[^\w.-]", "_", Path(path).name)[-80:]
+            target = folder / f"{len(known)}-{name}"
+            shutil.copyfile(path, target)
+            known[path] = str(target)
+        return known[path]
+
+    return with_files(request, copy)
+
+
+def fingerprint(request: VideoOptions, **more: Any) -> str:
+    """What two requests have in common that ask for the same, wherever their files lie. A seed counts if given."""
+
+    def content(path: str) -> str:
+        with Path(path).open("rb") as file:
+            digest = hashlib.sha256()
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+        return digest.hexdigest()
+
+    seed = {} if "seed" in request.model_fields_set else {"seed": None}
+    stored = with_files(request, content).stored() | seed | more
+    return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()
+
+
+def check_limits(request: VideoOptions, limits: Limits) -> None:
+    """Raises InputError for a video, or an input file, beyond the limits. Nothing of a file but its head is decoded."""
+    if request.frames is not None and request.frames > limits.frames:
+        raise InputError(f"{request.frames} frames are asked for; this server makes at most {limits.frames}.")
+    if request.height and request.width and request.height * request.width > limits.pixels:
+        raise InputError(
+            f"{request.width}x{request.height} pixels are asked for; this server makes at most {limits.pixels} a frame."
+        )
+    for _, called, path in request.files():
+        if is_input(path):
+            _check_file(path, called, limits)
+
+
+def _check_file(path: str, called: str, limits: Limits) -> None:
+    if (size := Path(path).stat().st_size) > limits.upload:
+        raise InputError(f"the {called} has {size} bytes; this server takes at most {limits.upload}.")
+    if path.lower().endswith(".json"):
+        return
+    width, height, frames, seconds = _measures(path)
+    if width * height > limits.pixels:
+        raise InputError(f"the {called} is {width}x{height}; this server takes at most {limits.pixels} pixels.")
+    if frames > limits.frames:
+        raise InputError(f"the {called} has {frames} frames; this server takes at most {limits.frames}.")
+    if seconds > limits.seconds:
+        raise InputError(f"the {called} lasts {seconds:.0f} s; this server takes at most {limits.seconds:.0f} s.")
+
+
+def _measures(path: str) -> tuple[int, int, int, float]:
+    """Width, height, frames and seconds of sound that a file says it has; 0 of what it lacks."""
+    import av
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return (*picture.size, getattr(picture, "n_frames", 1), 0.0)
+    except (OSError, ValueError, Image.DecompressionBombError, SyntaxError):
+        pass
+    try:
+        with av.open(path, metadata_errors="ignore") as container:
+            seconds = 0.0 if container.duration is None else container.duration / av.time_base
+            films = container.streams.video
+            sizes = [(film.width, film.height, film.frames or round(seconds * float(film.average_rate or 0))) for film in films]
+            width, height, frames = max(sizes, default=(0, 0, 0))
+            return width, height, frames, seconds if container.streams.audio else 0.0
+    except (av.FFmpegError, OSError, ValueError):
+        return 0, 0, 0, 0.0  # whoever reads it will say what is wrong with it
