@@ -94,13 +94,14 @@ class Folder:
             text = self.table.read_text("utf-8")
         except FileNotFoundError:
             return []
-        # The last line may have been cut off by a crash; what follows a line feed is not written yet.
+        # A crash may have cut off the last line, which has no line feed then.
         return [json.loads(line) for line in text.split("\n")[:-1]]
 
     def keep_table(self, head: Head, chunks: list[Piece]) -> None:
         """Write the table anew."""
         part = self.table.with_suffix(".part")
-        part.write_text("".join(json.dumps(asdict(line)) + "\n" for line in (head, *chunks)), "utf-8")
+        lines = [asdict(head), *map(asdict, chunks)]
+        part.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
         part.replace(self.table)
 
     def add_chunk(self, chunk: Piece) -> None:

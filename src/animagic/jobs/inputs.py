@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..pipelines.continuing import KeptLatents
 from ..pipelines.options import VideoOptions, option_of
 from .settings import Limits
 
@@ -52,7 +53,11 @@ def copied(request: VideoOptions, folder: Path) -> VideoOptions:
             known[path] = str(target)
         return known[path]
 
-    return with_files(request, copy)
+    request = with_files(request, copy)
+    if (latents := getattr(request, "latents", None)) is None:
+        return request
+    KeptLatents(Path(latents)).copy(folder / "latents", request.latent_frames)  # type: ignore[attr-defined]
+    return request.changed(latents=str(folder / "latents"))
 
 
 def fingerprint(request: VideoOptions, **more: Any) -> str:
@@ -111,7 +116,10 @@ def _measures(path: str) -> tuple[int, int, int, float]:
         with av.open(path, metadata_errors="ignore") as container:
             seconds = 0.0 if container.duration is None else container.duration / av.time_base
             films = container.streams.video
-            sizes = [(film.width, film.height, film.frames or round(seconds * float(film.average_rate or 0))) for film in films]
+            sizes = [
+                (film.width, film.height, film.frames or round(seconds * float(film.average_rate or 0)))
+                for film in films
+            ]
             width, height, frames = max(sizes, default=(0, 0, 0))
             return width, height, frames, seconds if container.streams.audio else 0.0
     except (av.FFmpegError, OSError, ValueError):

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from .. import zoo
 from ..pipelines.memory import Fit, Techniques, process_bytes
 from ..pipelines.options import VideoOptions
 from ..requests import is_original, job_for, system_of

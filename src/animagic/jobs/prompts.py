@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
 
@@ -19,10 +20,10 @@ class JobPrompt:
     """
 
     def __init__(self, prompts: dict[int, str], path: Path):
-        kept = json.loads(path.read_text("utf-8")) if path.exists() else {"asked": -1, "said": {}}
+        kept: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
         self._path, self._lock = path, threading.Lock()
-        self._asked: int = kept["asked"]
-        self._later = {int(chunk): text for chunk, text in kept["said"].items()}
+        self._asked: int = kept.get("asked", -1)
+        self._later: dict[int, str] = {int(chunk): text for chunk, text in kept.get("said", {}).items()}
         self._prompts = prompts
         self.chunks: int | None = None
         """Of the video, as soon as it is known."""

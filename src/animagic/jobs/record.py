@@ -1,17 +1,21 @@
-"""What is known of a job at the moment, and who waits for news of it."""
+"""What is known of jobs at the moment, and who waits for news of them."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from .folder import Head, Piece
+from .folder import Folder, Head, Piece
 from .job import Job
+from .store import Store
+
+_REMEMBERED = 200  # finished jobs in memory
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,8 @@ class Record:
     cancelled: float | None = None
     """When somebody wanted it to stop, by the monotonic clock."""
     crashes: int = 0
+    released: threading.Event = field(default_factory=threading.Event)
+    """Set when no worker has it any more, nor will have."""
     news: News = field(default_factory=News)
 
     def change(self, **values: Any) -> Job:
@@ -141,3 +147,52 @@ class Record:
             seen.status = status
             error = None if job.error is None else {"code": job.error[0], "message": job.error[1]}
             yield Event("status", {"status": job.status, "progress": job.progress, "error": error})
+
+
+class Records:
+    """The records of jobs: those that are not finished, and those that were asked for last."""
+
+    def __init__(self, store: Store, folder: Callable[[str], Folder]):
+        self._store, self.folder = store, folder
+        self._known: OrderedDict[str, Record] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, id: str) -> Record | None:
+        """The one record of a job; None: there is no such job."""
+        with self._lock:
+            if (record := self._known.get(id)) is not None:
+                self._known.move_to_end(id)
+                return record
+        job = self._store.get(id)
+        return None if job is None else self.add(job)
+
+    def add(self, job: Job) -> Record:
+        """The record of a job; made anew only if there is none."""
+        folder = self.folder(job.id)
+        with self._lock:
+            if (record := self._known.get(job.id)) is None:
+                record = self._known[job.id] = Record(job, folder.head, folder.chunks)
+                if job.finished:
+                    record.released.set()
+            self._forget()
+            return record
+
+    def newest(self, job: Job) -> Job:
+        """A job as it is in memory, else as it was given."""
+        with self._lock:
+            record = self._known.get(job.id)
+        return job if record is None else record.job
+
+    def remove(self, id: str) -> None:
+        with self._lock:
+            self._known.pop(id, None)
+
+    def tell_all(self) -> None:
+        with self._lock:
+            for record in self._known.values():
+                record.news.tell()
+
+    def _forget(self) -> None:
+        spare = [i for i, r in self._known.items() if r.job.finished and not r.news.watchers]
+        for id in spare[:-_REMEMBERED]:
+            del self._known[id]

@@ -1,36 +1,31 @@
-"""Jobs in order: handed in, made one after the other by a worker, watched, changed and kept. What app and server share."""
+"""Jobs in order: handed in, made one after the other, watched, changed and kept. What app and server share."""
 
 from __future__ import annotations
 
-import itertools
-import logging
-import queue
-import shutil
-import threading
+import asyncio
+import json
 import time
 import uuid
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from .. import zoo
 from ..errors import AnimagicError, InputError
 from ..pipelines.options import VideoOptions
-from .folder import Folder, Head, Piece
+from ..systems import SYSTEMS
+from .folder import Folder
 from .inputs import check_limits, copied, fingerprint
-from .job import Job, Status
-from .process import WorkerProcess
-from .record import Event, Record, Seen
+from .job import Job
+from .manager import Manager, OutOfSpace
+from .prompts import JobPrompt
+from .record import Event, Record, Records, Seen
 from .settings import Settings
+from .store import Store
 
-log = logging.getLogger(__name__)
+__all__ = ["Event", "JobFailed", "Model", "NoSuchJob", "OutOfSpace", "Service", "TooMany"]
 
-_PATIENCE = 60.0  # seconds for a step, after which a worker that is to stop is ended by force
-_REMEMBERED = 200  # finished jobs in memory
-_HOUSEKEEPING = 30.0  # seconds
+_CANCELLED = ("cancelled", "The video was cancelled.")
 
 
 class NoSuchJob(InputError):
@@ -51,7 +46,7 @@ class JobFailed(AnimagicError):
 
 @dataclass(frozen=True)
 class Model:
-    """A model of the zoo. bytes: on disk. command: the command that makes its videos."""
+    """A model of the zoo. command: the one that makes its videos. bytes: on disk."""
 
     name: str
     system: str
@@ -60,3 +55,322 @@ class Model:
     command: str
     options_class: type[VideoOptions]
     bytes: int
+
+
+class Service:
+    """Jobs, their store and the worker that makes them; a context manager, from `start` to `stop`.
+
+    Any thread may call it. An owner given to a method means: only jobs of that owner exist.
+    Raises: NoSuchJob for an unknown id; StoreUnavailable while the database is away.
+    """
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        settings.folder.mkdir(parents=True, exist_ok=True)
+        self.store = Store(settings.url)
+        self._records = Records(self.store, lambda id: Folder(settings.jobs / id))
+        self._manager = Manager(settings, self.store, self._records)
+
+    def start(self) -> None:
+        """Begin to make what is queued; what was being made when the last server ended goes on first."""
+        self._manager.start()
+
+    def stop(self) -> None:
+        """End: a running job may go on for a while (`Settings.drain`); then it is stopped, and kept."""
+        self._manager.stop()
+        self.store.close()
+
+    def __enter__(self) -> Service:
+        self.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.stop()
+
+    def models(self) -> list[Model]:
+        """The models of the zoo that make videos."""
+        entries = [zoo.entry(name) for name in zoo.names()]
+        return [
+            Model(
+                entry.name,
+                entry.system,
+                (system := SYSTEMS[entry.system]).title,
+                entry.summary,
+                system.command,
+                system.options_class,
+                entry.bytes,
+            )
+            for entry in entries
+            if not zoo.is_base(entry.name)
+        ]
+
+    # ------------------------------------------------------------ jobs
+
+    def submit(
+        self,
+        request: VideoOptions,
+        *,
+        owner: str = "",
+        priority: int = 0,
+        idempotency: str = "",
+        asked: dict[str, Any] | None = None,
+        remixed_from: str | None = None,
+        extends: str | None = None,
+    ) -> Job:
+        """Hand in a request; its input files are copied. What can be refused without the model is refused now.
+
+        Args:
+            owner, priority, asked, remixed_from, extends: see `Job`.
+            idempotency: a key; the same request with the same key again gives the job that there is.
+        Raises: TooMany; OutOfSpace; IdempotencyConflict; InputError for a request beyond the limits; as
+            `requests.job_for`.
+        """
+        from ..requests import job_for
+
+        self._manager.check_space()
+        counts = self.store.counts(owner)
+        if counts["queued"] + counts["in_progress"] >= self.settings.limits.queued:
+            raise TooMany(f"you have {self.settings.limits.queued} unfinished videos; wait until one is finished.")
+        check_limits(request, self.settings.limits)
+        job_for(request)
+        print_ = fingerprint(request, remixed_from=remixed_from, extends=extends) if idempotency else ""
+        id = f"video_{uuid.uuid4().hex}"
+        folder = self.folder(id)
+        folder.root.mkdir(parents=True)
+        try:
+            stored = copied(request, folder.inputs).stored()
+            folder.request.write_text(json.dumps(stored), "utf-8")
+            job = Job(
+                id=id,
+                status="queued",
+                model=request.model,
+                request=stored,
+                created_at=time.time(),
+                owner=owner,
+                priority=priority,
+                asked=asked or {},
+                remixed_from=remixed_from,
+                extends=extends,
+            )
+            added = self.store.add(job, idempotency, print_)
+        except BaseException:
+            folder.remove()
+            raise
+        if added.id != id:
+            folder.remove()
+            return self._records.newest(added)
+        self._records.add(added)
+        self._manager.wake()
+        return added
+
+    def get(self, id: str, owner: str | None = None) -> Job:
+        """A job as it is now."""
+        return self._record(id, owner).job
+
+    def list(
+        self,
+        owner: str | None = None,
+        after: str | None = None,
+        limit: int = 20,
+        order: Literal["asc", "desc"] = "desc",
+    ) -> tuple[list[Job], bool]:
+        """Jobs, and whether there are more; see `Store.list`."""
+        jobs, more = self.store.list(owner, after, limit, order)
+        return [self._records.newest(job) for job in jobs], more
+
+    def cancel(self, id: str, owner: str | None = None) -> Job:
+        """Stop a job: at once if it is queued, else at its next step. It fails with the code "cancelled"."""
+        record = self._record(id, owner)
+        if record.job.finished:
+            return record.job
+        record.cancelled = record.cancelled or time.monotonic()
+        now = time.time()
+        job = self.store.update(id, expected="queued", status="failed", error=_CANCELLED, completed_at=now)
+        if job.finished:
+            record.change(status=job.status, error=job.error, completed_at=job.completed_at)
+            self.folder(id).tidy()
+            record.released.set()
+        else:
+            self._manager.send(record, "stop", id)
+        return record.job
+
+    def delete(self, id: str, owner: str | None = None) -> None:
+        """Delete a job and its files; a running one is cancelled first, and has ended then."""
+        record = self._record(id, owner)
+        self.cancel(id, owner)
+        record.released.wait()
+        self._manager.delete(id)
+
+    def remix(
+        self,
+        id: str,
+        prompt: str,
+        owner: str | None = None,
+        *,
+        priority: int = 0,
+        idempotency: str = "",
+        asked: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> Job:
+        """The same request with another prompt, and other changes, by the names of options."""
+        source = self.get(id, owner)
+        request = self._request(source).changed(
+            **{"prompt": prompt, "prompts_at": {}, "prompt_given": None, "prompts_at_given": {}} | changes
+        )
+        return self.submit(
+            request,
+            owner=source.owner if owner is None else owner,
+            priority=priority,
+            idempotency=idempotency,
+            asked=asked,
+            remixed_from=id,
+        )
+
+    def extend(
+        self,
+        source: str,
+        prompt: str,
+        frames: int,
+        owner: str | None = None,
+        *,
+        priority: int = 0,
+        idempotency: str = "",
+        asked: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> Job:
+        """A longer video: that of a completed job, frame by frame, and as many new frames, which go on from its
+        latents.
+
+        Raises: InputError for a job that is not completed, and for a model that cannot continue a video.
+        """
+        from ..requests import job_for
+
+        job = self.get(source, owner)
+        if job.status != "completed":
+            raise InputError(f"the video {source} is not completed; only a whole one can be continued.")
+        request = self._request(job)
+        if not (made := job_for(request)).can_be_continued:
+            raise InputError(f"the videos of the model {request.model} cannot be continued; MAGI-1's can.")
+        if frames < 1:
+            raise InputError(f"{frames} new frames are asked for; ask for at least 1.")
+        assert request.frames is not None  # of a completed job
+        longer = request.changed(
+            **{
+                "prompt": prompt,
+                "prompts_at": {},
+                "prompt_given": None,
+                "prompts_at_given": {},
+                "image": None,
+                "endless": False,
+                "latents": str(self.folder(source).latents),
+                "latent_frames": -(-request.frames // made.settings().frames_per_latent),
+                "frames": request.frames + frames,
+            }
+            | changes
+        )
+        return self.submit(
+            longer,
+            owner=job.owner if owner is None else owner,
+            priority=priority,
+            idempotency=idempotency,
+            asked=asked,
+            extends=source,
+        )
+
+    def prompt(self, id: str, text: str, chunk: int | None = None, owner: str | None = None) -> int:
+        """Give a job another prompt from a chunk on; None: from the next one that is not begun. Returns the chunk.
+
+        Raises: InputError for a job that is finished, a model whose prompt cannot change, and a chunk that is begun.
+        """
+        record = self._record(id, owner)
+        request = self._request(record.job)
+        if "live" not in type(request).model_fields:
+            raise InputError(f"the prompt of the model {request.model} cannot change while the video is made.")
+        if record.job.finished:
+            raise InputError("the video is finished: its prompt cannot change any more.")
+        with self._manager.lock:
+            if queued := record.job.status == "queued":
+                chunk = JobPrompt({0: request.prompt} | request.prompts_at, self.folder(id).prompts).set(text, chunk)
+        if not queued:
+            chunk = self._manager.ask("prompt", record, text, chunk)
+        assert chunk is not None
+        stored = record.job.request
+        said = (
+            {"prompt": text.strip()}
+            if chunk == 0
+            else {"prompts_at": {**stored["prompts_at"], str(chunk): text.strip()}}
+        )
+        job = self.store.update(id, expected=record.job.status, request={**stored, **said})
+        if not record.job.finished:
+            record.change(request=job.request)
+        return chunk
+
+    def end(self, id: str, owner: str | None = None) -> None:
+        """End a video that has no end: it is complete with the frames that are final."""
+        record = self._record(id, owner)
+        self._manager.send(record, "end", id)
+
+    # ------------------------------------------------------------ what is made
+
+    def folder(self, id: str) -> Folder:
+        """The folder of a job, whether there is such a job or not."""
+        return self._records.folder(id)
+
+    def mime_type(self, id: str, owner: str | None = None) -> str | None:
+        """Of the stream; None: it has not begun."""
+        head = self._record(id, owner).head
+        return None if head is None else head.mime_type
+
+    async def events(self, id: str, owner: str | None = None) -> AsyncIterator[Event]:
+        """News of a job until it is finished: first what is known, then what changes."""
+        record, seen = await asyncio.to_thread(self._record, id, owner), Seen()
+        with record.news.watched() as changed:
+            while True:
+                changed.clear()
+                finished = record.job.finished  # before the news are told: none is missed
+                for event in record.since(seen):
+                    yield event
+                if finished or self._manager.stopping:
+                    return
+                await changed.wait()
+
+    async def stream(self, id: str, start: int = 0, owner: str | None = None) -> AsyncIterator[bytes]:
+        """A fragmented MP4, as it is made, that begins with chunk number `start` (behind its head).
+
+        Raises: JobFailed at its end if the job failed; InputError for a chunk below 0.
+        """
+        if start < 0:
+            raise InputError(f"the stream cannot begin at chunk {start}; the first one is 0.")
+        record = await asyncio.to_thread(self._record, id, owner)
+        path, sent, headless = self.folder(id).stream, start, True
+        with record.news.watched() as changed:
+            while True:
+                changed.clear()
+                finished = record.job.finished
+                while sent < len(record.chunks) and record.head is not None:
+                    chunk = record.chunks[sent]
+                    with path.open("rb") as file:
+                        head = file.read(record.head.size) if headless else b""
+                        file.seek(chunk.offset)
+                        data = file.read(chunk.size)
+                    sent, headless = sent + 1, False
+                    yield head + data
+                if finished or self._manager.stopping:
+                    break
+                await changed.wait()
+        if record.job.error is not None:
+            raise JobFailed(*record.job.error)
+
+    # ------------------------------------------------------------ inside
+
+    def _record(self, id: str, owner: str | None = None) -> Record:
+        record = self._records.get(id)
+        if record is None or (owner is not None and record.job.owner != owner):
+            raise NoSuchJob(f"there is no video {id[:100]!r}.")
+        return record
+
+    @staticmethod
+    def _request(job: Job) -> VideoOptions:
+        from ..requests import from_metadata
+
+        return from_metadata({"request": job.request}, job.id)

@@ -56,3 +56,8 @@ class Settings:
     @property
     def url(self) -> str:
         return self.database or f"sqlite:///{self.folder / 'jobs.sqlite'}"
+
+    @property
+    def jobs(self) -> Path:
+        """Where every job has a folder of its own."""
+        return self.folder / "jobs"

@@ -59,8 +59,8 @@ class StreamWriter:
         on_chunk: Callable[[Piece], None],
     ):
         self._sound = None if sound is None else SoundSource(sound, sound_start, exact_rate(fps))
-        heard = {} if self._sound is None else {"sound_rate": self._sound.rate, "sound_channels": self._sound.channels}
-        self._encoder = FragmentedMp4(fps, height, width, **heard)
+        rate, channels = (None, 1) if self._sound is None else (self._sound.rate, self._sound.channels)
+        self._encoder = FragmentedMp4(fps, height, width, sound_rate=rate, sound_channels=channels)
         self._folder, self._on_chunk = folder, on_chunk
         self._most = max(1, round(fps))  # frames of a chunk: a second
         self._frames, self._offset, self._count = 0, len(self._encoder.head), 0

@@ -165,6 +165,7 @@ class Worker:
                 pipe=pipe,
                 preview=folder.preview,
                 resume=True,
+                latents=folder.latents,
                 live=task.prompt,
                 stop=lambda: task.ended or made.frames >= self._most_frames,
                 on_begin=made.begin,

@@ -59,6 +59,10 @@ class Chunk:
     start: int
     """Index of its first frame in the video."""
     fps: float
+    latents: torch.Tensor | None = None
+    """What it was decoded from: (videos, channels, latent frames, h, w)."""
+    skipped: int = 0
+    """Frames that these begin with and that came before it."""
 
     def __len__(self) -> int:
         return len(self.frames[0])

@@ -405,7 +405,7 @@ class VideoPipeline(DiffusionPipeline):
         start, fps = 0, self.sampling.fps
         if run.shown is not None and output_type != "latent":
             given = torch.from_numpy(run.shown[None, : run.num_frames]).permute(0, 1, 4, 2, 3).float() / 255
-            yield Chunk(in_form(given.repeat(run.videos, 1, 1, 1, 1), output_type), 0, fps)
+            yield Chunk(in_form(given.repeat(run.videos, 1, 1, 1, 1), output_type), 0, fps, run.timeline.prefix)
             start = len(run.shown)
         for clean in cleans:
             if output_type == "latent":
@@ -414,7 +414,7 @@ class VideoPipeline(DiffusionPipeline):
                 for part, skip in self.pieces(clean, run):
                     left = None if run.num_frames is None else run.num_frames - start
                     pixels = self.decode_frames(part)[:, skip:][:, :left]
-                    yield Chunk(in_form(pixels, output_type), start, fps)
+                    yield Chunk(in_form(pixels, output_type), start, fps, part, skip)
                     start += pixels.shape[1]
                     if start == run.num_frames:
                         return

@@ -53,6 +53,8 @@ class Job:
     plans: dict[str, str] = {}
     """Plans that can be drawn beside the system's own -> what they are."""
     can_be_endless = False
+    can_be_continued = False
+    """Whether a video goes on from the latents that were kept of another one (`KeptLatents`)."""
 
     pipe: Any
     fps: float

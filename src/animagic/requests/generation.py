@@ -115,6 +115,7 @@ def generate(
     on_report: Callable[[Report], None] | None = None,
     on_begin: Callable[[Job], None] | None = None,
     on_frames: Callable[[np.ndarray, int], None] | None = None,
+    latents: str | Path | None = None,
     live: Any = None,
     stop: Callable[[], bool] | None = None,
     memory: int | None = None,
@@ -135,6 +136,7 @@ def generate(
             the video.
         on_frames: called with final frames, uint8 (F, H, W, 3), as they are written, and the number of the first.
             A run that goes on gives those before, too.
+        latents: a folder that gets what the frames were decoded from, where the system can continue a video from it.
         live: asked for the prompt while the video is made, in place of the request's; what it says goes into the file.
         stop: asked after every step of an endless video; True ends it with the frames that are final.
         memory: bytes that may be used on the device (by this process, on a CPU); what makes the video fit is
@@ -152,6 +154,7 @@ def generate(
     from ..media import contact_sheet as draw_sheet
     from ..media.files import check_writable
     from ..media.outputs import to_bytes
+    from ..pipelines.continuing import KeptLatents
     from ..timeline import RunFolder
 
     began = time.monotonic()
@@ -183,6 +186,7 @@ def generate(
     fps = request.fps or job.fps
     fingerprints = {name: _fingerprint(path) for name, path in input_files(request).items()}
 
+    keeping = None if latents is None or not job.can_be_continued else KeptLatents(Path(latents))
     sampled, frames = Sampled(), 0
     total_frames = None if request.frames is None else request.frames - job.hidden
     last_preview = 0.0
@@ -190,7 +194,7 @@ def generate(
     def report(progress: Any) -> None:
         if request.endless and stop is not None and stop():
             pipe.interrupt = True
-        done = progress.clean_frames * job.frames_per_latent
+        done = max(frames, progress.clean_frames * job.frames_per_latent)
         done = done if total_frames is None else min(done, total_frames)
         if on_report is not None:
             speed = done / progress.seconds if progress.seconds else 0.0
@@ -232,15 +236,17 @@ def generate(
         stack.enter_context(writer)
         try:
             for chunk in job.stream(report, show if preview is not None else None, kept):
+                if keeping is not None:
+                    keeping.add(chunk, job.frames_per_latent)
                 pixels = to_bytes(chunk.frames[0])[max(job.hidden - chunk.start, 0) :]
                 if total_frames is not None:
                     pixels = pixels[: total_frames - frames]
                 if not len(pixels):
                     continue
                 pixels = job.shown(pixels, frames)
-                writer.write(pixels)
                 if on_frames is not None:
                     on_frames(pixels, frames)
+                writer.write(pixels)
                 sampled.add(pixels)
                 frames += len(pixels)
                 if frames == total_frames:

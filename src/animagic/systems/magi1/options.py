@@ -49,6 +49,10 @@ class Magi1Options(MemoryOptions):
     video_part: Literal["first", "last"] | None = None
     """Of a clip: "first": its first frames are continued, and not shown again, as the published code does; else its
     last ones are, and stay in front."""
+    latents: str | None = None
+    """A folder with the latents of an earlier video (`animagic.pipelines.continuing`), of which the first
+    `latent_frames` are continued: its frames stay in front, and are counted in `frames`."""
+    latent_frames: int = 0
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
