@@ -13,7 +13,7 @@ import gradio as gr
 
 from .. import zoo
 from ..errors import InputError
-from ..pipelines.flags import Fields
+from ..pipelines.flags import ENDLESS, Fields, read_weights
 from ..wording import listed
 from .fields import Field
 
@@ -22,41 +22,26 @@ OWN = ""
 _YES = {True: "yes", False: "no"}
 
 
-class _AsItIs:
-    """A component that hands on the file that was uploaded: what is wrong with it is said by who reads it."""
-
-    is_template = True  # on the page it is Gradio's component, of which this is a subclass
-
-    def preprocess(self, payload: Any) -> Any:
-        return payload.path if payload is not None else None
-
-
-class Picture(_AsItIs, gr.Image):
-    pass
-
-
-class Clip(_AsItIs, gr.Video):
-    pass
-
-
-class Recording(_AsItIs, gr.Audio):
-    pass
-
-
 class Control:
     """A field on the page.
 
     Args:
         field: the option.
-        advanced: whether it is folded away.
     Attributes:
-        components: Gradio's, in the order in which `read` takes their values.
+        components: Gradio's, in the order in which `read` takes their values. Those that few need are not rendered
+            yet; `fold` does it.
     """
 
     def __init__(self, field: Field):
         self.field = field
         about = {"label": field.label, "elem_classes": [f"am-{field.name}"]}
         self.components: list[Any] = _COMPONENTS[field.kind](field, about)
+
+    def fold(self) -> None:
+        """Put here what is not on the page yet."""
+        for component in self.components:
+            if not component.is_rendered:
+                component.render()
 
     def read(self, model: str, *values: Any) -> dict[str, Any]:
         """The options that these values stand for; those that were left alone are left out. Raises InputError."""
@@ -76,10 +61,8 @@ class Control:
                 given = _placed(field, value or [], more[0] or "")
             case "choice" if field.type is bool:
                 given = {"yes": True, "no": False}.get(value)
-            case "number" if value is not None:
-                given = field.type(value)
-            case "text" if value and value.strip():
-                given = self._written(value.strip())
+            case "number" | "text":
+                given = self._written(str(value).strip()) if value not in (None, "") else None
             case _:
                 given = value
         if given in (None, "", (), {}) or given == field.default:
@@ -87,8 +70,6 @@ class Control:
         return dict(given) if isinstance(given, Fields) else {field.name: given}
 
     def _own(self, model: str, written: Sequence[str]) -> dict[str, float]:
-        from ..pipelines.flags import read_weights
-
         weights, own = read_weights(list(written)), zoo.loras(model, self.field.name)
         for name in weights:
             if name not in own:
@@ -98,13 +79,15 @@ class Control:
 
     def _written(self, text: str) -> Any:
         field = self.field
-        if field.written and field.option.read:
+        if field.option.read:
             return field.option.read(text)
-        if field.type is not int:
+        if field.type not in (int, float) or not text:
             return text
-        if not text.isdecimal():
-            raise InputError(f"{field.label.lower()} takes a whole number, not {text!r}.")
-        return int(text)
+        try:
+            return field.type(text)
+        except ValueError:
+            kind = "a whole number" if field.type is int else "a number"
+            raise InputError(f"{field.label.lower()} takes {kind}, not {text!r}.") from None
 
     def shown(self, request: Any, with_files: bool) -> list[Any]:
         """The values of its components for a request. with_files: those of input files, too."""
@@ -131,22 +114,27 @@ class Control:
                 return [next(iter(_copies([value] if value else [], with_files)), None)]
             case "choice":
                 return [_YES.get(value, OWN) if field.type is bool else value or OWN]
-            case "text" if field.written:  # the size, which is two fields
-                size = request.width, request.height
-                return [f"{size[0]}x{size[1]}" if all(size) else ""]
-            case "text":
-                return [str(value) if value is not None else ""]
+            case "text" if field.several:
+                return [f"{request.width}x{request.height}" if request.width and request.height else ""]
+            case "text" if request.endless and field.name == "frames":
+                return [ENDLESS]
+            case "text" | "number" if field.optional:
+                return ["" if value is None else f"{value:g}" if isinstance(value, float) else str(value)]
             case _:
                 return [value]
 
     def about(self, model: str, system: str, own: Any) -> list[dict[str, Any]]:
         """What changes of its components with the model. own: the model's sampling settings."""
         updates: list[dict[str, Any]] = [{"visible": system in self.field.owners} for _ in self.components]
-        default = getattr(own, self.field.option.argument or self.field.name, None)
-        if self.field.kind == "number" and self.field.optional:
-            updates[0]["placeholder"] = f"{default:g}" if isinstance(default, (int, float)) else "as the model"
-        if self.field.written and self.field.kind == "text":
+        default = (
+            None
+            if self.field.info.default_factory
+            else getattr(own, self.field.option.argument or self.field.name, None)
+        )
+        if self.field.several:
             updates[0]["placeholder"] = f"{getattr(own, 'width', '?')}x{getattr(own, 'height', '?')}"
+        elif self.field.kind in ("number", "text") and isinstance(default, (int, float)):
+            updates[0]["placeholder"] = f"{default:g}"
         if self.field.kind == "weights":
             choices = list(zoo.loras(model, self.field.name))
             updates[0] |= {"choices": choices, "visible": updates[0]["visible"] and bool(choices)}
@@ -176,15 +164,26 @@ def _copies(paths: Sequence[str], wanted: bool) -> list[str]:
 
 def _text(field: Field, about: dict[str, Any]) -> list[Any]:
     lines = 3 if field.kind == "lines" else 2 if field.name == "prompt" else 1
-    placeholder = (field.option.metavar or "") if field.kind == "lines" or field.written else ""
-    if field.optional and not field.written and field.kind == "text":
+    placeholder = (field.option.metavar or "") if field.kind == "lines" else ""
+    if field.optional and field.kind != "lines":
         placeholder = "a new one" if field.info.default_factory else "as the model"
-    return [gr.Textbox("", lines=lines, placeholder=placeholder, info=field.help, **about)]
+    return [
+        gr.Textbox(
+            field.default if isinstance(field.default, str) else "",
+            lines=lines,
+            placeholder=placeholder,
+            info=field.help,
+            **about,
+        )
+    ]
 
 
 def _number(field: Field, about: dict[str, Any]) -> list[Any]:
+    about["elem_classes"].append("am-number")
+    if field.optional:  # Gradio's own field for numbers cannot be empty
+        return _text(field, about)
     whole = {"precision": 0} if field.type is int else {"step": 0.1}
-    return [gr.Number(field.default, placeholder="as the model", info=field.help, **whole, **about)]
+    return [gr.Number(field.default, info=field.help, **whole, **about)]
 
 
 def _choice(field: Field, about: dict[str, Any]) -> list[Any]:
@@ -196,16 +195,32 @@ def _choice(field: Field, about: dict[str, Any]) -> list[Any]:
 def _weights(field: Field, about: dict[str, Any]) -> list[Any]:
     info = f"{field.help} A weight after a colon: NAME:0.6."
     chosen = gr.Dropdown([], value=[], multiselect=True, allow_custom_value=True, info=info, **about)
-    return [chosen, *_files(field, {**about, "label": f"{field.label} from a file"}, [".safetensors", ".ckpt", ".pt"])]
+    return [chosen, _file(about | {"label": f"{field.label} from a file"}, many=True, render=False)]
 
 
-def _files(field: Field, about: dict[str, Any], types: list[str] | None = None) -> list[Any]:
-    return [gr.File(file_count="multiple", file_types=types, height=112, **_helped(field, about))]
+def _sounds(field: Field, about: dict[str, Any]) -> list[Any]:
+    first = gr.Audio(sources=["upload", "microphone"], type="filepath", **_helped(field, about))
+    return [_as_it_is(first), _file(about | {"label": f"{field.label} of further speakers"}, many=True, render=False)]
+
+
+def _placed_files(field: Field, about: dict[str, Any]) -> list[Any]:
+    places = gr.Textbox("", label=f"Frames of these files ({field.label.lower()})", placeholder="0, 8")
+    return [_file(_helped(field, about), many=True), places]
+
+
+def _file(about: dict[str, Any], many: bool = False, render: bool = True) -> gr.File:
+    return gr.File(file_count="multiple" if many else "single", height=112, render=render, **about)
 
 
 def _helped(field: Field, about: dict[str, Any]) -> dict[str, Any]:
     """The label with the help in it, for components that have no place for it."""
-    return about | {"label": f"{about['label']}: {field.help[0].lower()}{field.help[1:]}"}
+    return about | {"label": f"{about['label']}: {field.help[0].lower()}{field.help[1:].rstrip('.')}"}
+
+
+def _as_it_is(component: Any) -> Any:
+    """A component that hands on the file that was uploaded: what is wrong with it is said by who reads it."""
+    component.preprocess = lambda payload: payload.path if payload is not None else None
+    return component
 
 
 _COMPONENTS: dict[str, Callable[[Field, dict[str, Any]], list[Any]]] = {
@@ -214,17 +229,11 @@ _COMPONENTS: dict[str, Callable[[Field, dict[str, Any]], list[Any]]] = {
     "number": _number,
     "choice": _choice,
     "yes": lambda field, about: [gr.Checkbox(field.default, info=field.help, **about)],
-    "image": lambda field, about: [Picture(type="filepath", height=220, **_helped(field, about))],
-    "video": lambda field, about: [Clip(height=220, **_helped(field, about))],
-    "sounds": lambda field, about: [
-        Recording(sources=["upload", "microphone"], type="filepath", **_helped(field, about)),
-        gr.File(file_count="multiple", height=112, **{**about, "label": f"{field.label} of further speakers"}),
-    ],
-    "file": lambda field, about: [gr.File(height=112, **_helped(field, about))],
-    "files": _files,
-    "placed files": lambda field, about: [
-        *_files(field, about),
-        gr.Textbox("", label=f"Frames of these files ({field.label.lower()})", placeholder="0, 8"),
-    ],
+    "image": lambda field, about: [_as_it_is(gr.Image(type="filepath", height=250, **_helped(field, about)))],
+    "video": lambda field, about: [_as_it_is(gr.Video(height=250, **_helped(field, about)))],
+    "sounds": _sounds,
+    "file": lambda field, about: [_file(_helped(field, about))],
+    "files": lambda field, about: [_file(_helped(field, about), many=True)],
+    "placed files": _placed_files,
     "weights": _weights,
 }

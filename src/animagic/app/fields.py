@@ -19,8 +19,18 @@ Kind = Literal[
     "text", "lines", "number", "choice", "yes", "image", "video", "sounds", "file", "files", "placed files", "weights"
 ]
 _MEDIA: dict[str | None, Kind] = {"image": "image", "video": "video", "voice {}": "sounds"}
-_EXACT = 2**53
-"""Whole numbers beyond it are not exact in a browser."""
+_MANY = 2**53
+"""A bound that nobody needs to be told."""
+
+
+def without_flags(text: str) -> str:
+    """A text for people at a command line as one for people at a form: "Frames" for --frames."""
+    return re.sub(r"--([a-z][a-z-]+)", lambda flag: f'"{_label(flag[1])}"', text)
+
+
+def _label(name: str) -> str:
+    text = name.lstrip("-").replace("-", " ").replace("_", " ").capitalize()
+    return re.sub(r"\b[Ll]ora\b", "LoRA", text)
 
 
 @dataclass(frozen=True)
@@ -42,20 +52,19 @@ class Field:
 
     @property
     def label(self) -> str:
-        return (flag_of(self.name, self.info) or self.name).lstrip("-").replace("-", " ").replace("_", " ").capitalize()
+        return _label(flag_of(self.name, self.info) or self.name)
 
     @property
     def help(self) -> str:
         """What it means and takes, in the words of a form."""
         text = self.option.help.replace("; may be repeated", "; one a line" if self.kind == "lines" else "")
-        text = re.sub(r"--([a-z][a-z-]+)", lambda flag: f'"{flag[1].replace("-", " ").capitalize()}"', text)
-        return " ".join(filter(None, (text, self._range)))
+        return " ".join(filter(None, (without_flags(text), "" if self.several else self._range)))
 
     @property
     def _range(self) -> str:
         bounds = {type(bound): bound for bound in self.info.metadata if isinstance(bound, (Ge, Gt, Le))}
         least, above, most = (getattr(bounds.get(kind), kind.__name__.lower(), None) for kind in (Ge, Gt, Le))
-        if most is not None and float(str(most)) < _EXACT:
+        if most is not None and float(str(most)) < _MANY:
             return f"({'above ' if least is None else ''}{above if least is None else least} to {most})"
         return f"({least} or more)" if least else ""
 
@@ -82,22 +91,16 @@ class Field:
             return "file"
         if origin is Literal or kind is bool:
             return "yes" if kind is bool and not self.optional else "choice"
-        return "number" if kind in (int, float) and not self.written and not self._beyond_browsers else "text"
+        return "number" if kind in (int, float) and not self.option.read else "text"
 
     @property
-    def written(self) -> bool:
-        """Whether a text is written that the option reads by itself, such as 64x48."""
-        return self.option.read is not None and self.option.flag not in ("", None)
-
-    @property
-    def _beyond_browsers(self) -> bool:
-        return any(
-            isinstance(bound, Le) and int(str(bound.le)) > _EXACT for bound in self.info.metadata if self.type is int
-        )
+    def several(self) -> bool:
+        """Whether its text sets more fields than the one of its name, as the size does."""
+        return self.kind == "text" and self.option.flag not in ("", None, "--" + self.name.replace("_", "-"))
 
 
 def fields_of(systems: Iterable[System]) -> list[Field]:
-    """What a form for the models of these systems offers, what is basic first.
+    """What a form for the models of these systems offers: what is basic first, and of that the input.
 
     Left out is what is not stored with a request: it says how a command runs, not what the video is.
     """
@@ -110,4 +113,14 @@ def fields_of(systems: Iterable[System]) -> list[Field]:
             owners = (*(found[name].owners if name in found else ()), system.name)
             first = found.get(name)
             found[name] = Field(name, first.info if first else info, first.option if first else option, owners)
-    return sorted(found.values(), key=lambda field: not field.option.basic)
+    return sorted(found.values(), key=_place)
+
+
+def _place(field: Field) -> int:
+    if not field.option.basic:
+        return 9
+    if field.option.positional and field.kind == "text":
+        return 0
+    order: tuple[Kind, ...] = ("image", "video", "sounds")
+    told = field.kind == "lines" and typing.get_origin(field.type) is tuple
+    return order.index(field.kind) if field.kind in order else 3 if told else 4

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,12 @@ EXAMPLES = Path(__file__).parent / "examples"
 
 @dataclass(frozen=True)
 class Tab:
-    """A tab. command: the command that makes the same videos; examples: of them, values of options by name."""
+    """A tab. command: the command that makes the same videos; examples: by their names, values of options."""
 
     title: str
     command: str
     intro: str
-    examples: tuple[dict[str, Any], ...] = ()
+    examples: dict[str, dict[str, Any]]
 
 
 TABS = (
@@ -34,23 +35,32 @@ TABS = (
         "Words & pictures",
         "generate",
         "Say what happens, or give a picture that begins to move or a clip that goes on.",
-        (
-            {"prompt": "a red ball bounces on a green floor"},
-            {"prompt": "a blue cat walks to the right on a yellow floor"},
-            {"prompt": "a green square falls, then it lies still"},
-        ),
+        {
+            prompt: {"prompt": prompt}
+            for prompt in (
+                "a red ball bounces on a green floor",
+                "a blue star spins at night",
+                "a yellow rocket rises in front of green hills",
+            )
+        },
     ),
     Tab(
         "Animate a person",
         "animate",
         "A picture of a person, and a video of somebody who moves.",
-        ({"image": str(EXAMPLES / "person.png"), "video": str(EXAMPLES / "dance.mp4")},),
+        {"A person, and a dance": {"image": str(EXAMPLES / "person.png"), "video": str(EXAMPLES / "dance.mp4")}},
     ),
     Tab(
         "Talking portrait",
         "talk",
         "A portrait, and a voice or a text to say. A video in place of the portrait gets another voice.",
-        ({"image": str(EXAMPLES / "portrait.png"), "say": "Hello, nice to see you.", "prompt": "smiling, nodding"},),
+        {
+            "A portrait that says hello": {
+                "image": str(EXAMPLES / "portrait.png"),
+                "say": "Hello, nice to see you.",
+                "prompt": "smiling, nodding",
+            }
+        },
     ),
 )
 
@@ -60,46 +70,52 @@ class Form:
 
     Args:
         tab: which. models: of the service, those whose videos it makes.
+        beside: puts in front of what is advanced what only this tab has.
     Attributes:
         model: the choice of the model. make: the button. controls: by option.
     """
 
-    def __init__(self, tab: Tab, models: list[Any]):
+    def __init__(self, tab: Tab, models: list[Any], beside: Callable[[Form], None] = lambda form: None):
         self.tab = tab
         systems = [system for system in SYSTEMS.values() if system.command == tab.command]
         names = [model.name for model in models]
         fields = fields_of(systems)
+        self._fields = {field.name: field for field in fields}
         self.controls: dict[str, Control] = {}
         first = zoo.system_of(names[0])
         gr.Markdown(tab.intro, elem_classes="am-intro")
-        choices = [(f"{model.name}: {model.title}", model.name) for model in models]
-        self.model = gr.Dropdown(choices, value=names[0], label="Model", visible=len(names) > 1)
+        self._about = {model.name: f"It makes {model.title}." for model in models}
+        self.model = gr.Dropdown(
+            names, value=names[0], label="Model", info=self._about[names[0]], visible=len(names) > 1
+        )
         basic = [field for field in fields if field.option.basic]
-        uploads = [field for field in basic if field.kind in ("image", "video")]
-        for field in (field for field in basic if field.kind == "text"):
-            self._add(Control(field))
-        with gr.Row(elem_classes="am-uploads"):
-            for field in uploads:
-                self._add(Control(field))
-        for field in basic:
-            if field.name not in self.controls:
-                self._add(Control(field))
-        self.after_basic = gr.Column()
+        for media, together in itertools.groupby(basic, lambda field: field.kind in ("image", "video")):
+            with gr.Row() if media else gr.Column():
+                for field in together:
+                    self.add(field.name)
+        beside(self)
         with gr.Accordion("Advanced", open=False, elem_classes="am-advanced"):
             for field in fields:
                 if field.name not in self.controls:
-                    self._add(Control(field))
+                    self.add(field.name)
+            for control in self.controls.values():
+                control.fold()
         self.make = gr.Button("Make the video", variant="primary", elem_classes="am-make")
         for control in self.controls.values():
             for component, update in zip(control.components, control.about(names[0], first, None), strict=True):
                 component.visible = update["visible"]
-        if tab.examples:
-            named = list(dict.fromkeys(name for example in tab.examples for name in example))
-            rows = [[example.get(name) for name in named] for example in tab.examples]
-            gr.Examples(rows, [self.controls[name].components[0] for name in named], label="Try one of these")
+        named = list(dict.fromkeys(name for example in tab.examples.values() for name in example))
+        gr.Examples(
+            [[example.get(name) for name in named] for example in tab.examples.values()],
+            [self.controls[name].components[0] for name in named],
+            example_labels=list(tab.examples),
+            label="Try one of these",
+        )
 
-    def _add(self, control: Control) -> None:
-        self.controls[control.field.name] = control
+    def add(self, name: str) -> Control:
+        """Put the control of an option here."""
+        self.controls[name] = Control(self._fields[name])
+        return self.controls[name]
 
     @property
     def components(self) -> list[Any]:
@@ -121,10 +137,11 @@ class Form:
             start = stop
 
     def for_model(self, model: str) -> list[Any]:
-        """Updates of `components` for a model: only what it has, and what it does by itself."""
+        """Updates of `model` and `components` for a model: only what it has, and what it does by itself."""
         system, own = zoo.system_of(model), sampling_of(model)
         return [
-            gr.update(**update) for control in self.controls.values() for update in control.about(model, system, own)
+            gr.update(info=self._about[model]),
+            *(gr.update(**one) for control in self.controls.values() for one in control.about(model, system, own)),
         ]
 
     def filled(self, request: Any, with_files: bool) -> list[Any]:

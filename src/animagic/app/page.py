@@ -18,12 +18,35 @@ from .forms import TABS, Form
 from .learning import Learning
 from .personalising import Personalise, folder_of
 from .speakers import speaker_editor
-from .telling import static, told
+from .telling import owner_of, static, told
 from .watching import finished_video, library, request_of, watch_panel
 
 TITLE = "Animagic"
 _FONT = ["system-ui", "sans-serif"]  # nothing is fetched from elsewhere
 _THEME: dict[str, Any] = {"primary_hue": "indigo", "neutral_hue": "slate", "radius_size": "md"}
+_CONTRAST = {  # at least 4.5 : 1
+    "button_primary_background_fill": "*primary_600",
+    "button_primary_background_fill_hover": "*primary_700",
+    "body_text_color_subdued": "*neutral_600",
+    "body_text_color_subdued_dark": "*neutral_300",
+    "block_info_text_color": "*neutral_600",
+    "block_info_text_color_dark": "*neutral_300",
+    "input_placeholder_color": "*neutral_500",
+    "block_border_width": "1px",
+    "input_border_width": "1px",
+    "input_border_color": "*neutral_300",
+    "checkbox_border_width": "1px",
+    "checkbox_border_color": "*neutral_500",
+    "checkbox_border_color_dark": "*neutral_400",
+}
+_PLAIN_LABELS = {
+    f"block_{part}{end}": value
+    for part in ("title", "label")
+    for end, value in {
+        "_background_fill": "transparent", "_background_fill_dark": "transparent", "_text_color": "*body_text_color",
+        "_text_color_dark": "*body_text_color", "_text_weight": "600",
+    }.items()
+}  # fmt: skip
 
 
 def build(service: Any) -> gr.Blocks:
@@ -32,14 +55,13 @@ def build(service: Any) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         gr.HTML(static("head.html"), apply_default_css=False)
         with gr.Row(elem_classes="am-page"):
-            with gr.Column(scale=5, min_width=320, elem_classes="am-left"), gr.Tabs() as tabs:
+            with gr.Column(scale=5, min_width=320, elem_classes="am-left"), gr.Tabs(overflow_behavior="wrap") as tabs:
                 forms: list[Form] = []
                 for tab in TABS:
                     having = [model for model in models if SYSTEMS[model.system].command == tab.command]
                     if having:
                         with gr.Tab(tab.title, id=len(forms)):
-                            forms.append(Form(tab, having))
-                            _beside(forms[-1])
+                            forms.append(Form(tab, having, _beside))
                 with gr.Tab("Personalise", id=len(forms)):
                     learning = Learning(folder_of(service))
                     personalise = Personalise(learning, models, forms[0], tabs, 0)
@@ -51,9 +73,9 @@ def build(service: Any) -> gr.Blocks:
                 _from_file(forms, tabs)
         for form in forms:
             make = told(_maker(service, form))
-            form.make.click(make, [form.model, *form.components], panel, concurrency_limit=8)
-            form.model.change(told(form.for_model), form.model, form.components, show_progress="hidden")
-            page.load(told(form.for_model), form.model, form.components, show_progress="hidden")
+            form.make.click(make, [form.model, *form.components], panel, concurrency_limit=8, show_progress="hidden")
+            for event in (form.model.input, page.load):
+                event(told(form.for_model), form.model, [form.model, *form.components], show_progress="hidden")
         page.load(personalise.state, None, personalise.shown, show_progress="hidden")
     return page
 
@@ -64,6 +86,7 @@ def mount(api: Any, service: Any, path: str = "/", auth: Any = None) -> Any:
     auth: as Gradio takes it, pairs of a name and a password. It guards the page alone.
     """
     theme = gr.themes.Soft(font=_FONT, font_mono=["ui-monospace", "monospace"], **_THEME)
+    theme.set(**_PLAIN_LABELS, block_title_padding="0", **_CONTRAST)
     return gr.mount_gradio_app(
         api,
         build(service),
@@ -80,23 +103,22 @@ def mount(api: Any, service: Any, path: str = "/", auth: Any = None) -> Any:
 
 
 def _maker(service: Any, form: Form) -> Callable[..., dict[str, str]]:
-    def make(model: str, *values: Any) -> dict[str, str]:
-        return {"job": service.submit(form.request(model, *values)).id}
+    def make(request: gr.Request, model: str, *values: Any) -> dict[str, str]:
+        return {"job": service.submit(form.request(model, *values), owner=owner_of(request)).id}
 
     return make
 
 
 def _beside(form: Form) -> None:
     """What only some tabs have."""
-    with form.after_basic:
-        if "mask" in form.controls:
-            speaker_editor(form)
-        if "show_pose" in form.controls:
-            driving, person = (form.controls[name].components[0] for name in ("video", "image"))
-            with gr.Accordion("The pose that is found", open=False):
-                find = gr.Button("Find the pose in the video", size="sm")
-                found = gr.Video(label="Pose over the video, and fitted to the person", interactive=False, height=220)
-            find.click(told(_pose), [driving, person], found)
+    if "say" in form.controls:
+        speaker_editor(form)
+    if form.tab.command == "animate":
+        driving, person = (form.controls[name].components[0] for name in ("video", "image"))
+        with gr.Accordion("The pose that is found", open=False):
+            find = gr.Button("Find the pose in the video", size="sm")
+            found = gr.Video(label="Pose over the video, and fitted to the person", interactive=False, height=250)
+        find.click(told(_pose), [driving, person], found)
 
 
 def _pose(driving: str | None, person: str | None) -> str:
@@ -120,14 +142,14 @@ def _with_video(service: Any, panel: gr.HTML, forms: list[Form], tabs: gr.Tabs) 
         again = gr.Button("Take its settings", size="sm", min_width=100)
     videos = [form.controls["video"].components[0] for form in forms]
 
-    def use_video(shown: Any, number: int) -> list[Any]:
-        path = copied(finished_video(service, shown))
+    def use_video(shown: Any, number: int, request: gr.Request) -> list[Any]:
+        path = copied(finished_video(service, shown, owner_of(request)))
         return [gr.Tabs(selected=number), *(path if number == i else gr.skip() for i in range(len(forms)))]
 
-    def take(shown: Any) -> list[Any]:
+    def take(shown: Any, request: gr.Request) -> list[Any]:
         if not (shown or {}).get("job"):
             raise InputError("no video is shown; make one, or choose one in the library.")
-        return _filled(forms, request_of(service.get(shown["job"])), with_files=True)
+        return _filled(forms, request_of(service.get(shown["job"], owner_of(request))), with_files=True)
 
     use.click(told(use_video), [panel, where], [tabs, *videos])
     again.click(told(take), panel, _targets(forms, tabs))

@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from ..errors import InputError
 from ..systems import systems_with
 from .controls import copied
 from .forms import Form
@@ -62,7 +63,8 @@ class Personalise:
         use.click(told(self._use), None, targets)
 
     def _start(self, name: str, pictures: Any, model: str, method: str, prompt: str, *values: Any) -> list[Any]:
-        settings = {key: value for key, value in zip(self.settings, values, strict=True) if value not in (None, "")}
+        given = dict(zip(self.settings, values, strict=True))
+        settings = {name: _number(name, value) for name, value in given.items() if value not in (None, "")}
         self.learning.start(name, pictures or [], model, method=method, prompt=prompt.strip() or None, **settings)
         return self.state()
 
@@ -91,24 +93,42 @@ class Personalise:
         return [gr.Tabs(selected=self.tab_id), about["model"], *files]
 
 
+def _kinds(name: str) -> set[Any]:
+    """The types that a setting may have, but for None."""
+    from ..training.personalization import Personalization
+
+    hint = typing.get_type_hints(Personalization)[name]
+    return set(typing.get_args(hint) or (hint,)) - {type(None)}
+
+
+def _number(name: str, value: Any) -> Any:
+    """What was written for a setting, as it takes it. Raises InputError."""
+    for kind in _kinds(name) & {int, float}:
+        try:
+            return kind(value)
+        except ValueError:
+            words = "a whole number" if kind is int else "a number"
+            raise InputError(f"{name.replace('_', ' ')} takes {words}, not {value!r}.") from None
+    return value
+
+
 def _settings() -> dict[str, Any]:
     """The other settings of a personalization, drawn from its fields."""
     from ..training.personalization import Personalization
 
-    hints = typing.get_type_hints(Personalization)
     controls: dict[str, Any] = {}
     for field in dataclasses.fields(Personalization):
         if field.name in BASIC or field.name == "train_text_encoder":  # the latter is of a method with no file
             continue
         label = field.name.replace("_", " ").capitalize()
-        kinds = set(typing.get_args(hints[field.name]) or (hints[field.name],)) - {type(None)}
+        kinds = _kinds(field.name)
         if kinds == {bool}:
             controls[field.name] = gr.Checkbox(field.default, label=label)
-        elif kinds <= {int, float}:
-            whole = {"precision": 0} if kinds == {int} else {"step": 0.0001}
-            controls[field.name] = gr.Number(field.default, label=label, placeholder="as the method", **whole)
         else:
-            controls[field.name] = gr.Textbox("", label=label, placeholder="none")
+            default = "" if field.default is None else f"{field.default:g}"
+            number = kinds <= {int, float}
+            about = {"placeholder": "as the method" if number else "none", "elem_classes": ["am-number"] * number}
+            controls[field.name] = gr.Textbox(default, label=label, **about)
     return controls
 
 

@@ -20,7 +20,7 @@ COLOURS = ["#ffd666", "#5ec8f2", "#f28ab2", "#8fd694"]
 
 def speaker_editor(form: Form) -> None:
     """A picture to draw on: each layer is the face of a speaker, and fills the options for boxes or masks."""
-    portrait, masks, boxes = (form.controls[name].components[0] for name in ("image", "mask", "face"))
+    portrait = form.controls["image"].components[0]
     with gr.Accordion("Several speakers: draw their faces", open=False) as place:
         gr.Markdown(
             "Paint over the face of the first speaker, add a layer and paint over the face of the second, and so on: "
@@ -39,6 +39,7 @@ def speaker_editor(form: Form) -> None:
         with gr.Row():
             as_masks = gr.Button("Use as masks", size="sm")
             as_boxes = gr.Button("Use as boxes", size="sm")
+        masks, boxes = (form.add(name).components[0] for name in ("mask", "face"))
     place.expand(_background, portrait, editor)
     portrait.change(_background, portrait, editor, show_progress="hidden")
     as_masks.click(told(lambda drawn, path: [mask_files(drawn, path), ""]), [editor, portrait], [masks, boxes])

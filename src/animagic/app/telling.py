@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import gradio as gr
 
 from ..errors import AnimagicError
+from .fields import without_flags
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 STATIC = Path(__file__).parent / "static"
@@ -18,7 +19,7 @@ STATIC = Path(__file__).parent / "static"
 def told(function: Function) -> Function:
     """A handler whose refusals are shown until they are closed."""
 
-    @functools.wraps(function)
+    @functools.wraps(function)  # Gradio also looks for an argument that is the request
     def handler(*values: Any) -> Any:
         try:
             return function(*values)
@@ -28,21 +29,28 @@ def told(function: Function) -> Function:
     return handler  # type: ignore[return-value]
 
 
-def answered(function: Callable[..., dict[str, Any]]) -> Callable[[list[Any]], dict[str, Any]]:
-    """A function that the page's own scripts call with a list of arguments; a refusal is their field `error`."""
+def answered(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """A function (owner, ...) that the page's own scripts call with a list of arguments; a refusal is their field
+    `error`."""
 
-    @functools.wraps(function)
-    def answer(given: list[Any]) -> dict[str, Any]:
+    def answer(given: list[Any], request: gr.Request) -> dict[str, Any]:
         try:
-            return function(*given)
+            return function(owner_of(request), *given)
         except AnimagicError as error:
             return {"error": _sentence(error)}
 
+    answer.__name__ = function.__name__  # the scripts call it so
     return answer
 
 
+def owner_of(request: Any) -> str:
+    """Whose jobs a page sees: those of the key with which its browser signed in; "" where no key is needed."""
+    scope = getattr(request, "request", request).scope
+    return getattr(scope.get("state", {}).get("caller"), "owner", "")
+
+
 def _sentence(error: AnimagicError) -> str:
-    text = str(error)
+    text = without_flags(str(error))
     return text[:1].upper() + text[1:]
 
 

@@ -22,9 +22,9 @@ def request_of(job: Job) -> VideoOptions:
 def watch_panel(service: Any) -> gr.HTML:
     """The panel. Its value is {"job": id}, or empty."""
 
-    def facts(id: str) -> dict[str, Any]:
+    def facts(owner: str, id: str) -> dict[str, Any]:
         """What does not change while a job is made, and where it stands."""
-        job = service.get(id)
+        job = service.get(id, owner)
         request = request_of(job)
         code, message = job.error or (None, None)
         live = "live" in type(request).model_fields
@@ -35,20 +35,20 @@ def watch_panel(service: Any) -> gr.HTML:
             "place": service.store.place(id) if job.status == "queued" else None,
             "code": code,
             "message": message,
-            "prompts": {0: request.prompt, **request.prompts_at},
+            "prompts": {str(at): text for at, text in {0: request.prompt, **request.prompts_at}.items()},
             "live": live,
         }
         return about | (_chunks(request) if live else {})
 
-    def cancel(id: str) -> dict[str, Any]:
-        service.cancel(id)
+    def cancel(owner: str, id: str) -> dict[str, Any]:
+        service.cancel(id, owner)
         return {}
 
-    def prompt(id: str, text: str, chunk: int | None) -> dict[str, Any]:
-        return {"chunk": service.prompt(id, text, chunk)}
+    def prompt(owner: str, id: str, text: str, chunk: int | None) -> dict[str, Any]:
+        return {"chunk": service.prompt(id, text, chunk, owner)}
 
-    def metadata(id: str) -> dict[str, Any]:
-        job = service.get(id)
+    def metadata(owner: str, id: str) -> dict[str, Any]:
+        job = service.get(id, owner)
         stored = read_metadata(service.folder(id).video).get("request") if job.status == "completed" else None
         return _told(stored or job.request)
 
@@ -66,16 +66,16 @@ def watch_panel(service: Any) -> gr.HTML:
 def library(service: Any) -> gr.HTML:
     """All jobs as cards, two of which can be compared."""
 
-    def differences(one: str, other: str) -> dict[str, Any]:
+    def differences(owner: str, one: str, other: str) -> dict[str, Any]:
         """The options in which two jobs differ."""
-        first, second = (_told(service.get(id).request) for id in (one, other))
+        first, second = (_told(service.get(id, owner).request) for id in (one, other))
         names = dict.fromkeys([*first, *second])
         return {
             name: [first.get(name, "–"), second.get(name, "–")] for name in names if first.get(name) != second.get(name)
         }
 
-    def delete_video(id: str) -> dict[str, Any]:
-        service.delete(id)
+    def delete_video(owner: str, id: str) -> dict[str, Any]:
+        service.delete(id, owner)
         return {}
 
     return gr.HTML(
@@ -87,12 +87,12 @@ def library(service: Any) -> gr.HTML:
     )
 
 
-def finished_video(service: Any, panel: dict[str, Any] | None) -> Any:
+def finished_video(service: Any, panel: dict[str, Any] | None, owner: str) -> Any:
     """The file of the job that a panel shows. Raises InputError if there is none yet."""
     id = (panel or {}).get("job")
     if not id:
         raise InputError("no video is shown; make one, or choose one in the library.")
-    if service.get(id).status != "completed":
+    if service.get(id, owner).status != "completed":
         raise InputError("the video is not finished; wait for it, or choose another one in the library.")
     return service.folder(id).video
 

@@ -346,6 +346,7 @@ $("about").ontoggle = async () => {
   $("metadata").replaceChildren(...rows);
 };
 
+for (const field of document.querySelectorAll(".am-number textarea, .am-number input")) field.inputMode = "decimal";
 window.addEventListener("animagic:open", (event) => attach(event.detail));
 watch("value", () => props.value?.job && attach(props.value.job));
 const asked = new URL(location).searchParams.get("job");
