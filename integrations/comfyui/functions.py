@@ -69,10 +69,11 @@ def make(
     Args:
         values: what the node was given, by the names of its `widgets`.
         output: an .mp4 to write.
-        every: seconds from one picture of what is being made to the next.
+        every: seconds from one picture to the next, until there are finished frames.
     Raises: InputError, CheckpointError, MediaError; what `on_step` raises ends it.
     """
     frames: list[np.ndarray] = []
+    at: tuple[int, int | None] = (0, None)
     shown = 0.0
 
     with tempfile.TemporaryDirectory() as folder:
@@ -80,15 +81,15 @@ def make(
         preview = inputs / "preview.png"
 
         def report(report: requests.Report) -> None:
-            nonlocal shown
-            picture = None
-            if time.monotonic() - shown >= every:
-                if frames and report.frames > 0:
-                    picture = Image.fromarray(frames[-1][-1])
-                elif preview.exists():
-                    picture = Image.fromarray(read_image(preview))
-                shown = time.monotonic() if picture else shown
-            on_step(report.step, report.total_steps, picture)
+            nonlocal at, shown
+            at, picture = (report.step, report.total_steps), None
+            if not frames and preview.exists() and time.monotonic() - shown >= every:
+                picture, shown = Image.fromarray(read_image(preview)), time.monotonic()
+            on_step(*at, picture)
+
+        def finished(new: np.ndarray, start: int) -> None:
+            frames.append(new)
+            on_step(*at, Image.fromarray(new[-1]))
 
         options = options_from(widgets, values, inputs)
         request = requests.build_request(options.pop("prompt", ""), model.name, **options)
@@ -99,7 +100,7 @@ def make(
             pipe=pipe,
             preview=preview,
             on_report=report,
-            on_frames=lambda new, start: frames.append(new),
+            on_frames=finished,
         )
     return Made(output, torch.from_numpy(np.concatenate(frames)).float() / 255)
 

@@ -106,7 +106,7 @@ class StreamPreview(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        every = "Seconds from one picture to the next."
+        every = "Seconds from one picture to the next, until there are finished frames."
         return io.Schema(
             node_id="AnimagicStreamPreview",
             display_name="Animagic: stream preview",
