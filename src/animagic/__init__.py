@@ -12,7 +12,9 @@ __version__ = "0.1.0"
 # Public name -> the module that has it; those of a system are in its row of `systems.SYSTEMS`. `import animagic` itself
 # imports nothing heavy.
 _HOMES = {
+    "AsyncClient": "animagic.client",
     "AutoModel": "animagic.zoo.auto",
+    "Client": "animagic.client",
     "ConvAutoencoder": "animagic.layers.autoencoder",
     "MovingFront": "animagic.timeline",
     "OverlappingWindows": "animagic.timeline",
@@ -45,6 +47,7 @@ _MODULES = (
 __all__ = [*_HOMES, *public_classes(), *_MODULES, "__version__"]
 
 if TYPE_CHECKING:
+    from .client import AsyncClient, Client
     from .errors import AnimagicError, CheckpointError, InputError, MediaError
     from .zoo import load
 
