@@ -34,7 +34,6 @@ def test_a_failed_block_leaves_nothing_and_keeps_its_error(tmp_path, error):
 def test_folder(tmp_path):
     target = tmp_path / "frames"
     with atomic_path(target, folder=True) as temporary:
-        temporary.mkdir()
         (temporary / "a").write_text("a")
     assert [file.name for file in target.iterdir()] == ["a"]
     with pytest.raises(MediaError, match="not an empty folder"), atomic_path(target, folder=True):

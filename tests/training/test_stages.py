@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from animagic.errors import CheckpointError, InputError
 from animagic.synthetic import vocabulary
 from animagic.training import Course, Stage, train
-from animagic.training.stages import average_of
+from animagic.training.stages import average_of, prepare, save_model
 from animagic.training.videos import VideoBatches
 
 
@@ -167,3 +167,45 @@ def test_what_cannot_be_used_is_refused_before_anything_is_trained(recipe, tmp_p
     with pytest.raises(InputError, match=said):
         train(recipe, COURSES, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_folder_of_the_user_stays(recipe, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.txt").touch()
+    with pytest.raises(InputError, match="model is there already, and no training has left it"):
+        train(recipe, COURSES, tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "mine.txt"]
+
+
+def test_a_model_folder_is_whole_or_the_older_one(recipe, tmp_path):
+    class Pipe:
+        def __init__(self, text):
+            self.text = text
+
+        def save_pretrained(self, folder):
+            folder.mkdir()
+            (folder / "first").write_text(self.text)
+            if self.text == "new":
+                raise KeyboardInterrupt
+            (folder / "second").write_text(self.text)
+
+    def courses(text):
+        return [Course([Stage("motion", start, Objective)], lambda _, root: save_model(Pipe(text), root))]
+
+    assert train(recipe, courses("old"), tmp_path, parts=[]) == tmp_path / "model"
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, courses("new"), tmp_path, parts=[])
+    assert {path.name: path.read_text() for path in (tmp_path / "model").iterdir()} == dict.fromkeys(
+        ("first", "second"), "old"
+    )
+    assert not [path for path in tmp_path.iterdir() if ".part-" in path.name]
+    assert train(recipe, courses("newer"), tmp_path, parts=[]) == tmp_path / "model"
+    assert (tmp_path / "model" / "second").read_text() == "newer"
+
+
+def test_one_training_in_a_folder(recipe, tmp_path):
+    with (
+        prepare(recipe, COURSES, tmp_path).alone(),
+        pytest.raises(InputError, match="is being trained in by another process"),
+    ):
+        train(recipe, COURSES, tmp_path)

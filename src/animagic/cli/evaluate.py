@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,6 +68,7 @@ def evaluate(
     from .. import evaluation, zoo
     from ..evaluation.suites import find_suite
     from ..media.files import atomic_path, check_writable
+    from ..media.keeping import RunPlace, check_apart
     from ..pipelines.devices import use_threads
     from ..requests import load_pipeline
 
@@ -102,6 +102,10 @@ def evaluate(
         raise InputError(f"{sheet} is no picture: end --sheet in .png or .jpg.")
     for file in filter(None, (output, sheet, page)):
         check_writable(Path(file))
+    given_files = {"video": video, "voice": audio, "portrait": portrait, "SyncNet": syncnet} | files
+    given_files |= dict(zip(("folder of made videos", "folder of true videos"), pairs or (), strict=False))
+    read = {name: file for name, file in given_files.items() if file is not None}
+    check_apart(read, {"report": output, "sheet": sheet, "page": page})
     use_threads(threads)
     if suite is None:
         assert pairs is not None
@@ -117,6 +121,7 @@ def evaluate(
         _write(report, evaluation.video_table(report), picture, output, sheet, as_json)
         return
     folder = Path(f"{output}.cases")
+    place = RunPlace(folder, ["*.png"]) if resume else None
     loras, motion_loras = zoo.loras(model), zoo.loras(model, "motion_loras")
     try:
         with bar(quiet) as show:
@@ -145,8 +150,8 @@ def evaluate(
             temporary.write_text(evaluation.page(result), "utf-8")
     picture = None if sheet is None else evaluation.sheet(result)
     _write(result.report, evaluation.table(result.report), picture, output, sheet, as_json)
-    if resume:
-        shutil.rmtree(folder, ignore_errors=True)
+    if place is not None:
+        place.remove()
 
 
 def _write(report: dict[str, Any], table: str, picture: Any, output: str, sheet: str | None, as_json: bool) -> None:

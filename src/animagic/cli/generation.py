@@ -209,6 +209,7 @@ def reproduce(
     """Make the frames of a video again, from the request stored in it, and compare."""
     from .. import requests
     from ..media import read_metadata
+    from ..media.keeping import check_apart
 
     stored = read_metadata(file)
     request = requests.from_metadata(stored, file)
@@ -216,6 +217,7 @@ def reproduce(
     path = Path(file)
     again = path.with_name(f"{path.stem}-again{path.suffix}")
     target = output or (f"{again}/" if path.is_dir() else str(again))
+    check_apart({"video": file}, {"output": target})
     make(request, target, Run(allow_pickle=allow_pickle, device=device, quiet=True))
     equal, total = requests.count_equal_frames(file, target)
     if as_json:

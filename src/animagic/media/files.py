@@ -1,6 +1,8 @@
 """Files that are either whole or absent, and the note that every file of ours carries inside."""
 
+import contextlib
 import errno
+import fcntl
 import json
 import os
 import re
@@ -18,6 +20,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DISK_TROUBLE = (*_DISK_FULL, errno.EFBIG, errno.EIO, errno.EROFS)
 
 StrPath = str | os.PathLike[str]
+_STEM = 40  # characters of a name that its temporary one has
 NUMBERED = re.compile(r"%0?\d*d")  # the place of the frame's number in clip-%04d.png
 
 
@@ -33,16 +36,19 @@ class Note(NamedTuple):
 def atomic_path(path: StrPath, folder: bool = False) -> Iterator[Path]:
     """Give a temporary name beside `path` to write to; rename it to `path` once the block has succeeded.
 
-    The block creates the file (or, with `folder`, the folder) under the temporary name, which keeps the
-    suffix. What was at `path` before is replaced in one step; a folder may only replace an empty one. If the
+    The block fills the file (or, with `folder`, the folder) of the temporary name, which keeps the suffix. It is
+    locked: what a killed process has left of it, the next one to write `path` removes. What was at `path` before is replaced in one step; a folder may only replace an empty one. If the
     block raises, Ctrl-C included, the temporary is removed and `path` is as it was.
 
     Raises: MediaError if `path` cannot be written (found before the block runs), or writing in the block failed.
     """
     target = Path(path)
     check_writable(target, folder)
-    temporary = _temporary(target)
+    _remove_dead(target)
+    temporary = temporary_name(target)
+    held: int | None = None
     try:
+        held = _hold(temporary, folder)
         yield temporary
         _sync(temporary)
         if target.is_dir():  # empty, as checked; not every system renames over a folder
@@ -55,20 +61,28 @@ def atomic_path(path: StrPath, folder: bool = False) -> Iterator[Path]:
         if ours or getattr(error, "errno", None) in _DISK_TROUBLE:
             raise unwritable(target, error) from error
         raise
+    finally:
+        if held is not None:
+            os.close(held)
 
 
 @contextmanager
 def atomic_pattern(pattern: Path) -> Iterator[Path]:
     """As `atomic_path`, for the files of a pattern (clip-%04d.png): give a folder to write them to."""
     check_writable(pattern)
-    temporary = _temporary(pattern)
+    _remove_dead(pattern)
+    temporary = temporary_name(pattern)
+    held: int | None = None
     try:
+        held = _hold(temporary, folder=True)
         yield temporary
         _sync(temporary)
         for file in sorted(temporary.iterdir()):
             os.replace(file, pattern.parent / file.name)
     finally:
         _remove(temporary)
+        if held is not None:
+            os.close(held)
 
 
 def check_writable(path: Path, folder: bool = False) -> None:
@@ -82,7 +96,7 @@ def check_writable(path: Path, folder: bool = False) -> None:
             raise MediaError(f"{old[0]} exists already: remove the old frames or choose another name.")
         if not folder and path.is_dir():
             raise MediaError(f"{path} is a folder: give the name of a file.")
-        trial = _temporary(path)
+        trial = temporary_name(path)
         trial.touch(exist_ok=False)
         trial.unlink()
     except MediaError:
@@ -136,9 +150,62 @@ def unpack(text: str | bytes | None) -> Note:
         return Note({}, None, None)
 
 
-def _temporary(path: Path) -> Path:
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` for what is not whole yet."""
     # Hidden, and short: a name as long as the system allows must leave room for the rest.
-    return path.with_name(f".{path.stem[:40]}.part-{secrets.token_hex(4)}{path.suffix}")
+    return path.with_name(f".{path.stem[:_STEM]}.part-{secrets.token_hex(4)}{path.suffix}")
+
+
+_PART = re.compile(r"\..*\.part-[0-9a-f]{8}(\.[^.]*)?(\.renewed)?", re.DOTALL)
+
+
+def _hold(temporary: Path, folder: bool) -> int:
+    """Create a temporary file or folder, and lock it for as long as this process lives: others can tell that it is in
+    use. Returns what is to be closed."""
+    if folder:
+        temporary.mkdir()
+        handle = os.open(temporary, os.O_RDONLY)
+    else:
+        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+    with contextlib.suppress(OSError):  # a file system without locks
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return handle
+
+
+def dead_parts(folder: Path, start: str = ".") -> list[Path]:
+    """Temporary files and folders in a folder whose process has died, with names that begin with `start`."""
+    try:
+        names = [name for name in os.listdir(folder) if name.startswith(start) and _PART.fullmatch(name)]
+    except OSError:  # a folder that may be written to, but not be read
+        return []
+    return [path for path in (folder / name for name in names) if _is_free(path)]
+
+
+def is_part_of(part: Path, target: Path) -> bool:
+    """Whether a path has a name of `temporary_name(target)`."""
+    return part.parent == target.parent and part.name.startswith(f".{target.stem[:_STEM]}.part-")
+
+
+def _is_free(part: Path) -> bool:
+    holder = part.with_name(part.name.removesuffix(".renewed"))
+    try:
+        handle = os.open(holder if holder.exists() else part, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+
+
+def _remove_dead(target: Path) -> None:
+    """Remove what killed runs have left of earlier attempts to write `target`."""
+    for part in dead_parts(target.parent, f".{target.stem[:_STEM]}.part-"):
+        if part.name.removesuffix(".renewed").endswith(target.suffix):
+            _remove(part)
 
 
 def _sync(path: Path) -> None:
@@ -146,6 +213,20 @@ def _sync(path: Path) -> None:
         if not file.is_dir():
             with open(file, "r+b") as handle:
                 os.fsync(handle.fileno())
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Put a folder in the place of another, which is removed; if that is interrupted, the old one is put back."""
+    old = temporary_name(folder)
+    if folder.exists():
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    except BaseException:
+        if old.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _remove(path: Path) -> None:

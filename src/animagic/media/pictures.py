@@ -41,7 +41,7 @@ def write_image(path: StrPath, array: np.ndarray, metadata: dict[str, Any] | Non
 
 @contextmanager
 def pictures(folder: Path, name: str, note: str) -> Iterator[Write]:
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     numbers = count()
 
     def write(frame: np.ndarray) -> None:

@@ -1,6 +1,7 @@
 """Video out. A file is written under a temporary name and is either whole or absent."""
 
 import os
+import shutil
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
@@ -132,7 +133,7 @@ class VideoWriter:
         renew = renew_gif if self._format == "gif" else partial(renew_film, format=self._format)
         try:
             renew(self._temporary, renewed, note)
-            renewed.replace(self._temporary)
+            shutil.copyfile(renewed, self._temporary)  # the file itself: it is the one that is locked
         finally:
             renewed.unlink(missing_ok=True)
 

@@ -155,16 +155,21 @@ def generate(
     from ..media import VideoWriter, write_image
     from ..media import contact_sheet as draw_sheet
     from ..media.files import check_writable
+    from ..media.keeping import check_apart, check_ours
     from ..media.outputs import to_bytes
     from ..pipelines.continuing import KeptLatents
     from ..timeline import RunFolder
 
     began = time.monotonic()
+    written = {"output": output, "contact sheet": contact_sheet, "preview": preview}
+    check_apart({"model": request.model} | input_files(request), written)
     for path in (contact_sheet, preview):  # now, not after hours of work
         if path is not None:
             if Path(path).suffix.lower() not in (".png", ".jpg", ".jpeg"):
                 raise MediaError(f"{path} ends in {Path(path).suffix!r}: a picture is written as .png or .jpg.")
             check_writable(Path(path))
+    if preview is not None:
+        check_ours(Path(preview), _is_preview)
     VideoWriter(output, fps=24)  # refuses what it could not write
     fitted = None
     job = job_for(request, live)
@@ -219,7 +224,7 @@ def generate(
     def show(decode: Callable[[], np.ndarray]) -> None:
         nonlocal next_preview
         if preview is not None and (now := time.monotonic()) >= next_preview:
-            write_image(preview, draw_sheet(decode()))
+            write_image(preview, draw_sheet(decode()), {_PREVIEW: str(output)})
             done = time.monotonic()
             next_preview = done + max(1.0, 20 * (done - now))  # decoding must not take much of the time
 
@@ -228,9 +233,10 @@ def generate(
         if resume:
             kept = RunFolder(resume_folder(Path(output)), run_note(request, fingerprints, Path(output)))
         if kept is not None:
+            stack.enter_context(kept.held())
             stack.push(partial(forget_unbegun, kept))
         if preview is not None:
-            stack.callback(Path(preview).unlink, missing_ok=True)
+            stack.callback(_remove_preview, Path(preview))
         stack.enter_context(job.adapted(allow_pickle))
         plan = job.plan()
         if on_begin is not None:
@@ -286,6 +292,24 @@ def generate(
     )
 
 
+_PREVIEW = "preview of"
+
+
+def _is_preview(picture: Path) -> bool:
+    """Whether a picture is the preview of an earlier run."""
+    from ..media import read_metadata
+
+    try:
+        return _PREVIEW in read_metadata(picture)
+    except MediaError:
+        return False
+
+
+def _remove_preview(picture: Path) -> None:
+    if _is_preview(picture):
+        picture.unlink()
+
+
 def assist(request: VideoOptions, group: Group, *, device: str | None = None, allow_pickle: bool = False) -> None:
     """Help the main process of a group to make a video. Raises: as `generate`."""
     job = job_for(request)
@@ -322,8 +346,10 @@ def draw_plan(request: VideoOptions, kind: str | None, output: str | Path) -> di
     import numpy as np
 
     from ..media import write_image
+    from ..media.keeping import check_apart
     from ..timeline.drawing import draw_plan as draw
 
+    check_apart({"model": request.model} | input_files(request), {"picture": output})
     plan, spacing = job_for(request).drawn_plan(kind)
     write_image(output, np.asarray(draw(plan, spacing)))
     return asdict(plan.describe())

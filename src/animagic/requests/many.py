@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import InputError, MediaError
 from ..media import contact_sheet, iter_video, probe, read_metadata, resize, write_image
+from ..media.keeping import check_ours
 from ..pipelines.job import Video
 from ..pipelines.options import VideoOptions
 from .generation import generate, pipeline_for
@@ -20,6 +21,7 @@ Reporting = Callable[[int, int, VideoOptions], AbstractContextManager[Callable[[
 FORMATS = ("mp4", "webm", "gif")
 SHEET = "sheet.png"
 _SHEET_COLUMNS = 8
+_SHEET_OF = "videos"  # in the metadata of the sheet
 
 
 def generate_all(
@@ -55,6 +57,7 @@ def generate_all(
         raise InputError(
             f"{there[0]} is there already; choose another folder, or --resume to make only what is missing."
         )
+    check_ours(folder / SHEET, lambda file: _SHEET_OF in read_metadata(file))
     finished = {path: _finished(video, path) for video, path in zip(videos, paths, strict=True) if path in there}
     pipe, loaded = None, None
     for number, (video, path) in enumerate(zip(videos, paths, strict=True)):
@@ -72,7 +75,7 @@ def generate_all(
             yield generate(
                 request, path, pipe=pipe, device=device, resume=resume, allow_pickle=allow_pickle, on_report=on_report
             )
-    write_image(folder / SHEET, _sheet(paths))
+    write_image(folder / SHEET, _sheet(paths), {_SHEET_OF: len(paths)})
 
 
 def _finished(video: Video, path: Path) -> Result:

@@ -15,6 +15,7 @@ from .. import poses as room
 from ..errors import InputError
 from ..media import VideoWriter, atomic_path, iter_video, probe, read_image, resize, write_image
 from ..media.files import check_writable
+from ..media.keeping import check_apart
 from ..media.reading import DEFAULT_FPS
 from ..pipelines.poses import empty_stretches, find_poses, is_json, part_of, pose_in, read_json, watched
 from ..poses.extraction import MOST_PEOPLE
@@ -60,6 +61,8 @@ def make_poses(
     Raises: InputError or MediaError, in one sentence, before anything is written.
     """
     as_json, picture = _suffix(output) == ".json", _suffix(output) in (".png", ".jpg", ".jpeg") and "%" not in output
+    read = {"source": source} if reference is None else {"source": source, "reference": reference}
+    check_apart(read, {"output": output, "file of poses": json})
     if as_json and (look or show or json):
         given = f"--{look}" if look else "--show" if show else "--json"
         raise InputError(f"{output} holds poses as numbers, so {given} says nothing; leave it out or write an .mp4.")

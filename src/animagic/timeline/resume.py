@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -13,7 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..errors import CheckpointError, InputError
+from ..media.keeping import RunPlace
 from .engine import Clean
+
+NOTE, STATE = "request.json", "state.safetensors"
+"""Files of a kept run: what was asked for, and how far it is."""
 
 
 class RunFolder:
@@ -25,37 +29,38 @@ class RunFolder:
 
     def __init__(self, folder: str | Path, request: dict, every: float = 30.0):
         self.folder, self.every = Path(folder), every
-        text = json.dumps(request, sort_keys=True)
-        note = self.folder / "request.json"
-        if note.exists():
-            if note.read_text() != text:
+        self._place = RunPlace(self.folder, (STATE, "clean-*.safetensors", "*.part"), NOTE)
+        note, wanted = self.folder / NOTE, json.dumps(request, sort_keys=True).encode()
+        kept = note.read_bytes() if note.exists() else b""
+        if kept != wanted:
+            if (self.folder / STATE).exists() or is_whole(kept):
                 raise InputError(f"{self.folder} keeps a run with other settings; repeat those, or delete the folder.")
-        else:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            note.write_text(text)
+            self._place.write(NOTE, lambda new: new.write_bytes(wanted))
         self._saved = time.monotonic()
 
+    def held(self) -> AbstractContextManager[None]:
+        """While no other process uses the folder. Raises: InputError if one does."""
+        return self._place.held()
+
     def _write(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
-        # Under another name first: an interruption while writing leaves the older state whole.
-        part = self.folder / f"{name}.part"
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part)
-        part.replace(self.folder / name)
+        kept = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        self._place.write(name, lambda new: save_file(kept, new))
 
     def save_if_due(self, state: Callable[[], dict[str, torch.Tensor]]) -> None:
         """Save the state if the last save is long enough ago."""
         if time.monotonic() - self._saved >= self.every:
-            self._write("state.safetensors", state())
+            self._write(STATE, state())
             self._saved = time.monotonic()
 
     def save_clean(self, clean: Clean, state: dict[str, torch.Tensor]) -> None:
         """Keep a chunk, then the state after it."""
         self._write(f"clean-{clean.frames.start:08d}.safetensors", {"latents": clean.latents})
-        self._write("state.safetensors", state)
+        self._write(STATE, state)
         self._saved = time.monotonic()
 
     def load(self, device: torch.device) -> tuple[dict[str, torch.Tensor] | None, list[Clean]]:
         """The last state (None: nothing was kept yet) and the chunks that were clean by then."""
-        path = self.folder / "state.safetensors"
+        path = self.folder / STATE
         if not path.exists():
             return None, []
         try:
@@ -75,5 +80,13 @@ class RunFolder:
         return moved, done
 
     def remove(self) -> None:
-        """The run is finished: nothing needs to be kept."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """The run is finished: nothing of it needs to be kept."""
+        self._place.remove()
+
+
+def is_whole(note: bytes) -> bool:
+    """Whether the note of a kept run was written to its end."""
+    try:
+        return isinstance(json.loads(note), dict)
+    except (ValueError, RecursionError):
+        return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from ..layers.autoencoder import ConvAutoencoder
 from .data import to_unit
 from .people import PeopleBatches
 from .portraits import CELL, PortraitBatches
-from .stages import Course, Stage, average_of, with_start
+from .stages import Course, Stage, average_of, save_model, with_start
 
 
 @dataclass
@@ -131,10 +130,7 @@ def export(recipe: dict[str, Any], root: Path) -> Path:
     """Write the autoencoder as trained so far, in float16; returns its folder."""
     model = ConvAutoencoder(**recipe["autoencoder"]["model"])
     model.load_state_dict(average_of(root / "autoencoder", "the autoencoder"))
-    target = root / "model"
-    shutil.rmtree(target, ignore_errors=True)
-    model.half().save_pretrained(target)
-    return target
+    return save_model(model.half(), root)
 
 
 _SOURCES = {"people": PeopleBatches, "portraits": PortraitCrops}

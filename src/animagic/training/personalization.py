@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from ..errors import InputError
-from ..media import contact_sheet, read_image, resize, write_image
+from ..media import contact_sheet, read_image, read_metadata, resize, write_image
 from ..media.files import atomic_path, check_writable
+from ..media.keeping import RunPlace, check_apart, check_ours
 from .concepts import ConceptObjective, Encoded, PictureBatches, new_words, save, start_learning
-from .stages import RENAMED
+from .recipes import RENAMED
 from .text_to_image import load_text_to_image
-from .trainer import Trainer, TrainingConfig, processes
+from .trainer import FILES, Trainer, TrainingConfig, processes
 from .videos import read_caption
 
 # What a field is if nothing is said; a field that stands in none of the method's rows does not go with it.
@@ -42,6 +43,10 @@ _AT_LEAST = {
 METHODS = tuple(_DEFAULTS)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _COLUMNS = 4  # of the contact sheet
+_SHEET = "samples of"  # in its metadata
+_NOTE = "run.json"
+# Of an unfinished run: its pictures, and what the trainer leaves.
+_FILES = (*(f"{folder}/*.png" for folder in ("before", "class", "after")), *FILES)
 _SAMPLING = {"num_inference_steps": 25, "guidance_scale": 7.5}
 
 OnProgress = Callable[[str, int, int, dict[str, float]], None]
@@ -197,6 +202,8 @@ def personalize(
         raise InputError(f"{output} must end in .safetensors, for that is what {settings.method} gives.")
     check_writable(output, folder=whole)
     check_writable(sheet_file(output))
+    check_apart({"folder of pictures": settings.pictures, "model": source}, {"output": output})
+    check_ours(sheet_file(output), _is_sheet)
     pictures = read_pictures(settings)
     report("loading", 0, 1, {})
     state = processes()
@@ -207,25 +214,33 @@ def personalize(
     work = work_folder(output)
     prompts = [pictures[i % len(pictures)].prompt for i in range(_COLUMNS)]
     _check_words(pipe, settings, [*(picture.prompt for picture in pictures), settings.class_prompt or ""])
-    with state.main_process_first():  # the others find its files
-        _begin(work, settings, str(source), pictures, resume or not state.is_main_process)
-        before = _made(pipe, prompts, work / "before", settings.seed, "pictures before", report)
-        class_pictures = None
-        if settings.prior_preservation:
-            class_prompts = [str(settings.class_prompt)] * settings.prior_preservation
-            made = _made(pipe, class_prompts, work / "class", settings.seed + _COLUMNS, "class pictures", report)
-            class_pictures = Encoded(pipe, made, class_prompts)
-    encoded = Encoded(pipe, pixels, [picture.prompt for picture in pictures])
-    _train(pipe, settings, work, encoded, class_pictures, report)
+    place = RunPlace(work, _FILES, _NOTE)
+    with place.held() if state.is_main_process else nullcontext():
+        with state.main_process_first():  # the others find its files
+            _begin(place, settings, str(source), pictures, resume or not state.is_main_process)
+            before = _made(pipe, prompts, work / "before", settings.seed, "pictures before", report)
+            class_pictures = None
+            if settings.prior_preservation:
+                class_prompts = [str(settings.class_prompt)] * settings.prior_preservation
+                made = _made(pipe, class_prompts, work / "class", settings.seed + _COLUMNS, "class pictures", report)
+                class_pictures = Encoded(pipe, made, class_prompts)
+        encoded = Encoded(pipe, pixels, [picture.prompt for picture in pictures])
+        _train(pipe, settings, work, encoded, class_pictures, report)
+        if state.is_main_process:
+            after = _made(pipe, prompts, work / "after", settings.seed, "pictures after", report)
+            rows = [pixels[i % len(pixels)] for i in range(_COLUMNS)] + before + after
+            sheet = contact_sheet(np.stack(rows), columns=_COLUMNS, rows=3)
+            write_image(sheet_file(output), sheet, {_SHEET: str(output)})
+            with atomic_path(output, folder=whole) as path:
+                save(pipe, settings, path)
     if state.is_main_process:
-        after = _made(pipe, prompts, work / "after", settings.seed, "pictures after", report)
-        rows = [pixels[i % len(pixels)] for i in range(_COLUMNS)] + before + after
-        write_image(sheet_file(output), contact_sheet(np.stack(rows), columns=_COLUMNS, rows=3))
-        with atomic_path(output, folder=whole) as path:
-            save(pipe, settings, path)
-        shutil.rmtree(work)
+        place.remove()
     state.wait_for_everyone()
     return output
+
+
+def _is_sheet(picture: Path) -> bool:
+    return _SHEET in read_metadata(picture)
 
 
 def _check_words(pipe: StableDiffusionPipeline, settings: Personalization, prompts: list[str]) -> None:
@@ -238,14 +253,15 @@ def _check_words(pipe: StableDiffusionPipeline, settings: Personalization, promp
             raise InputError(f"the words {prompt!r} are {count} tokens, but the model reads {most}: shorten them.")
 
 
-def _begin(work: Path, settings: Personalization, source: str, pictures: list[Picture], resume: bool) -> None:
-    """Make the folder of a new run, or see that the one there is of the same run. Raises InputError."""
+def _begin(place: RunPlace, settings: Personalization, source: str, pictures: list[Picture], resume: bool) -> None:
+    """Note what is learned in the folder of a new run, or see that it is that of the same run. Raises InputError."""
+    work = place.folder
     run = {"model": source, **asdict(settings), "pictures": str(settings.pictures)}
     run["contents of the pictures"] = [
         [p.path.name, p.prompt, hashlib.sha256(p.pixels.tobytes()).hexdigest()] for p in pictures
     ]
     del run["save_every"]
-    note = work / "run.json"
+    note = work / _NOTE
     if note.exists():
         if not resume:
             raise InputError(f"{work} holds an unfinished run: resume it, or remove that folder.")
@@ -255,9 +271,7 @@ def _begin(work: Path, settings: Personalization, source: str, pictures: list[Pi
             name = changed[0].replace("_", " ")
             raise InputError(f"the run in {work} has other settings ({name}): give the same, or remove that folder.")
         return
-    work.mkdir(exist_ok=True)
-    with atomic_path(note) as path:
-        path.write_text(json.dumps(run), "utf-8")
+    place.write(_NOTE, lambda new: new.write_text(json.dumps(run), "utf-8"))
 
 
 def _made(

@@ -6,11 +6,12 @@ A system has a module `training` with STAGES: one or several `Course`s.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 import torch
 from accelerate.utils import broadcast_object_list
 from diffusers import DiffusionPipeline
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset
@@ -25,18 +27,19 @@ from torch.utils.data import Dataset
 from ..errors import CheckpointError, InputError, first_line
 from ..layers.autoencoder import ConvAutoencoder
 from ..media import atomic_path
+from ..media.files import dead_parts, is_part_of, replace_folder, temporary_name
+from ..media.keeping import MARKER
 from ..synthetic import vocabulary
 from ..weights.files import find_weights, read_tensors
 from ..weights.fit import check
 from .bank import SceneBank
 from .data import SceneBatches
-from .trainer import Trainer, TrainingConfig, processes
+from .recipes import read_stages, reader_of, with_new_names
+from .trainer import LOCK, Trainer, TrainingConfig, processes
 
 SHIPPED = "shipped.safetensors"
 """In the folder of a stage: weights from which it begins, see `start_from`."""
 Network = TypeVar("Network", bound=nn.Module)
-RENAMED = {"most_weight": "max_snr_weight", "chunks_per_batch": "batch_size", "chunk_frames": "num_frames"}
-"""Fields of earlier versions -> their names."""
 
 VOCABULARY = "vocabulary.json"
 
@@ -95,12 +98,12 @@ class Stage:
     @property
     def shows_files(self) -> bool:
         """Whether it learns from videos of one's own."""
-        return self.files is not None and _reader(self, self.section.get("data")) is self.files
+        return self.files is not None and reader_of(self, self.section.get("data")) is self.files
 
     def batches(self) -> Dataset:
         """The training data that the section describes. Raises InputError."""
         data, config = dict(self.section["data"]), self.config
-        reader = _reader(self, data)
+        reader = reader_of(self, data)
         if reader is not self.files:
             data.pop("source", None)
         return reader(seed=config.seed, steps=config.steps, **data)
@@ -146,14 +149,45 @@ class Run:
     def _export(self) -> Path:
         """A model that reads prompts gets its vocabulary: that of the model it began as, else the studio's words. One
         that has seen videos of one's own has none: nobody has listed their words."""
-        target, origin = self.course.export(self.recipe, self.root), self.recipe.get(self.course.origin)
+        final = self.root / "model"
+        try:
+            target = self.course.export(self.recipe, self.root)
+            self._add_words(target)
+            if is_part_of(target, final):
+                replace_folder(target, final)
+                return final
+            return target
+        finally:
+            for part in dead_parts(self.root, f".{final.name}."):
+                shutil.rmtree(part)
+
+    def _add_words(self, target: Path) -> None:
+        origin = self.recipe.get(self.course.origin)
         if origin is not None:
             words = Path(origin) / VOCABULARY
             if words.is_file():
                 shutil.copy(words, target)
         elif _reads_prompts(target) and not any(stage.shows_files for stage in self.known):
             (target / VOCABULARY).write_text(json.dumps(self.course.words(), indent=2) + "\n", "utf-8")
-        return target
+
+    def check_folder(self) -> None:
+        """Raises InputError where the model folder would take the place of one that no training has left."""
+        model, begun = self.root / "model", any((self.root / stage.folder / LOCK).exists() for stage in self.known)
+        if os.path.lexists(model) and not begun and not (self.root / MARKER).exists():
+            raise InputError(f"{model} is there already, and no training has left it; give another --folder.")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While no other process trains in the folder. Raises InputError if one does."""
+        if not processes().is_main_process:
+            yield
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.root / MARKER, timeout=0):
+                yield
+        except Timeout as error:
+            raise InputError(f"{self.root} is being trained in by another process; wait, or stop that one.") from error
 
 
 def _reads_prompts(model: Path) -> bool:
@@ -170,9 +204,9 @@ def prepare(
     steps: int | None = None,
 ) -> Run:
     """Check a recipe; the arguments are those of `train`. Raises InputError."""
-    recipe, folder = _with_new_names(recipe), Path(folder)
+    recipe, folder = with_new_names(recipe), Path(folder)
     course = next(course for course in courses if not course.only or course.only in recipe)
-    known = _read(course, recipe, folder)
+    known = read_stages(course, recipe, folder)
     names = list(dict.fromkeys(stage.part for stage in known))
     chosen = set(names if parts is None else parts)
     if unknown := sorted(chosen - {name for stage in known for name in (stage.part, stage.name)}):
@@ -180,7 +214,9 @@ def prepare(
     stages = [stage for stage in known if chosen & {stage.part, stage.name}]
     for stage in stages if steps is not None else ():
         stage.section["training"]["steps"] = steps
-    return Run(course, recipe, folder, known, stages)
+    run = Run(course, recipe, folder, known, stages)
+    run.check_folder()
+    return run
 
 
 def train(
@@ -201,9 +237,11 @@ def train(
     another recipe.
     """
     run = prepare(recipe, courses, folder, parts, steps)
-    for stage, batches in [(stage, stage.batches()) for stage in run.stages]:  # what is wrong with any is refused now
-        carry_out(stage, batches, on_log)
-    return run.export()
+    ready = [(stage, stage.batches()) for stage in run.stages]  # what is wrong with any of them is refused now
+    with run.alone():
+        for stage, batches in ready:
+            carry_out(stage, batches, on_log)
+        return run.export()
 
 
 def carry_out(
@@ -323,79 +361,7 @@ def average_of(folder: Path, what: str = "this part") -> dict[str, torch.Tensor]
 
 
 def save_model(pipe: DiffusionPipeline, root: Path, **arguments: Any) -> Path:
-    """Write the model folder of a run anew."""
-    target = root / "model"
-    shutil.rmtree(target, ignore_errors=True)
+    """Write the model folder of a run anew, under a temporary name; `Run.export` puts it in the place of the last."""
+    target = temporary_name(root / "model")
     pipe.save_pretrained(target, **arguments)
     return target
-
-
-def _with_new_names(recipe: Any) -> Any:
-    """A copy of a recipe in which no field has the name of an earlier version."""
-    if isinstance(recipe, dict):
-        return {RENAMED.get(name, name): _with_new_names(value) for name, value in recipe.items()}
-    return recipe
-
-
-def _read(course: Course, recipe: dict[str, Any], root: Path) -> list[Stage]:
-    """The stages that a recipe has, each with its section. Raises InputError for unknown fields and missing ones."""
-    stages, missing = [], []
-    for stage, path, section in _sections(course, recipe):
-        data = section.get("data") if isinstance(section, dict) else None
-        readers: dict[str, Any] = {} if stage.model is None else {"model": stage.model}
-        readers |= {} if stage.shares else {"objective": stage.objective}
-        readers |= {"data": _reader(stage, data), "training": TrainingConfig}
-        for name, reader in readers.items():
-            known = ["source"] if name == "data" and (stage.files or stage.sources) else []
-            given = section.get(name, {}) if isinstance(section, dict) else section
-            _check_fields(f"{path}.{name}", given, reader, known)
-        missing += [f"{path}.{name}" for name in (*readers, *stage.needs) if name not in section]
-        for other, reader in stage.besides.items():
-            missing += [other] if (given := _at(recipe, other)) is None else []
-            if reader is not None and given is not None:
-                _check_fields(other, given, reader)
-        name, part = path.removeprefix(f"{stage.name}."), stage.part or stage.name
-        added = {"section": section, "recipe": recipe, "root": root}
-        stages.append(replace(stage, name=name, part=part, folder=stage.folder.format(name), **added))
-    missing += [name for name in course.needs if name not in recipe]
-    if missing:
-        raise InputError(f"the recipe lacks {missing[0]}.")
-    course.check(recipe)
-    return stages
-
-
-def _sections(course: Course, recipe: dict[str, Any]) -> Iterator[tuple[Stage, str, Any]]:
-    """The stages that a recipe has, each with its section and where that stands."""
-    for stage in course.stages:
-        section = recipe.get(stage.name)
-        if (section is None and stage.several) or (stage.optional and (section is None or isinstance(section, str))):
-            continue
-        if not stage.several:
-            yield stage, stage.name, {} if section is None else section
-        elif isinstance(section, dict):
-            yield from ((stage, f"{stage.name}.{name}", {} if one is None else one) for name, one in section.items())
-        else:
-            raise InputError(f"the recipe must have names under {stage.name}, not {section!r}.")
-
-
-def _reader(stage: Stage, data: Any) -> Callable[..., Dataset]:
-    source = data.get("source", "studio") if isinstance(data, dict) else "studio"
-    if source in stage.sources:
-        return stage.sources[source]
-    return stage.files if stage.files is not None and source != "studio" else stage.data
-
-
-def _check_fields(path: str, given: Any, reader: Callable[..., Any], more: Iterable[str] = ()) -> None:
-    if not isinstance(given, dict):
-        raise InputError(f"the recipe must have fields under {path}, not {given!r}.")
-    unknown = sorted(set(map(str, given)) - set(inspect.signature(reader).parameters) - set(more))
-    if unknown:
-        raise InputError(f"the recipe has an unknown field {path}.{unknown[0]}.")
-
-
-def _at(recipe: dict[str, Any], path: str) -> Any:
-    """The value under a path such as "text_encoder.model"; None: nothing."""
-    found: Any = recipe
-    for name in path.split("."):
-        found = found.get(name) if isinstance(found, dict) else None
-    return found

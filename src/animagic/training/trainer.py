@@ -28,8 +28,13 @@ from ..errors import CheckpointError, InputError, first_line
 from .optimisers import optimisers
 from .throughput import Throughput
 
+LOCK = "training.lock"
+"""In the folder of a training: held while a process trains there."""
 STATES = ("state.pt", "state.previous.pt")
 """In the folder of a training: its state, and that of the save before."""
+
+FILES = (LOCK, *STATES, "average.safetensors", "log.jsonl", "loss.png", "*.new")
+"""All that a training leaves there."""
 
 
 class Objective(Protocol):
@@ -128,7 +133,7 @@ class Trainer:
         self.config, self.model, self.batches, self.on_log = config, model, batches, on_log
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.folder / "training.lock", timeout=0)  # the system frees it when the process dies
+        self._lock = FileLock(self.folder / LOCK, timeout=0)  # the system frees it when the process dies
         processes()
         self.accelerator = Accelerator(
             mixed_precision=_mixed_precision(config.precision),

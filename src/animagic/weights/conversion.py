@@ -81,7 +81,7 @@ def convert(
         raise MediaError(f"{output} needs {total / 1e9:.1f} GB, and only {free / 1e9:.1f} GB are free there.")
     done = 0
     with atomic_path(target, folder=True) as unfinished:
-        unfinished.mkdir()
+        unfinished.mkdir(exist_ok=True)
         for name, part in parts.items():
 
             def count(size: int, name: str = name) -> None:

@@ -150,7 +150,7 @@ def quantize(
     dtype = next(entries[f"{name}.weight"].dtype for name in maxima)
     quantised: Any = quantize_network(type(network).from_pretrained(source / part, dtype=dtype), maxima)
     with atomic_path(output, folder=True) as folder, disk_errors(output):
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         index = read_json(source / "model_index.json")
         for name, kept in index.items():
             if isinstance(kept, list) and name != part and (source / name).is_dir():
