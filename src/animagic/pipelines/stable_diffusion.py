@@ -10,8 +10,12 @@ import torch
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 
 from ..errors import InputError
+from ..mirror import names_of
 from ..weights.textual_inversion import TextualInversionMixin
 from .base import VideoPipeline
+
+__path__: list[str] = []  # its modules are those of diffusers
+__getattr__ = names_of("diffusers.pipelines.stable_diffusion")
 
 
 @dataclass(frozen=True)
