@@ -40,7 +40,7 @@ class _Finder:
         theirs = f"diffusers.{rest}"
         if package != _OURS or not rest or importlib.util.find_spec(theirs) is None:
             return None
-        return ModuleSpec(name, _Loader(theirs), is_package=True)
+        return ModuleSpec(name, _Loader(theirs), is_package=True)  # type: ignore[arg-type]
 
 
 class _Loader:
@@ -58,4 +58,4 @@ class _Loader:
 def install() -> None:
     """Let Python find the modules of diffusers under our name, after all that are really there."""
     if _Finder not in sys.meta_path:
-        sys.meta_path.append(_Finder)  # type: ignore[arg-type]
+        sys.meta_path.append(_Finder)
