@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from . import mirror
 from .systems import public_classes
 
 __version__ = "0.1.0"
@@ -27,8 +29,6 @@ _HOMES = {
     "MediaError": "animagic.errors",
     "LivePrompt": "animagic.pipelines.text",
     "load": "animagic.zoo",
-    # diffusers looks for its base class beside ours when it loads a pipeline folder.
-    "ModelMixin": "diffusers",
 }
 _MODULES = (
     "checkpoints",
@@ -46,6 +46,9 @@ _MODULES = (
 
 __all__ = [*_HOMES, *public_classes(), *_MODULES, "__version__"]
 
+mirror.install()
+_of_diffusers = mirror.names_of("diffusers")
+
 if TYPE_CHECKING:
     from .client import AsyncClient, Client
     from .errors import AnimagicError, CheckpointError, InputError, MediaError
@@ -59,9 +62,9 @@ def __getattr__(name: str) -> Any:
         return value
     if (system := public_classes().get(name)) is not None:
         return system.get(system.classes[name])
-    if name in _MODULES:
+    if name in _MODULES or (not name.startswith("_") and find_spec(f"animagic.{name}") is not None):
         return importlib.import_module(f"animagic.{name}")
-    raise AttributeError(f"module 'animagic' has no attribute {name!r}")
+    return _of_diffusers(name)
 
 
 def __dir__() -> list[str]:

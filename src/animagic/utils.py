@@ -1,4 +1,5 @@
-"""Pictures and videos in and out under the names of `diffusers.utils`, over the reader and writer of this library."""
+"""Pictures and videos in and out under the names of `diffusers.utils`, over the reader and writer of this library; its
+further names are diffusers' own."""
 
 from __future__ import annotations
 
@@ -17,8 +18,11 @@ from PIL import Image
 
 from .errors import InputError
 from .media import VideoWriter, read_video
+from .mirror import names_of
 
 __all__ = ["export_to_gif", "export_to_video", "load_image", "load_video"]
+__path__: list[str] = []  # its modules, such as torch_utils, are those of diffusers
+__getattr__ = names_of("diffusers.utils")
 
 MOST_BYTES = 2**30  # of a video that is fetched
 _PATIENCE = 60  # seconds without a byte

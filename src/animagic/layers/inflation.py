@@ -17,7 +17,7 @@ from diffusers.models.embeddings import TimestepEmbedding
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from .motion import MotionModule
+from .motion import MotionModule, TemporalTransformer
 
 
 def arguments_for(cls: type, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,7 +53,8 @@ class Clip:
 
 
 class JointGroupNorm(nn.GroupNorm):
-    """Group norm over all frames of a video together, as in AnimateDiff v1."""
+    """Group norm over all frames of a video together, as in the ResNets of AnimateDiff v1 (and in the motion modules of
+    diffusers)."""
 
     clip: Clip
 
@@ -108,8 +109,7 @@ class InflatedMixin(PassesConfigOn):
     def __init__(self, **config: Any):
         super().__init__(**config)
         self.clip = Clip()
-        processors = self.attn_processors.items()
-        self.set_attn_processor({k: SharedTextProcessor() if "attn2" in k else p for k, p in processors})
+        self.set_default_attn_processor()
         for layer in (self.time_proj, self.time_embedding):
             layer.register_forward_hook(TimeHook(self.clip))
 
@@ -140,6 +140,21 @@ class InflatedMixin(PassesConfigOn):
                 if 2**level in resolutions:
                     block.motion_modules.append(MotionModule(block.resnets[index].out_channels, **arguments))
                 layer.register_forward_hook(MotionHook(block, index, self.clip))
+
+    def _join_norms(self, norms: Iterable[nn.Module], joint: bool) -> None:
+        """Let group norms take all frames of a video together, or each frame on its own."""
+        for norm in norms:
+            if isinstance(norm, nn.GroupNorm):
+                norm.__class__, norm.clip = (JointGroupNorm if joint else nn.GroupNorm), self.clip
+
+    def _join_motion_norms(self, joint: bool) -> None:
+        self._join_norms((layer.norm for layer in self.modules() if isinstance(layer, TemporalTransformer)), joint)
+
+    def set_default_attn_processor(self) -> None:
+        """Back to the attention of a new network."""
+        self.set_attn_processor(
+            {name: SharedTextProcessor() if "attn2" in name else AttnProcessor2_0() for name in self.attn_processors}
+        )
 
     def _text_rows(self, text: torch.Tensor, rows: int) -> torch.Tensor:
         """A text for one row a video, where the attention can share it, else for one a frame."""

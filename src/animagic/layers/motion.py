@@ -76,10 +76,9 @@ class TemporalBlock(nn.Module):
 class TemporalTransformer(nn.Module):
     """Blocks of `inner` channels between feature maps of `channels`; its output is added to its input."""
 
-    def __init__(self, channels: int, inner: int, blocks: Iterable[TemporalBlock]):
+    def __init__(self, channels: int, inner: int, blocks: Iterable[TemporalBlock], norm_num_groups: int):
         super().__init__()
-        # 32 groups whatever the UNet has: so it is published.
-        self.norm = nn.GroupNorm(32, channels, eps=1e-6)
+        self.norm = nn.GroupNorm(norm_num_groups, channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, inner)
         self.transformer_blocks = nn.ModuleList(blocks)
         self.proj_out = nn.Linear(inner, channels)
@@ -102,7 +101,8 @@ class MotionModule(nn.Module):
     """Lets the frames of a video see each other, pixel by pixel. Does nothing until it is trained.
 
     Args:
-        channels: of the feature maps it stands between, a multiple of 32.
+        channels: of the feature maps it stands between, a multiple of `norm_num_groups`, which is 32 in all that are
+            published, whatever the UNet has.
         num_attention_heads, num_transformer_blocks: of the transformer.
         attention_block_types: of each transformer block: "Temporal_Self" (over frames) or "Temporal_Cross" (to the
             motion prompt).
@@ -123,6 +123,7 @@ class MotionModule(nn.Module):
         max_length: int = 32,
         cross_attention_dim: int | None = None,
         attention_dim_div: int = 1,
+        norm_num_groups: int = 32,
         zero_initialize: bool = True,
     ):
         super().__init__()
@@ -137,7 +138,7 @@ class MotionModule(nn.Module):
             TemporalBlock(inner, (TemporalAttention(inner, heads, max_length, text) for text in texts))
             for _ in range(num_transformer_blocks)
         )
-        self.temporal_transformer = TemporalTransformer(channels, inner, blocks)
+        self.temporal_transformer = TemporalTransformer(channels, inner, blocks, norm_num_groups)
         if zero_initialize:
             nn.init.zeros_(self.temporal_transformer.proj_out.weight)
             nn.init.zeros_(self.temporal_transformer.proj_out.bias)

@@ -10,7 +10,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 
-from .inflation import InflatedMixin, JointGroupNorm, by_frame, timestep_by_frame
+from .inflation import InflatedMixin, by_frame, timestep_by_frame
 
 
 class MotionUNet(InflatedMixin, UNet2DConditionModel):
@@ -25,7 +25,9 @@ class MotionUNet(InflatedMixin, UNet2DConditionModel):
         motion_cross_attention_dim: channels of the motion prompt; None: those of the prompt.
         motion_resolutions: how much smaller feature maps that get motion modules may be.
         motion_mid_block: one more in the middle (v2). motion_decoder_only: none on the way down.
+        motion_norm_num_groups: of the motion modules' norms.
         joint_group_norm: the ResNets' norms take all frames together (v1).
+        diffusers_norms: see `use_diffusers_norms`.
         unet_config: those of UNet2DConditionModel.
     """
 
@@ -44,6 +46,8 @@ class MotionUNet(InflatedMixin, UNet2DConditionModel):
         motion_mid_block: bool = False,
         motion_decoder_only: bool = False,
         joint_group_norm: bool = False,
+        motion_norm_num_groups: int = 32,
+        diffusers_norms: bool = False,
         **unet_config: Any,
     ):
         super().__init__(**unet_config)
@@ -54,16 +58,23 @@ class MotionUNet(InflatedMixin, UNet2DConditionModel):
             "max_length": motion_max_length,
             "cross_attention_dim": motion_cross_attention_dim or self.config.cross_attention_dim,
             "attention_dim_div": motion_attention_dim_div,
+            "norm_num_groups": motion_norm_num_groups,
         }
         depth = range(len(self.down_blocks))
         self._add_motion(self.down_blocks, depth, () if motion_decoder_only else motion_resolutions, **arguments)
         self._add_motion(self.up_blocks, depth[::-1], motion_resolutions, **arguments)
         self._add_motion([self.mid_block], [0], (1,) if motion_mid_block else (), **arguments)
-        if joint_group_norm:
-            blocks = (*self.down_blocks, self.mid_block, *self.up_blocks)
-            norms = [norm for block in blocks for resnet in block.resnets for norm in (resnet.norm1, resnet.norm2)]
-            for norm in (*norms, self.conv_norm_out):
-                norm.__class__, norm.clip = JointGroupNorm, self.clip
+        self.use_diffusers_norms(diffusers_norms)
+
+    def use_diffusers_norms(self, on: bool = True) -> None:
+        """Calculate as diffusers' UNetMotionModel does, or (False) as AnimateDiff was trained and published: then a
+        motion module's group norm takes each frame on its own, and a ResNet's in v1 all together; in diffusers it is
+        the other way round."""
+        blocks = (*self.down_blocks, self.mid_block, *self.up_blocks)
+        norms = [norm for block in blocks for resnet in block.resnets for norm in (resnet.norm1, resnet.norm2)]
+        self._join_norms((*norms, self.conv_norm_out), self.config.joint_group_norm and not on)
+        self._join_motion_norms(on)
+        self.register_to_config(diffusers_norms=on)
 
     def is_motion(self, name: str) -> bool:
         """Whether a parameter or buffer of that name belongs to the motion modules."""
@@ -104,7 +115,7 @@ class MotionUNet(InflatedMixin, UNet2DConditionModel):
             motion_hidden_states: (batch, length, motion_cross_attention_dim), what the motion modules read; None: the
                 prompt of each video's first frame.
             timestep_cond: (batch, time_cond_proj_dim), of a model distilled with guidance.
-            added_cond_kwargs: as in diffusers; its tensors have `batch` rows.
+            added_cond_kwargs: as in diffusers; its tensors have `batch` rows, or one for each frame.
             use_motion: False: every frame on its own, as the base model makes it.
             others: as in diffusers, with `batch * frames` rows: `down_block_additional_residuals` and
                 `mid_block_additional_residual` of a ControlNet, `cross_attention_kwargs`, ...
@@ -119,7 +130,8 @@ class MotionUNet(InflatedMixin, UNet2DConditionModel):
         def each_frame(value: Any) -> Any:
             if isinstance(value, list):  # of the pictures of IP-Adapters
                 return [each_frame(one) for one in value]
-            return None if value is None else value.repeat_interleave(frames, dim=0)
+            own = value is None or len(value) == batch * frames > batch
+            return value if own else value.repeat_interleave(frames, dim=0)
 
         (predicted,) = super().forward(
             by_frame(sample),

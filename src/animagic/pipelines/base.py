@@ -13,6 +13,7 @@ All that this module defines in public works with every system; an unknown argum
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import inspect
 import math
@@ -23,7 +24,6 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from PIL import Image
 
 from ..errors import InputError
 from ..media.frames import resize
@@ -32,6 +32,7 @@ from ..timeline import ChunkNoise, Denoiser, FlowEuler, Plan, Progress, Sampler,
 from ..timeline.engine import Clean, Map, one_by_one
 from ..timeline.noise import Generators, as_list, fresh_generator
 from ..timeline.resume import RunFolder
+from .pixels import frames_of
 
 S = TypeVar("S", bound="Sampling")
 
@@ -79,8 +80,8 @@ class Sampling:
 class Call:
     """The arguments of `stream` that every system takes; None: the model's default.
 
-    prompt: a list makes one video each. image (PIL or uint8 (H, W, 3)), video (list of PIL or uint8 (F, H, W, 3)):
-    given frames, resized as `fit` says ("crop", "pad" or "stretch"). latents: (videos, channels, latent frames, h, w)
+    prompt: a list makes one video each. image, video: given frames in any form that `frames_of` takes, resized as
+    `fit` says ("crop", "pad" or "stretch"). latents: (videos, channels, latent frames, h, w)
     in place of noise from the generator, which is one, or one for each video.
     """
 
@@ -122,21 +123,6 @@ class Interrupted(Exception):
     """Someone has set `pipe.interrupt`."""
 
 
-def frames_of(image: Any, video: Any) -> np.ndarray | None:
-    """The given image or video as pixels (frames, height, width, 3), or None. Raises InputError for both."""
-    if image is not None and video is not None:
-        raise InputError("give an image or a video, not both.")
-    if image is None and (video is None or isinstance(video, np.ndarray)):
-        frames = video
-    else:
-        pictures = video if image is None else [image]
-        arrays = [np.asarray(p.convert("RGB") if isinstance(p, Image.Image) else p) for p in pictures]
-        frames = np.stack(arrays) if arrays else np.empty(0)
-    if frames is not None and not len(frames):
-        raise InputError("the video has no frames.")
-    return frames
-
-
 def _showing(method: Callable, parameters: Mapping[str, inspect.Parameter]) -> Callable:
     """A method whose signature names these keyword arguments in place of `**arguments`."""
     own = inspect.signature(method)
@@ -145,6 +131,11 @@ def _showing(method: Callable, parameters: Mapping[str, inspect.Parameter]) -> C
 
     @functools.wraps(method)
     def call(self: Any, *given: Any, **named: Any) -> Any:
+        known = inspect.signature(getattr(type(self), method.__name__)).parameters
+        for name in named.keys() - known.keys():
+            near = difflib.get_close_matches(name, known, 3, 0.5)
+            meant = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join([*known][1:])}."
+            raise TypeError(f"{type(self).__name__} has no argument {name!r}; {meant}")
         return method(self, *given, **named)
 
     call.__signature__ = own.replace(parameters=[*shown.values(), *rest])  # type: ignore[attr-defined]
@@ -170,18 +161,53 @@ class VideoPipeline(DiffusionPipeline):
         super().__init_subclass__(**arguments)
         keyword = inspect.Parameter.KEYWORD_ONLY
         shown = {f.name: inspect.Parameter(f.name, keyword, default=f.default, annotation=f.type) for f in fields(Call)}
-        for name in ("prepare", "denoiser", "encode_prompt", "stream"):
-            for parameter in inspect.signature(getattr(cls, name, lambda: None)).parameters.values():
-                if parameter.kind is keyword and parameter.default is not parameter.empty:
-                    shown.setdefault(parameter.name, parameter)
+        for name in ("prepare", "denoiser", "embed_prompts", "encode_prompt", "stream"):
+            for method in (vars(kind)[name] for kind in cls.__mro__ if name in vars(kind)):
+                parameters = inspect.signature(method).parameters.values()
+                for parameter in parameters:
+                    if parameter.kind is keyword and parameter.default is not parameter.empty:
+                        shown.setdefault(parameter.name, parameter)
+                if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+                    break  # what its base class takes besides, it does not
         for name in ("stream", "__call__"):
             setattr(cls, name, _showing(getattr(cls, name), shown))
 
     def __init__(self) -> None:
         super().__init__()
         self.register_to_config()
-        self.interrupt = False
+        self._interrupt, self._guidance_scale, self._num_timesteps = False, 1.0, 0
+
+    @property
+    def interrupt(self) -> bool:
         """Set to True (in a callback, or another thread) to end the run after the present step."""
+        return self._interrupt
+
+    @interrupt.setter
+    def interrupt(self, value: bool) -> None:
+        self._interrupt = value
+
+    @property
+    def guidance_scale(self) -> float:
+        """The guidance scale of the present or last call; a callback may set `_guidance_scale`, which holds from the
+        next step on."""
+        return self._guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        """Whether the next step is guided."""
+        return self._guidance_scale > 1
+
+    @property
+    def num_timesteps(self) -> int:
+        """Steps of the present or last call; 0: endless."""
+        return self._num_timesteps
+
+    def callback_tensors(self, run: Run) -> dict[str, torch.Tensor]:
+        """What `callback_on_step_end` can be given, by name; the latents are added."""
+        return {}
+
+    def take_back(self, run: Run, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Go on with what a callback has changed of `callback_tensors`."""
 
     def _register_parts(self, config: dict[str, Any] | None, **parts: Any) -> None:
         """Take the components of a model, and its configuration, which has the settings of its own."""
@@ -344,28 +370,40 @@ class VideoPipeline(DiffusionPipeline):
             on_progress: called after every step.
             on_preview: called after every step with a function that decodes the frames in work, uint8 (frames, height,
                 width, 3).
-            callback_on_step_end: as in diffusers: (pipe, step, timestep, {"latents"}) -> dict.
+            callback_on_step_end: as in diffusers, a function or an object of `diffusers.callbacks`: (pipe, step,
+                timestep, tensors by name) -> those that are changed. It may set `_guidance_scale` and `interrupt`.
+            callback_on_step_end_tensor_inputs: which tensors it is given.
             resume: where the run is saved, and continued from if it was begun.
 
         Raises: InputError.
         """
         check_output_type(output_type)
-        unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
-        if unknown:
-            raise InputError(f"callback_on_step_end_tensor_inputs can only be latents, not {sorted(unknown)[0]}.")
+        wanted = getattr(callback_on_step_end, "tensor_inputs", callback_on_step_end_tensor_inputs)
+        if unknown := sorted(set(wanted) - set(self._callback_tensor_inputs)):
+            known = ", ".join(self._callback_tensor_inputs)
+            raise InputError(f"callback_on_step_end_tensor_inputs can only be {known}, not {unknown[0]}.")
         if self._without_autoencoder and output_type != "latent":
             raise InputError("this pipeline has no autoencoder; ask for output_type='latent'.")
         shared = {field.name: arguments.pop(field.name) for field in fields(Call) if field.name in arguments}
         run = self.prepare(Call(prompt, **shared), **arguments)
+        self._num_timesteps = run.plan.total_steps or 0
+        self._guidance_scale = getattr(run.denoiser, "scale", 1.0)
 
         def on_step(progress: Progress) -> None:
             frames = progress.plan_step.span
             if callback_on_step_end is not None:
                 level = min(level for window in progress.plan_step.windows for level in window.levels)
-                inputs = {"latents": run.timeline.state(frames)}
-                answer = callback_on_step_end(self, progress.step - 1, run.solver.timesteps[level], inputs)
-                if answer and "latents" in answer:
+                inputs = {"latents": run.timeline.state(frames)} | self.callback_tensors(run)
+                inputs = {name: inputs[name] for name in wanted}
+                answer = callback_on_step_end(self, progress.step - 1, run.solver.timesteps[level], dict(inputs)) or {}
+                changed = {name: answer[name] for name in answer if answer[name] is not inputs.get(name)}
+                if "latents" in changed:
+                    run.timeline.write(frames, changed.pop("latents"))
+                elif "latents" in answer:  # which may have been changed in place
                     run.timeline.write(frames, answer["latents"])
+                self.take_back(run, changed)
+                if hasattr(run.denoiser, "scale"):
+                    run.denoiser.scale = max(self._guidance_scale, 1.0)  # below: not guided, as in diffusers
             final = len(progress.plan_step.clean) > 0
             if resume is not None and not final:
                 resume.save_if_due(sampler.state_dict)

@@ -10,8 +10,12 @@ import torch
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 
 from ..errors import InputError
+from ..mirror import names_of
 from ..weights.textual_inversion import TextualInversionMixin
 from .base import VideoPipeline
+
+__path__: list[str] = []  # its modules are those of diffusers
+__getattr__ = names_of("diffusers.pipelines.stable_diffusion")
 
 
 @dataclass(frozen=True)
@@ -38,20 +42,26 @@ def encode_texts(
     *,
     clip_skip: int | None = None,
     convert: Callable[[list[str], Any], list[str]] = lambda texts, tokenizer: texts,
+    texts_2: Sequence[str] | None = None,
 ) -> TextEmbeds:
     """Texts as CLIP reads them, truncated to its length. Raises InputError for a clip_skip that leaves no layer.
 
     encoders: (tokenizer, text encoder): one (Stable Diffusion), or two (SDXL, whose second gives the pooled text).
-    clip_skip: as in diffusers. convert: writes out tokens that stand for several (textual inversion).
+    clip_skip: as in diffusers. convert: writes out tokens that stand for several (textual inversion). texts_2: what the
+    second encoder reads; None: the same.
     """
     sequences, pooled = [], None
     for tokenizer, encoder in encoders:
+        if sequences and texts_2 is not None:
+            texts = texts_2
         layers = encoder.config.num_hidden_layers
         if clip_skip is not None and not 0 <= clip_skip < layers:
             raise InputError(f"clip_skip must lie between 0 and {layers - 1} for this text encoder, not {clip_skip}.")
         length = {"padding": "max_length", "max_length": tokenizer.model_max_length, "truncation": True}
         ids = tokenizer(convert(list(texts), tokenizer), **length, return_tensors="pt").input_ids
-        output = encoder(ids.to(encoder.device), output_hidden_states=True)
+        if encoder.device.type != "meta":  # else hooks bring its weights in, and move the tokens as well
+            ids = ids.to(encoder.device)
+        output = encoder(ids, output_hidden_states=True)
         if len(encoders) == 2:
             sequences.append(output.hidden_states[-((clip_skip or 0) + 2)])
             pooled = getattr(output, "text_embeds", None)
@@ -100,11 +110,14 @@ class StableDiffusionVideoPipeline(TextualInversionMixin, VideoPipeline, StableD
         pairs = ((self.tokenizer, self.text_encoder), (self.tokenizer_2, self.text_encoder_2))
         return [(tokenizer, encoder) for tokenizer, encoder in pairs if tokenizer is not None and encoder is not None]
 
-    def encode(self, texts: Sequence[str], clip_skip: int | None = None) -> TextEmbeds:
-        """Texts as the UNet reads them. Raises InputError."""
+    def encode(
+        self, texts: Sequence[str], clip_skip: int | None = None, texts_2: Sequence[str] | None = None
+    ) -> TextEmbeds:
+        """Texts as the UNet reads them. texts_2: for the second text encoder of SDXL. Raises InputError."""
         if not self.text_encoders:
             raise InputError("this pipeline has no text encoder with a tokenizer; pass prompt_embeds.")
-        return encode_texts(texts, self.text_encoders, clip_skip=clip_skip, convert=self.maybe_convert_prompt)
+        how: Any = {"clip_skip": clip_skip, "convert": self.maybe_convert_prompt, "texts_2": texts_2}
+        return encode_texts(texts, self.text_encoders, **how)
 
     def added_conditions(self, text: TextEmbeds, size: tuple[int, int]) -> dict[str, torch.Tensor] | None:
         """SDXL's further conditions, of others None: the pooled text, and the (height, width) of an uncropped image."""

@@ -101,6 +101,16 @@ class ChunkGuidance(_Guidance):
         self.times = times
         self.ranges, self.history_scales, self.text_scales = ranges, history_scales, text_scales
 
+    @property
+    def scale(self) -> float:
+        """The strongest text scale; the others keep their proportion to it when it is set."""
+        return max(self.text_scales)
+
+    @scale.setter
+    def scale(self, value: float) -> None:
+        strongest = max(self.scale, 1e-9)
+        self.text_scales = [scale * value / strongest for scale in self.text_scales]
+
     def __call__(self, latents: torch.Tensor, window: Window) -> torch.Tensor:
         times = self.times[torch.tensor(window.levels)]
         alone, history, text = branch_weights(times, self.ranges, self.history_scales, self.text_scales)

@@ -76,12 +76,20 @@ class SchedulerSolver(Solver):
         generator: of the noise that ancestral and LCM steps add. None: a fresh one.
         strength: share of the schedule that is run, in (0, 1]: below 1 the first steps are left out and the run begins
             from `add_noise(clean, noise)`, as in image and video to video.
+        eta: how much noise DDIM adds in every step, 0 to 1; others have no such argument.
 
     Raises: InputError for a number of steps that the scheduler refuses, a strength that leaves no step, and, when it is
     run, for a plan whose frames are not all at the same level.
     """
 
-    def __init__(self, scheduler: SchedulerMixin, num_steps: int, generator: Generators = None, strength: float = 1.0):
+    def __init__(
+        self,
+        scheduler: SchedulerMixin,
+        num_steps: int,
+        generator: Generators = None,
+        strength: float = 1.0,
+        eta: float = 0.0,
+    ):
         if num_steps < 1:
             raise InputError(f"the number of steps must be at least 1, not {num_steps}.")
         if not 0 < strength <= 1:
@@ -89,6 +97,12 @@ class SchedulerSolver(Solver):
         if int(num_steps * strength) < 1:
             raise InputError(f"strength {strength} leaves none of {num_steps} steps; raise one of them.")
         self.scheduler, self.generator = copy.deepcopy(scheduler), generator or fresh_generator()
+        takes = inspect.signature(self.scheduler.step).parameters
+        if eta and "eta" not in takes:
+            raise InputError(f"{type(scheduler).__name__} adds no noise by eta; leave it out, or take DDIMScheduler.")
+        self._step_arguments = {"eta": eta} if eta else {}
+        if "generator" in takes:
+            self._step_arguments["generator"] = self.generator
         self._inference_steps = num_steps
         self._begin = (num_steps - int(num_steps * strength)) * getattr(scheduler, "order", 1)
         self._restart()
@@ -135,9 +149,8 @@ class SchedulerSolver(Solver):
                 f"a scheduler takes all frames through its levels together, and level {self._level} is due, not "
                 f"{given}; choose WholeClip or OverlappingWindows."
             )
-        takes = inspect.signature(self.scheduler.step).parameters
-        drawn = {"generator": self.generator} if "generator" in takes else {}
-        moved = self.scheduler.step(prediction, self.timesteps[self._level], latents, return_dict=False, **drawn)[0]
+        timestep = self.timesteps[self._level]
+        moved = self.scheduler.step(prediction, timestep, latents, return_dict=False, **self._step_arguments)[0]
         self._level += 1
         return moved
 

@@ -95,7 +95,8 @@ class OverlappingWindows(Plan):
         stride: above 1, further windows see every 2nd, 4th, ... frame, `stride` spacings in all: far frames become
             more alike and neighbours less, for more calls.
         closed_loop: windows run on from the last frame to the first: the clip repeats without a jump.
-        weights: "pyramid" (1, 2, 3, ... up to the middle of the window and down again: no seam) or "flat" (all 1).
+        weights: "pyramid" (1, 2, 3, ... up to the middle of the window and down again: no seam), "flat" (all 1), or
+            "delayed_reverse_sawtooth" of FreeNoise (next to nothing up to the middle, then falling to 1).
         moving: lay the windows differently at every step, so that no border stays; without, always as at step 0.
 
     Raises: InputError for sizes that leave no window or no progress, and for unknown weights.
@@ -107,14 +108,14 @@ class OverlappingWindows(Plan):
     overlap: int = 4
     stride: int = 1
     closed_loop: bool = False
-    weights: Literal["pyramid", "flat"] = "pyramid"
+    weights: Literal["pyramid", "flat", "delayed_reverse_sawtooth"] = "pyramid"
     moving: bool = True
 
     def __post_init__(self):
         check_positive(num_steps=self.num_steps)
         check_windows(self.num_frames, self.size, self.stride, self.overlap)
-        if self.weights not in ("pyramid", "flat"):
-            raise InputError(f"weights {self.weights!r} are unknown; choose pyramid or flat.")
+        if self.weights not in ("pyramid", "flat", "delayed_reverse_sawtooth"):
+            raise InputError(f"weights {self.weights!r} are unknown; choose pyramid, flat or delayed_reverse_sawtooth.")
 
     @property
     def total_steps(self) -> int:
@@ -129,6 +130,8 @@ class OverlappingWindows(Plan):
         count = min(self.size, self.num_frames)
         pyramid = tuple(float(min(i + 1, count - i)) for i in range(count))
         weights = pyramid if self.weights == "pyramid" else ()
+        if self.weights == "delayed_reverse_sawtooth":
+            weights = (*(0.01 for _ in pyramid[: (count - 1) // 2]), *pyramid[(count - 1) // 2 :])
         for level in range(self.num_steps):
             laid = self.windows_at(level)
             windows = (Window(_frames(indices), (level,) * count, weights=weights) for indices in laid)

@@ -98,6 +98,13 @@ def motion_name(name: str) -> str:
     return re.sub(r"(transformer_blocks\.\d+\.)attn(\d)\b", lambda m: f"{m[1]}attention_blocks.{int(m[2]) - 1}", name)
 
 
+def diffusers_name(name: str) -> str:
+    """The name that a motion module's tensor with a published name has in diffusers."""
+    name = name.replace(".temporal_transformer.", ".").replace(".ff_norm.", ".norm3.")
+    name = re.sub(r"\.norms\.(\d)\.", lambda m: f".norm{int(m[1]) + 1}.", name)
+    return re.sub(r"\.attention_blocks\.(\d)\.", lambda m: f".attn{int(m[1]) + 1}.", name)
+
+
 def recognise(shapes: Mapping[str, tuple[int, ...]], file: Path) -> str:
     """Which version the tensors of a motion module are: a key of VERSIONS.
 

@@ -107,7 +107,7 @@ def test_parts_can_be_shared_between_pipelines(pipe, make):
 
 def test_without_a_configuration_it_is_as_published(animatediff_parts):
     pipe = AnimateDiffPipeline(animatediff_parts()["unet"])
-    assert (pipe.sampling.num_frames, pipe.sampling.height, pipe.sampling.guidance_scale) == (16, 512, 7.5)
+    assert (pipe.sampling.num_frames, pipe.sampling.height, pipe.sampling.guidance_scale) == (16, 64, 7.5)  # 8 latents
     config = pipe.scheduler.config
     assert type(pipe.scheduler).__name__ == "DDIMScheduler"
     assert (config.beta_schedule, config.beta_start, config.beta_end) == ("linear", 0.00085, 0.012)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,20 +10,26 @@ from diffusers import LatentConsistencyModelPipeline
 
 from ...pipelines.windows import WindowedSampling
 from ...timeline import Denoiser, SchedulerSolver, TextGuidance, Window
+from .controls import Residuals, added_up
 from .prompts import PromptEmbeds
-
-Residuals = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, list[int]], dict[str, Any]]
-"""(latents, timestep, text, frames) -> a ControlNet's residuals, as arguments of AnimateDiffUNet.forward."""
 
 
 class AnimateDiffSampling(WindowedSampling):
     """The settings of AnimateDiff (arXiv 2307.04725, section 5); windows are as long as clips of its training."""
 
 
+class _Guidance(TextGuidance):
+    """Text guidance that asks for one prediction only while its scale is 1."""
+
+    def __call__(self, latents: torch.Tensor, window: Window) -> torch.Tensor:
+        return self.denoiser(latents, window) if self.scale == 1 else super().__call__(latents, window)
+
+
 class AnimateDiffDenoiser:
     """The UNet on a window, with the prompt, or with and without it in one call.
 
-    use_motion=False: every frame on its own.
+    residuals: see `Residuals`. use_motion=False: every frame on its own. attention: `cross_attention_kwargs` of
+    diffusers.
     """
 
     def __init__(
@@ -32,17 +38,19 @@ class AnimateDiffDenoiser:
         solver: SchedulerSolver,
         prompts: PromptEmbeds,
         guidance_scale: float,
-        residuals: Residuals | None = None,
+        residuals: Sequence[Residuals] = (),
         use_motion: bool = True,
+        attention: Mapping[str, Any] | None = None,
     ):
         self.unet, self.solver, self.prompts, self.scale = unet, solver, prompts, guidance_scale
         self.residuals, self.use_motion = residuals, use_motion
+        self.more = {} if attention is None else {"cross_attention_kwargs": dict(attention)}
         self.scale_channels = unet.config.time_cond_proj_dim
         """Channels in which a consistency model reads the guidance scale; None: it reads none."""
 
     def guided(self) -> Denoiser:
-        """With classifier-free guidance, unless the scale is 1 or the network reads it itself."""
-        return TextGuidance(self, self.scale) if self.scale > 1 and self.scale_channels is None else self
+        """With classifier-free guidance, unless the network reads the scale itself."""
+        return _Guidance(self, max(self.scale, 1.0)) if self.scale_channels is None else self
 
     def __call__(self, latents: torch.Tensor, window: Window) -> torch.Tensor:
         return self._predict(latents, window, unprompted=False)
@@ -59,11 +67,13 @@ class AnimateDiffDenoiser:
         sample = torch.cat([sample, sample]) if unprompted else sample
         timestep = self.solver.timesteps[level].to(latents.device)
         inputs = self.prompts.inputs(frames, guided=unprompted)
-        if self.residuals is not None:
-            inputs |= self.residuals(sample, timestep, inputs["encoder_hidden_states"], frames)
+        if self.residuals:
+            given = (sample, timestep, inputs["encoder_hidden_states"], frames, level / self.solver.num_steps)
+            inputs |= added_up([one(*given) for one in self.residuals])
         if self.scale_channels is not None:
             scale = torch.full((len(sample),), self.scale - 1, device=latents.device)
             inputs["timestep_cond"] = LatentConsistencyModelPipeline.get_guidance_scale_embedding(
                 None, scale, self.scale_channels, sample.dtype
             )
-        return self.unet(sample, timestep, **inputs, use_motion=self.use_motion).sample.to(latents.dtype)
+        made = self.unet(sample, timestep, **inputs, **self.more, use_motion=self.use_motion)
+        return made.sample.to(latents.dtype)

@@ -3,53 +3,93 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
+from diffusers import (
+    AutoencoderKL,
+    ControlNetModel,
+    MotionAdapter,
+    MultiControlNetModel,
+    SchedulerMixin,
+    SparseControlNetModel,
+    UNet2DConditionModel,
+    UNetMotionModel,
+)
+from transformers import (
+    CLIPImageProcessor,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    CLIPVisionModelWithProjection,
+)
 
 from ...errors import InputError
+from ...layers.autoencoder import ConvAutoencoder
 from ...media.frames import resize
 from ...pipelines.base import Call, Run, frames_of
 from ...timeline import FreeInit, Plan, Sampler, SchedulerSolver, Timeline, build_scheduler, free_noise
 from ...timeline.free_init import FreeInitSolver, Rounds
-from ...timeline.noise import randn
+from ...timeline.noise import Generators, randn
+from .adapter import animated, sparse_network
+from .controls import FrameControl, IPAdapterVideoMixin
 from .denoiser import AnimateDiffDenoiser, AnimateDiffSampling
+from .habits import NOISES, HabitsMixin
 from .lora import AnimateDiffLoraMixin
 from .prompts import AnimateDiffPromptMixin
 from .sparse import SparseControl, SparseControlNet
 from .unet import AnimateDiffUNet
 
 
-class AnimateDiffPipeline(AnimateDiffLoraMixin, AnimateDiffPromptMixin):
+class AnimateDiffPipeline(HabitsMixin, IPAdapterVideoMixin, AnimateDiffLoraMixin, AnimateDiffPromptMixin):
     """Text, image or video to video with AnimateDiff (arXiv 2307.04725).
 
     Args:
-        unet, vae, text_encoder, tokenizer: the parts; those that a call does not need may be None.
+        unet, vae, text_encoder, tokenizer: the parts; those that a call does not need may be None. A UNet of a
+            text-to-image model needs a motion adapter; the two become one AnimateDiffUNet, and share their weights.
         scheduler: any of diffusers; None: DDIM with AnimateDiff's linear betas.
         text_encoder_2, tokenizer_2: the second ones of SDXL.
+        sparse_controlnet: SparseCtrl, in our layout or diffusers'. controlnet: a ControlNet of pictures, or several (a
+            list).
+        motion_adapter: motion modules for the UNet, in place of its own.
+        image_encoder, feature_extractor: of IP-Adapters.
         config: fields of AnimateDiffSampling, the defaults of a call.
+    Raises: InputError for a UNet without motion, CheckpointError for parts that do not fit each other.
     """
 
     sampling = AnimateDiffSampling()
     _optional_components = ["vae", "text_encoder", "tokenizer", "scheduler", "text_encoder_2", "tokenizer_2",
-                            "sparse_controlnet"]  # fmt: skip
+                            "sparse_controlnet", "motion_adapter", "controlnet", "image_encoder",
+                            "feature_extractor"]  # fmt: skip
+    _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->image_encoder->unet->vae"
+    _exclude_from_cpu_offload = ["sparse_controlnet", "controlnet"]
 
     def __init__(
         self,
-        unet: AnimateDiffUNet,
-        vae: Any = None,
-        text_encoder: Any = None,
-        tokenizer: Any = None,
-        scheduler: Any = None,
-        text_encoder_2: Any = None,
-        tokenizer_2: Any = None,
-        sparse_controlnet: SparseControlNet | None = None,
+        unet: AnimateDiffUNet | UNet2DConditionModel | UNetMotionModel | None,
+        vae: AutoencoderKL | ConvAutoencoder | None = None,
+        text_encoder: CLIPTextModel | None = None,
+        tokenizer: CLIPTokenizer | None = None,
+        scheduler: SchedulerMixin | None = None,
+        text_encoder_2: CLIPTextModelWithProjection | None = None,
+        tokenizer_2: CLIPTokenizer | None = None,
+        sparse_controlnet: SparseControlNet | SparseControlNetModel | None = None,
         config: dict[str, Any] | None = None,
+        motion_adapter: MotionAdapter | None = None,
+        controlnet: ControlNetModel | MultiControlNetModel | None = None,
+        image_encoder: CLIPVisionModelWithProjection | None = None,
+        feature_extractor: CLIPImageProcessor | None = None,
     ):
         super().__init__()
+        if isinstance(controlnet, SparseControlNet | SparseControlNetModel):
+            sparse_controlnet, controlnet = controlnet, None
+        if isinstance(sparse_controlnet, SparseControlNetModel):
+            sparse_controlnet = sparse_network(sparse_controlnet)
         self._register_parts(
             config,
-            unet=unet,
+            unet=unet if unet is None else animated(unet, motion_adapter),
             vae=vae,
             text_encoder=text_encoder,
             tokenizer=tokenizer,
@@ -57,7 +97,18 @@ class AnimateDiffPipeline(AnimateDiffLoraMixin, AnimateDiffPromptMixin):
             text_encoder_2=text_encoder_2,
             tokenizer_2=tokenizer_2,
             sparse_controlnet=sparse_controlnet,
+            motion_adapter=None,  # in the UNet
+            controlnet=MultiControlNetModel(controlnet) if isinstance(controlnet, list | tuple) else controlnet,
+            image_encoder=image_encoder,
+            feature_extractor=feature_extractor,
         )
+        if (
+            unet is not None
+            and not {"height", "width"} & set(config or {})
+            and isinstance(unet.config.sample_size, int)
+        ):
+            side = unet.config.sample_size * self.pixels_per_latent
+            self.sampling = self.sampling.changed(height=side, width=side)
 
     @classmethod
     def from_published(cls, base: Any, motion_module: Any = None, **arguments: Any) -> AnimateDiffPipeline:
@@ -88,14 +139,24 @@ class AnimateDiffPipeline(AnimateDiffLoraMixin, AnimateDiffPromptMixin):
         control_images: Any = None,
         control_indexes: Sequence[int] = (0,),
         control_scale: float = 1.0,
+        conditioning_frames: Any = None,
+        controlnet_conditioning_scale: float | Sequence[float] = 1.0,
+        control_guidance_start: float | Sequence[float] = 0.0,
+        control_guidance_end: float | Sequence[float] = 1.0,
+        guess_mode: bool = False,
+        ip_adapter_image: Any = None,
+        ip_adapter_image_embeds: Sequence[torch.Tensor] | None = None,
         context_frames: int | None = None,
         context_overlap: int | None = None,
         context_stride: int = 1,
-        context_weights: str = "pyramid",
+        context_weights: str | None = None,
         closed_loop: bool = False,
-        shared_noise: bool = False,
+        shared_noise: bool | str | None = None,
         free_init: FreeInit | None = None,
+        eta: float = 0.0,
         use_motion: bool = True,
+        cross_attention_kwargs: Mapping[str, Any] | None = None,
+        decode_chunk_size: int | None = None,
         **texts: Any,
     ) -> Run:
         """The run of a call. All frames become clean together, at the last step. Raises InputError.
@@ -105,12 +166,29 @@ class AnimateDiffPipeline(AnimateDiffLoraMixin, AnimateDiffPromptMixin):
             prompts_at: frame -> prompt that holds there; in between, prompts are blended.
             sparse_controlnet: None: the pipeline's own. control_images, control_indexes, control_scale: the images of
                 single frames, and how strictly they hold: see `SparseControl.of`.
+            conditioning_frames: for the pipeline's ControlNet a picture of every frame, for several a list of such
+                clips; with controlnet_conditioning_scale, control_guidance_start and _end (shares of the steps) and
+                guess_mode as in diffusers.
+            ip_adapter_image: a picture whose look is followed, or frame -> picture; of several IP-Adapters a list.
+            ip_adapter_image_embeds: in its place, as in diffusers.
             context_frames, context_overlap, context_stride, context_weights, closed_loop: see OverlappingWindows.
-            shared_noise: the noise of the first window again in later ones, shuffled (FreeNoise).
+            shared_noise: the noise of the first window again in later ones, shuffled (FreeNoise); or one of `NOISES`.
             free_init: sample several times, each from the low frequencies of the last result (FreeInit).
+            eta: of DDIM.
             use_motion: False: the text-to-image model makes every frame on its own.
-            texts: see `encode_prompt`.
+            cross_attention_kwargs: as in diffusers: "scale" of the LoRAs, "ip_adapter_masks".
+            decode_chunk_size: frames that are decoded at once; None: 16.
+            texts: see `embed_prompts`.
         """
+        windows: dict[str, Any] = {
+            "context_frames": context_frames,
+            "context_overlap": context_overlap,
+            "context_weights": context_weights,
+            "shared_noise": shared_noise,
+        }
+        if not any(value is not None for value in windows.values()):
+            windows |= self._free_noise or {}
+        self.frames_decoded_together = decode_chunk_size or type(self).frames_decoded_together
         num_frames = call.num_frames
         if (latents := call.latents) is not None:
             if latents.ndim != 5 or latents.shape[1] != self.latent_channels:
@@ -124,56 +202,83 @@ class AnimateDiffPipeline(AnimateDiffLoraMixin, AnimateDiffPromptMixin):
                 raise InputError(f"the video has {len(given)} frames; {num_frames} cannot be made of it.")
             num_frames = len(given := given[:num_frames])
         asked = call.settings(height=size[0], width=size[1], num_frames=num_frames)
-        settings = self.configure(**asked, context_frames=context_frames, context_overlap=context_overlap)
+        settings = self.configure(**asked, **{name: windows[name] for name in ("context_frames", "context_overlap")})
         frames = None if given is None else self.encode_frames(resize(given, *size, call.fit))
-        prompts = self.encode_prompt(
-            call.prompt,
-            num_frames=settings.num_frames,
-            size=size,
-            prompts_at=prompts_at,
-            closed_loop=closed_loop,
-            num_videos_per_prompt=call.num_videos_per_prompt,
-            **texts,
-        )
+        with self.weighing_text_loras((cross_attention_kwargs or {}).get("scale")):
+            prompts = self.embed_prompts(
+                call.prompt,
+                num_frames=settings.num_frames,
+                size=size,
+                prompts_at=prompts_at,
+                closed_loop=closed_loop,
+                num_videos_per_prompt=call.num_videos_per_prompt,
+                **texts,
+            )
         videos, device = len(prompts.motion), self._execution_device
+        guided = settings.guidance_scale > 1
+        follow, leave = self._pictures(
+            ip_adapter_image, ip_adapter_image_embeds, videos, settings.num_frames, guided, closed_loop
+        )
+        prompts = replace(prompts, pictures=follow, no_pictures=leave).to(device, self.unet.dtype)
         generator = self.generator_of(call, videos)
         shape = (videos, self.latent_channels, settings.num_frames, *(side // self.pixels_per_latent for side in size))
         if latents is not None:
             noise = self.noise(call, videos, size)
-        elif shared_noise:
-            window, hop = settings.context_frames, settings.context_frames - settings.context_overlap
-            noise = free_noise(shape, generator, window, hop).to(device)
         else:
-            noise = randn(shape, generator, device)
+            noise = self._fresh_noise(shape, generator, windows["shared_noise"], settings).to(device)
         clean = None if frames is None else frames.to(device).expand(shape)
-        control, network = None, sparse_controlnet or self.sparse_controlnet
-        if control_images is not None:
-            if network is None:
-                raise InputError("pictures for single frames need a SparseCtrl network; give sparse_controlnet.")
-            control = SparseControl.of(
-                network,
-                control_images,
-                control_indexes,
-                control_scale,
-                unet=self.unet,
-                num_frames=settings.num_frames,
-                size=size,
-                encode=self.encode_frames,
-                fit=call.fit,
-            )
 
         counts = [settings.num_inference_steps]
+        free_init = free_init or self._free_init
         if free_init is not None:
             counts = [free_init.steps(counts[0], i) for i in range(free_init.iterations)]
         share = 1.0 if clean is None else strength
-        rounds = [SchedulerSolver(self.scheduler, count, generator, share) for count in counts]
-        windows: Any = {"context_stride": context_stride, "context_weights": context_weights}
-        plans = tuple(settings.plan(one.num_steps, closed_loop=closed_loop, **windows) for one in rounds)
+        rounds = [SchedulerSolver(self.scheduler, count, generator, share, eta) for count in counts]
+        layout: Any = {"context_stride": context_stride, "context_weights": windows["context_weights"] or "pyramid"}
+        plans = tuple(settings.plan(one.num_steps, closed_loop=closed_loop, **layout) for one in rounds)
         plan, solver = plans[0], cast(Any, rounds[0])
         if free_init is not None:
             plan, solver = Rounds(plans), FreeInitSolver(free_init, rounds, noise, clean, generator)
-        denoiser = AnimateDiffDenoiser(self.unet, solver, prompts, settings.guidance_scale, control, use_motion)
+
+        controls: list[Any] = []
+        where: Any = {"num_frames": settings.num_frames, "size": size, "fit": call.fit}
+        if control_images is not None:
+            network = sparse_controlnet or self.sparse_controlnet
+            if network is None:
+                raise InputError("pictures for single frames need a SparseCtrl network; give sparse_controlnet.")
+            kept = (control_images, control_indexes, control_scale)
+            controls.append(SparseControl.of(network, *kept, unet=self.unet, encode=self.encode_frames, **where))
+        if conditioning_frames is not None:
+            if self.controlnet is None:
+                raise InputError("conditioning_frames need a ControlNet; give the pipeline a controlnet.")
+            bounds = {"start": control_guidance_start, "end": control_guidance_end}
+            how: Any = {"scale": controlnet_conditioning_scale, "guess": guess_mode, "num_steps": solver.num_steps}
+            controls.append(FrameControl.of(self.controlnet, conditioning_frames, **how, **bounds, **where))
+        scale, more = settings.guidance_scale, cross_attention_kwargs
+        denoiser = AnimateDiffDenoiser(self.unet, solver, prompts, scale, controls, use_motion, more)
         return Run(plan, denoiser.guided(), solver, Timeline(rounds[0].begin(noise, clean)), videos)
+
+    @staticmethod
+    def _fresh_noise(shape: tuple[int, ...], generator: Generators, kind: bool | str | None, settings: Any) -> Any:
+        """kind: see `shared_noise`. Raises InputError."""
+        window, hop = settings.context_frames, settings.context_frames - settings.context_overlap
+        if kind in (None, False, "random"):
+            return randn(shape, generator)
+        if kind == "repeat_context":
+            first = randn((*shape[:2], min(window, shape[2]), *shape[3:]), generator)
+            return first[:, :, torch.arange(shape[2]) % window]
+        if kind not in (True, "shuffle_context"):
+            raise InputError(f"the noise {kind!r} is unknown; choose {', '.join(NOISES)}.")
+        return free_noise(shape, generator, window, hop)
+
+    def callback_tensors(self, run: Run) -> dict[str, torch.Tensor]:
+        inner = getattr(run.denoiser, "denoiser", run.denoiser)
+        return inner.prompts.tensors(self.do_classifier_free_guidance)
+
+    def take_back(self, run: Run, tensors: Mapping[str, torch.Tensor]) -> None:
+        inner: Any = getattr(run.denoiser, "denoiser", run.denoiser)
+        given = (tensors.get("prompt_embeds"), tensors.get("negative_prompt_embeds"))
+        inner.prompts = inner.prompts.changed(*given)
 
     def restore(self, sampler: Sampler, state: dict[str, torch.Tensor]) -> None:
         if "round" in state and isinstance(sampler.solver, FreeInitSolver):

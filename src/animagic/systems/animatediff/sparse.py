@@ -34,7 +34,7 @@ class SparseControlNet(InflatedMixin, ControlNetModel):
             and made smaller by 2 ** (len(conditioning_embedding_out_channels) - 1).
         concate_conditioning_mask: it also reads which frames have an image.
         set_noisy_sample_input_to_zero: it does not read the noisy latents, as all published networks.
-        motion_*: see MotionModule and AnimateDiffUNet.
+        motion_*, diffusers_norms: see MotionModule and AnimateDiffUNet.
         controlnet_config: those of ControlNetModel.
 
     Raises: InputError for a base with further conditions (SDXL). Source: SparseCtrl, section 3.2.
@@ -55,6 +55,8 @@ class SparseControlNet(InflatedMixin, ControlNetModel):
         motion_max_length: int = 32,
         motion_attention_dim_div: int = 1,
         motion_resolutions: Sequence[int] = (1, 2, 4, 8),
+        motion_norm_num_groups: int = 32,
+        diffusers_norms: bool = False,
         **controlnet_config: Any,
     ):
         if controlnet_config.get("addition_embed_type") is not None:
@@ -76,7 +78,14 @@ class SparseControlNet(InflatedMixin, ControlNetModel):
             num_transformer_blocks=motion_num_transformer_blocks,
             max_length=motion_max_length,
             attention_dim_div=motion_attention_dim_div,
+            norm_num_groups=motion_norm_num_groups,
         )
+        self.use_diffusers_norms(diffusers_norms)
+
+    def use_diffusers_norms(self, on: bool = True) -> None:
+        """As in AnimateDiffUNet: calculate as diffusers' SparseControlNetModel does, or (False) as published."""
+        self._join_motion_norms(on)
+        self.register_to_config(diffusers_norms=on)
 
     @staticmethod
     def config_for(unet: UNet2DConditionModel, **config: Any) -> dict[str, Any]:
@@ -248,7 +257,7 @@ class SparseControl:
         return cls(network, pictures, tuple(indexes), scale)
 
     def __call__(
-        self, sample: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor, frames: Sequence[int]
+        self, sample: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor, frames: Sequence[int], done: float = 0.0
     ) -> dict[str, Any]:
         """The residuals of a window as arguments of AnimateDiffUNet.forward; none without an image in the window."""
         given = {place: self.indexes.index(frame) for place, frame in enumerate(frames) if frame in self.indexes}
