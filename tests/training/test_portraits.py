@@ -8,6 +8,7 @@ import torch
 
 from animagic.errors import InputError
 from animagic.speech import Phone, per_latent
+from animagic.training import portraits
 from animagic.training.autoencoding import PortraitCrops
 from animagic.training.portraits import PortraitBatches, Talk, in_cells
 from animagic.training.voices import RATE, Recording
@@ -121,6 +122,29 @@ def test_where_pairs_are_possible_a_single_person_has_a_silent_companion(batch):
     assert not found["masks"][:, 1].any()
     assert torch.equal(found["masks"][:, :1], batch["masks"])
     assert torch.equal(found["video"], batch["video"])
+
+
+def test_close_ups_hold_the_mouth_and_its_cells():
+    whole, close = of(latents=1)[1], of(latents=1, close_up=24)[1]
+    assert close["video"].shape == (2, 3, 4, 24, 24)
+    assert close["photo"].shape == (2, 3, 24, 24)
+    assert close["masks"].shape == (2, 1, 1, 3, 3)
+    for video, mouth, all_video, all_mouth in zip(
+        close["video"], close["mouth"][:, 0], whole["video"], whole["mouth"][:, 0], strict=True
+    ):
+        assert mouth.max() == all_mouth.max() > 0.1
+        places = [(y, x) for y in range(6) for x in range(6) if torch.equal(all_mouth[y : y + 3, x : x + 3], mouth)]
+        assert any(torch.equal(all_video[..., 8 * y : 8 * y + 24, 8 * x : 8 * x + 24], video) for y, x in places)
+
+
+def test_all_heads_may_move_in_one_way(monkeypatch):
+    asked = []
+    act = portraits.sample_performance
+    monkeypatch.setattr(
+        portraits, "sample_performance", lambda *given, motion: asked.append(motion) or act(*given, motion=motion)
+    )
+    of(motion="nodding")[0]
+    assert set(asked) == {"nodding"}
 
 
 def test_some_batches_hold_single_latent_frames():
