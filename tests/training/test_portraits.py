@@ -125,16 +125,17 @@ def test_where_pairs_are_possible_a_single_person_has_a_silent_companion(batch):
 
 
 def test_close_ups_hold_the_mouth_and_its_cells():
-    whole, close = of(latents=1)[1], of(latents=1, close_up=24)[1]
-    assert close["video"].shape == (2, 3, 4, 24, 24)
-    assert close["photo"].shape == (2, 3, 24, 24)
-    assert close["masks"].shape == (2, 1, 1, 3, 3)
-    for video, mouth, all_video, all_mouth in zip(
-        close["video"], close["mouth"][:, 0], whole["video"], whole["mouth"][:, 0], strict=True
-    ):
-        assert mouth.max() == all_mouth.max() > 0.1
-        places = [(y, x) for y in range(6) for x in range(6) if torch.equal(all_mouth[y : y + 3, x : x + 3], mouth)]
-        assert any(torch.equal(all_video[..., 8 * y : 8 * y + 24, 8 * x : 8 * x + 24], video) for y, x in places)
+    clips = of(latents=1, batch_size=1, close_up=24, close_up_share=1.0)
+    clips._clip = lambda step, i, rng: of()._drawn("drawn", 1, (i,))
+    whole, close = of()._drawn("drawn", 1, (0,)), clips[1]
+    assert close["video"].shape == (7, 3, 4, 24, 24)  # 64 x 64 pixels are seven times as many
+    assert close["photo"].shape == (7, 3, 24, 24)
+    assert close["masks"].shape == (7, 1, 1, 3, 3)
+    assert (close["mouth"].amax((1, 2, 3)) > 0.1).all()
+    photo = close["photo"][0].permute(1, 2, 0).numpy()
+    assert any(
+        np.array_equal(whole.photo[y : y + 24, x : x + 24], photo) for y in range(0, 41, 8) for x in range(0, 41, 8)
+    )
 
 
 def test_all_heads_may_move_in_one_way(monkeypatch):

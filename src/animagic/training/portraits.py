@@ -129,7 +129,8 @@ class PortraitBatches(Dataset):
         voices: the folder of a `VoiceBank`. recordings: how many there are in it.
         encoder: None: the embedded speech encoder; or the folder of a wav2vec 2.0 model.
         motion: what everybody's head does, of `animagic.synthetic.portraits.MOTIONS`; None: one of them each.
-        close_up: height and width in pixels of a piece around the mouth that videos and photos are cut to; None: all.
+        close_up: height and width in pixels of a piece around the mouth, to which videos and photos of some batches are
+            cut; these hold as many more windows as their pieces are smaller. close_up_share: how many.
 
     Items: {"photo": uint8 (windows, 3, height, width), "video": uint8 (windows, 3, 4 latents, height, width),
     "captions": list[str], "speech": float32 (windows, speakers, latents, 8, layers, channels), "masks": float32
@@ -159,7 +160,8 @@ class PortraitBatches(Dataset):
     recordings: int = 300
     encoder: str | None = None
     motion: str | None = None
-    close_up: int | None = None
+    close_up: int = 32
+    close_up_share: float = 0.0
 
     def __post_init__(self):
         check_batches(self)
@@ -182,13 +184,16 @@ class PortraitBatches(Dataset):
         latents, each = self.latents, self.windows
         if self.alone_share and rng.random() < self.alone_share:
             latents, each = 1, self.windows * self.latents // 2
-        for i in range(self.batch_size // self.windows):
+        count, close = self.batch_size // self.windows, rng.random() < self.close_up_share
+        if close:
+            count *= self.height * self.width // self.close_up**2
+        for i in range(count):
             talk = self._clip(step, i, rng)
             for _ in range(each):
                 own = self.own_photo and rng.random() < self.own_photo
                 talks.append(replace(talk, photo=talk.frames[rng.integers(len(talk.frames))]) if own else talk)
             windows += [random_window(talk, latents, self.begins, rng) for _ in range(each)]
-        if self.close_up is not None:
+        if close:
             pieces = [_around_mouth(*pair, self.close_up, rng) for pair in zip(talks, windows, strict=True)]
             talks, windows = map(list, zip(*pieces, strict=True))
         return batch_of(talks, windows, step)
@@ -262,12 +267,11 @@ def check_batches(batches: Any) -> None:
     for name in ("height", "width"):
         if getattr(batches, name) < CELL or getattr(batches, name) % CELL:
             raise InputError(f"{name} is {getattr(batches, name)}; give a multiple of {CELL}.")
-    close_up = batches.close_up if isinstance(batches, PortraitBatches) else None
-    if close_up is not None and (not CELL <= close_up <= min(batches.height, batches.width) or close_up % CELL):
-        raise InputError(
-            f"close_up is {close_up}; give a multiple of {CELL} that fits {batches.width}x{batches.height}."
-        )
-    for name in ("begins", "pairs", "drawn_share"):
+    if getattr(batches, "close_up_share", 0):
+        side, most = batches.close_up, min(batches.height, batches.width)
+        if not CELL <= side <= most or side % CELL:
+            raise InputError(f"close_up is {side}; give a multiple of {CELL} up to {most}.")
+    for name in ("begins", "pairs", "drawn_share", "close_up_share"):
         if not 0 <= getattr(batches, name, 0) <= 1:
             raise InputError(f"{name} is {getattr(batches, name)}; give a share, 0 to 1.")
 
