@@ -8,6 +8,7 @@ import torch
 
 from animagic.errors import InputError
 from animagic.speech import Phone, per_latent
+from animagic.training import portraits
 from animagic.training.autoencoding import PortraitCrops
 from animagic.training.portraits import PortraitBatches, Talk, in_cells
 from animagic.training.voices import RATE, Recording
@@ -121,6 +122,30 @@ def test_where_pairs_are_possible_a_single_person_has_a_silent_companion(batch):
     assert not found["masks"][:, 1].any()
     assert torch.equal(found["masks"][:, :1], batch["masks"])
     assert torch.equal(found["video"], batch["video"])
+
+
+def test_close_ups_hold_the_mouth_and_its_cells():
+    clips = of(latents=1, batch_size=1, close_up=24, close_up_share=1.0)
+    clips._clip = lambda step, i, rng: of()._drawn("drawn", 1, (i,))
+    whole, close = of()._drawn("drawn", 1, (0,)), clips[1]
+    assert close["video"].shape == (7, 3, 4, 24, 24)  # 64 x 64 pixels are seven times as many
+    assert close["photo"].shape == (7, 3, 24, 24)
+    assert close["masks"].shape == (7, 1, 1, 3, 3)
+    assert (close["mouth"].amax((1, 2, 3)) > 0.1).all()
+    photo = close["photo"][0].permute(1, 2, 0).numpy()
+    assert any(
+        np.array_equal(whole.photo[y : y + 24, x : x + 24], photo) for y in range(0, 41, 8) for x in range(0, 41, 8)
+    )
+
+
+def test_all_heads_may_move_in_one_way(monkeypatch):
+    asked = []
+    act = portraits.sample_performance
+    monkeypatch.setattr(
+        portraits, "sample_performance", lambda *given, motion: asked.append(motion) or act(*given, motion=motion)
+    )
+    of(motion="nodding")[0]
+    assert set(asked) == {"nodding"}
 
 
 def test_some_batches_hold_single_latent_frames():

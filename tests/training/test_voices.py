@@ -13,7 +13,7 @@ from animagic.speech.mouth import SILENCE, visemes_of
 from animagic.speech.saying import Utterance
 from animagic.training import voices
 from animagic.training.sentences import LANGUAGES, sentence
-from animagic.training.voices import RATE, SECONDS, SPEAKERS, Recording, VoiceBank, spoken
+from animagic.training.voices import RATE, SECONDS, SPEAKERS, Recording, VoiceBank, VoiceBatches, spoken
 
 
 class Loudness:
@@ -119,6 +119,21 @@ def test_a_folder_keeps_recordings(tmp_path, monkeypatch):
     assert kept.features.dtype == torch.float32
     with pytest.raises(TypeError):
         bank(tmp_path, seed=1)[2]
+
+
+def test_batches_of_voices_hold_what_is_heard_and_what_the_mouth_does(tmp_path, monkeypatch):
+    batches = VoiceBatches(1, 5, batch_size=200, recordings=4)
+    batches.bank = bank(count=4)
+    batch = batches[3]
+    assert batch["speech"].shape == (200, 8, 2, 3)
+    assert batch["mouth"].shape == (200, 4, 3)
+    assert torch.equal(batches[3]["speech"], batch["speech"])
+    # A vowel sounds as long as the tone of a word: where all of it is loud, the mouth is open, and where nothing, shut.
+    loud, opening = batch["speech"][:, :, 0, 0], batch["mouth"][:, :, 0]
+    assert opening[loud.amin(1) > 0.05].min() > 0.2
+    assert opening[loud.amax(1) < 0.01].max() < 0.2
+    with pytest.raises(InputError, match="batch_size must be at least 1, not 0"):
+        VoiceBatches(1, 5, batch_size=0)
 
 
 def test_silence_is_as_long_as_any_recording():

@@ -128,6 +128,9 @@ class PortraitBatches(Dataset):
         clips: of each kind, in the folder in the end. begin: at the first step; then one more every step.
         voices: the folder of a `VoiceBank`. recordings: how many there are in it.
         encoder: None: the embedded speech encoder; or the folder of a wav2vec 2.0 model.
+        motion: what everybody's head does, of `animagic.synthetic.portraits.MOTIONS`; None: one of them each.
+        close_up: height and width in pixels of a piece around the mouth, to which videos and photos of some batches are
+            cut; these hold as many more windows as their pieces are smaller. close_up_share: how many.
 
     Items: {"photo": uint8 (windows, 3, height, width), "video": uint8 (windows, 3, 4 latents, height, width),
     "captions": list[str], "speech": float32 (windows, speakers, latents, 8, layers, channels), "masks": float32
@@ -156,6 +159,9 @@ class PortraitBatches(Dataset):
     voices: str | None = None
     recordings: int = 300
     encoder: str | None = None
+    motion: str | None = None
+    close_up: int = 32
+    close_up_share: float = 0.0
 
     def __post_init__(self):
         check_batches(self)
@@ -178,12 +184,18 @@ class PortraitBatches(Dataset):
         latents, each = self.latents, self.windows
         if self.alone_share and rng.random() < self.alone_share:
             latents, each = 1, self.windows * self.latents // 2
-        for i in range(self.batch_size // self.windows):
+        count, close = self.batch_size // self.windows, rng.random() < self.close_up_share
+        if close:
+            count *= self.height * self.width // self.close_up**2
+        for i in range(count):
             talk = self._clip(step, i, rng)
             for _ in range(each):
                 own = self.own_photo and rng.random() < self.own_photo
                 talks.append(replace(talk, photo=talk.frames[rng.integers(len(talk.frames))]) if own else talk)
             windows += [random_window(talk, latents, self.begins, rng) for _ in range(each)]
+        if close:
+            pieces = [_around_mouth(*pair, self.close_up, rng) for pair in zip(talks, windows, strict=True)]
+            talks, windows = map(list, zip(*pieces, strict=True))
         return batch_of(talks, windows, step)
 
     def _clip(self, step: int, i: int, rng: np.random.Generator) -> Talk:
@@ -200,7 +212,8 @@ class PortraitBatches(Dataset):
         """A clip of the folder, drawn if it is not there yet. kind: "drawn" or "head"."""
         size = f"{self.width}x{self.height}x{self.kept}-{self.fps:g}"
         heard = f"-{Path(self.encoder).name}" if self.encoder else ""
-        name = f"{kind}-{people}-{size}{heard}{'-held-out' if self.held_out else ''}"
+        moved = f"-{self.motion.replace(' ', '-')}" if self.motion else ""
+        name = f"{kind}-{people}-{size}{heard}{moved}{'-held-out' if self.held_out else ''}"
         path = Path(str(self.folder)) / name / f"{number}.clip"
         if path.is_file():
             return _unpacked(path.read_bytes())
@@ -216,7 +229,7 @@ class PortraitBatches(Dataset):
         count, size = GROUP * self.kept + 2 * CONTEXT, (self.height, self.width)
         heard = [self._heard(one, count, rng) for one in speaks]
         shown = [sample_portrait(rng, self.held_out, kind) for _ in speaks]
-        acted = [sample_performance(rng, mouth, self.fps, self.held_out) for mouth, _ in heard]
+        acted = [sample_performance(rng, mouth, self.fps, self.held_out, motion=self.motion) for mouth, _ in heard]
         photo = render_photo(shown, rng, *size).frames[0]
         scene = render_scene(shown, acted, *size)
         if people == 1:
@@ -254,7 +267,11 @@ def check_batches(batches: Any) -> None:
     for name in ("height", "width"):
         if getattr(batches, name) < CELL or getattr(batches, name) % CELL:
             raise InputError(f"{name} is {getattr(batches, name)}; give a multiple of {CELL}.")
-    for name in ("begins", "pairs", "drawn_share"):
+    if getattr(batches, "close_up_share", 0):
+        side, most = batches.close_up, min(batches.height, batches.width)
+        if not CELL <= side <= most or side % CELL:
+            raise InputError(f"close_up is {side}; give a multiple of {CELL} up to {most}.")
+    for name in ("begins", "pairs", "drawn_share", "close_up_share"):
         if not 0 <= getattr(batches, name, 0) <= 1:
             raise InputError(f"{name} is {getattr(batches, name)}; give a share, 0 to 1.")
 
@@ -265,6 +282,17 @@ def random_window(talk: Talk, latents: int, begins: float, rng: np.random.Genera
     if rng.random() < begins:
         return talk.window(int(rng.integers(spare + GROUP + CONTEXT)), latents, True)
     return talk.window(CONTEXT + int(rng.integers(spare + 1)), latents, False)
+
+
+def _around_mouth(talk: Talk, window: Window, side: int, rng: np.random.Generator) -> tuple[Talk, Window]:
+    """A piece of photo and window that holds the middle of the mouth, or one from anywhere where none is seen."""
+    cells, size = np.argwhere(window.mouth.max(0) > 0.1), np.array(window.mouth.shape[-2:])
+    middle = cells.mean(0) if len(cells) else rng.uniform(0, size)
+    corner = np.rint(middle - side / CELL * rng.uniform(0.3, 0.7, 2)).astype(int).clip(0, size - side // CELL)
+    rows, columns = (slice(at, at + side // CELL) for at in corner)
+    y, x = (slice(CELL * at, CELL * at + side) for at in corner)
+    piece = replace(window, video=window.video[:, y, x], masks=window.masks[..., rows, columns])
+    return replace(talk, photo=talk.photo[y, x]), replace(piece, mouth=window.mouth[:, rows, columns])
 
 
 def _packed(talk: Talk) -> bytes:

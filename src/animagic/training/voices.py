@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from ..errors import InputError
 from ..media import atomic_path
-from ..speech import Phone, SpeechEncoder, Wav2VecEncoder, WhisperEncoder, features, mouth_shapes, normalised, say
+from ..speech import (
+    Phone,
+    SpeechEncoder,
+    Wav2VecEncoder,
+    WhisperEncoder,
+    at_frames,
+    features,
+    mouth_shapes,
+    normalised,
+    say,
+)
+from ..speech.frames import CONTEXT, GROUP
 from .sentences import LANGUAGES, sentence
 
 RATE = 16_000
@@ -120,6 +133,58 @@ class VoiceBank:
         text, voice, samples, phones = spoken(rng, self.held_out)
         samples = _as_recorded(samples, rng)
         return Recording(samples, phones, features(self.encoder, samples), text, voice)
+
+
+@dataclass(eq=False)
+class VoiceBatches(Dataset):
+    """What is heard around latent frames, and what the mouth does in them; item `step` is a whole batch.
+
+    Args:
+        batch_size: latent frames.
+        voices: the folder of a `VoiceBank`. recordings: how many there are in it.
+        encoder: see `speech_encoder`.
+
+    Items: {"speech": float32 (batch_size, 8, layers, channels), "mouth": float32 (batch_size, 4, 3), see
+    `Recording.mouth`, "index": int}.
+    """
+
+    seed: int
+    steps: int
+    batch_size: int = 128
+    fps: float = 25
+    held_out: bool = False
+    voices: str | None = None
+    recordings: int = 300
+    encoder: str | None = None
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        self._heard = lru_cache(None)(self._hear)
+
+    @cached_property
+    def bank(self) -> VoiceBank:
+        """Where the speech comes from."""
+        return VoiceBank(self.voices, self.recordings, self.held_out, encoder=speech_encoder(self.encoder))
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> dict[str, Any]:
+        rng = np.random.default_rng((self.seed, step))
+        speech, mouths = [], []
+        for number in rng.integers(len(self.bank), size=self.batch_size).tolist():
+            heard, mouth = self._heard(number)
+            start = int(rng.integers(CONTEXT, len(mouth) - GROUP - CONTEXT + 1))
+            speech.append(heard[start - CONTEXT : start + GROUP + CONTEXT])
+            mouths.append(mouth[start : start + GROUP])
+        return {"speech": torch.stack(speech).float(), "mouth": torch.from_numpy(np.stack(mouths)), "index": step}
+
+    def _hear(self, number: int) -> tuple[Tensor, np.ndarray]:
+        recording = self.bank[number]
+        mouth = recording.mouth(self.fps)
+        return at_frames(recording.features, self.fps, len(mouth)).half(), mouth
 
 
 def spoken(rng: np.random.Generator, held_out: bool = False) -> tuple[str, str, np.ndarray, tuple[Phone, ...]]:

@@ -5,9 +5,10 @@ import pytest
 import torch
 from talking_models import talking_pipeline
 
+from animagic.systems.magicinfinite.audio import AudioProjector
 from animagic.systems.magicinfinite.denoiser import Prompt
 from animagic.systems.magicinfinite.distillation import SpeakingDistillation
-from animagic.systems.magicinfinite.objectives import SpeakingObjective, velocity
+from animagic.systems.magicinfinite.objectives import MouthObjective, MouthReader, SpeakingObjective, velocity
 from animagic.timeline import Window
 from animagic.training.distribution_matching import Distillation
 
@@ -86,6 +87,23 @@ def test_voices_are_not_heard_in_the_first_stage(pipe):
     assert not heard
     objective(pipe, drop_voice=0, drop_all=0)(pipe.transformer, batch(), generator())[0].backward()
     assert pipe.transformer.audio_projector.queries.grad.abs().sum() > 0
+
+
+def test_tokens_of_voices_learn_to_tell_the_mouth():
+    torch.manual_seed(0)
+    reader = MouthReader(AudioProjector(2, 16, 32, 2, 3))
+    optimiser = torch.optim.Adam(reader.parameters(), 3e-3)
+    learns, errors = MouthObjective(noise=1.0), []
+    for step in range(200):
+        speech = torch.randn(64, 8, 2, 16, generator=generator(step))
+        heard = speech[:, 2:6].mean(2)  # of the four frames themselves
+        mouth = torch.stack([heard[..., 0], heard[..., 1], -heard[..., 0]], dim=-1)
+        loss, facts = learns(reader, {"speech": speech, "mouth": mouth}, generator(step))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        errors.append(float(facts["opening"]))
+    assert np.mean(errors[-10:]) < 0.5 * np.mean(errors[:10])
 
 
 def test_a_text_is_encoded_once_and_cut(pipe):

@@ -10,14 +10,52 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...layers.autoencoder import ConvAutoencoder
 from ...training.data import to_unit
+from .audio import AudioProjector
 from .denoiser import GROUP, Prompt, padded
 
 _MOST_TEXTS = 20_000
 """That are kept once they have been encoded."""
+
+
+class MouthReader(nn.Module):
+    """What the mouth does in a latent frame, told from the tokens of an `AudioProjector` by a linear layer."""
+
+    def __init__(self, projector: AudioProjector):
+        super().__init__()
+        self.audio_projector = projector
+        self.head = nn.Linear(projector.queries.numel(), 3 * GROUP)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(batch, tokens, width) -> (batch, 4, 3): opening, width and rounding in each of its video frames."""
+        return self.head(tokens.flatten(1)).unflatten(1, (GROUP, 3))
+
+
+@dataclass
+class MouthObjective:
+    """The mean squared error of the mouth's shape, so that tokens say what a face needs to know before there is one.
+
+    Args:
+        noise: added to the tokens, which have deviation 1: what they say of mouths must stand out from all else that is
+            heard, so that a transformer with little to go by finds it.
+        deviation: of opening, width and rounding, in whose units errors are counted.
+
+    Batches: see VoiceBatches.
+    """
+
+    noise: float = 1.5
+    deviation: tuple[float, float, float] = (0.27, 0.14, 0.25)
+
+    def __call__(self, model: Any, batch: dict, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
+        device = generator.device
+        tokens = model.audio_projector(batch["speech"].to(device))
+        tokens = tokens + self.noise * torch.randn(tokens.shape, generator=generator, device=device)
+        error = (model(tokens) - batch["mouth"].to(device)) / torch.tensor(self.deviation, device=device)
+        each = error.square().mean((0, 1))
+        return each.mean(), {name: each[i].detach() for i, name in enumerate(("opening", "width", "rounding"))}
 
 
 @dataclass

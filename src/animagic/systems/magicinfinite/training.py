@@ -1,4 +1,5 @@
-"""How MagicInfinite is trained: text and portrait first, then voices join; LoRAs; and students of fewer steps.
+"""How MagicInfinite is trained: text and portrait first, what voices say of mouths, then both; LoRAs; and students of
+fewer steps.
 
 Source: MagicInfinite, arXiv 2503.05978, section 3 (curriculum, region-weighted loss); rates and shares are ours.
 """
@@ -21,10 +22,11 @@ from ...training.distribution_matching import Distillation
 from ...training.portrait_videos import PortraitVideos
 from ...training.portraits import PortraitBatches
 from ...training.stages import Course, Stage, average_of, component, load_autoencoder, save_model, with_start
+from ...training.voices import VoiceBatches
 from ...weights.lora import add_lora
 from .denoiser import MagicInfiniteSampling
 from .distillation import SpeakingDistillation
-from .objectives import SpeakingObjective
+from .objectives import MouthObjective, MouthReader, SpeakingObjective
 from .pipeline import MagicInfinitePipeline
 from .prompts import components_of, encoder_of, text_encoder_of
 from .transformer import MagicInfiniteTransformer3DModel
@@ -34,6 +36,7 @@ LORA_TARGETS = (
     r"|audio_attention\.\d+\.attn\.(to_q|to_kv|to_out)"
 )
 LORAS = "loras"
+PROJECTOR = "audio_projector."
 _MEASURED = 16
 """Batches from which the statistics of speech are taken."""
 
@@ -75,10 +78,29 @@ def _start_portrait(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
 def _start_speech(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
     model = build(stage.recipe)
     model.load_state_dict(average_of(stage.root / "portrait", "the part portrait"))
-    if not stage.section.get("start"):
-        batches = stage.batches()
-        model.audio_projector.measure(torch.cat([batches[i]["speech"].flatten(0, 2) for i in range(_MEASURED)]))
+    if "voices" in stage.recipe:
+        # It stays as it is: the gradients that reach it are mostly noise, and Adam makes of them steps of full length.
+        heard = average_of(stage.root / "voices", "the part voices")
+        model.audio_projector.load_state_dict(_projector_of(heard))
+        model.audio_projector.requires_grad_(False)
+    elif not stage.section.get("start"):
+        _measure(model, stage)
     return with_start(model, stage.section), _frozen(stage)
+
+
+def _start_voices(stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
+    model = MouthReader(build(stage.recipe).audio_projector)
+    _measure(model, stage)
+    return with_start(model, stage.section), {}
+
+
+def _measure(model: Any, stage: Stage) -> None:
+    batches = stage.batches()
+    model.audio_projector.measure(torch.cat([batches[i]["speech"].flatten(0, -4) for i in range(_MEASURED)]))
+
+
+def _projector_of(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(PROJECTOR): x for name, x in tensors.items() if name.startswith(PROJECTOR)}
 
 
 def export(recipe: dict[str, Any], root: Path) -> Path:
@@ -174,6 +196,7 @@ _CLIPS: dict[str, Any] = {"objective": SpeakingObjective, "data": PortraitBatche
 _LORA = Stage("loras", _start_lora, **_CLIPS, several=True, folder="lora_{}", needs=["rank"], save=_save_lora)
 _STAGES = [
     Stage("portrait", _start_portrait, **_CLIPS, model=MagicInfiniteTransformer3DModel, shipped=_shipped),
+    Stage("voices", _start_voices, MouthObjective, VoiceBatches, optional=True),
     Stage("speech", _start_speech, **_CLIPS, optional=True, shipped=_shipped),
 ]
 _STUDENT = Stage(
