@@ -220,6 +220,15 @@ def test_the_place_is_where_a_job_comes_out(store):
     assert store.place(waiting[0]) is None
 
 
+def test_places_of_jobs_that_another_server_added(store, url):
+    store.add(new())
+    assert store.place("video_0") is None
+    other = Store(url)
+    id = other.add(new()).id
+    other.close()
+    assert store.place(id) == 1
+
+
 def test_threads_never_get_the_same_job(store):
     jobs = {store.add(new(owner)).id for owner in "abcd" * 15}
     start = threading.Barrier(6)
