@@ -320,7 +320,7 @@ class Service:
             raise InputError(f"no voice is waited for: hand in a job with the voice {LIVE!r}.")
         if record.job.finished:
             raise InputError("the video is finished: nobody listens any more.")
-        with record.lock:
+        with record.voice:
             VoiceFile(self.folder(id)).add(samples, end, self.settings.limits.seconds)
 
     def end(self, id: str, owner: str | None = None) -> None:
@@ -367,10 +367,13 @@ class Service:
                 finished = record.job.finished
                 while sent < len(record.chunks) and record.head is not None:
                     chunk = record.chunks[sent]
-                    with path.open("rb") as file:
-                        head = file.read(record.head.size) if headless else b""
-                        file.seek(chunk.offset)
-                        data = file.read(chunk.size)
+                    try:
+                        with path.open("rb") as file:
+                            head = file.read(record.head.size) if headless else b""
+                            file.seek(chunk.offset)
+                            data = file.read(chunk.size)
+                    except FileNotFoundError:
+                        raise NoSuchJob(f"the video {id} has been deleted.") from None
                     sent, headless = sent + 1, False
                     yield head + data
                 if finished or self._manager.stopping:
