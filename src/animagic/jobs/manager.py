@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from ..errors import InputError
+from .errors import OutOfSpace
 from .folder import Folder, Head, Piece
 from .process import WorkerProcess
 from .record import Record, Records
@@ -26,10 +27,6 @@ PATIENCE = 60.0
 SPARE = 256 * 2**20
 """Bytes of the disk that stay free: no new job is taken when there are less."""
 _HOUSEKEEPING = 30.0  # seconds
-
-
-class OutOfSpace(InputError):
-    """The disk, or the share of it that jobs may take, is full."""
 
 
 class Manager:
