@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import InputError
 from .errors import OutOfSpace
 from .folder import Folder, Head, Piece
+from .lock import FolderLock
 from .process import WorkerProcess
 from .record import Record, Records
 from .settings import Settings
@@ -47,6 +48,8 @@ class Manager:
         self.stopping = False
 
     def start(self) -> None:
+        """Raises InputError if another server uses the folder."""
+        self._lock = FolderLock(self._settings.folder)
         self._store.requeue()
         self._process = self._new_process()  # at once: it takes seconds to import what it needs
         self._thread.start()
@@ -65,6 +68,7 @@ class Manager:
         if self._process is not None:
             self._process.close(5.0)
         self._thread.join()
+        self._lock.close()
 
     @property
     def worker(self) -> int | None:
@@ -171,7 +175,7 @@ class Manager:
             log.exception("old jobs could not be deleted")
 
     def _new_process(self) -> WorkerProcess:
-        return WorkerProcess(self._settings, self._on_message)
+        return WorkerProcess(self._settings, self._lock.number, self._on_message)
 
     def _give(self) -> None:
         """Give the worker the next job, if it is idle."""
