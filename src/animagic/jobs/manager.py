@@ -9,7 +9,7 @@ import queue
 import shutil
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, TimeoutError
 from typing import Any
 
 from ..errors import InputError
@@ -53,6 +53,7 @@ class Manager:
         self._store.requeue()
         self._process = self._new_process()  # at once: it takes seconds to import what it needs
         self._thread.start()
+        self.wake()
 
     def stop(self) -> None:
         """Let the present job go on for a while, then stop it; it stays in progress, and goes on at the next start."""
@@ -96,6 +97,8 @@ class Manager:
             raise InputError("the video is not being made at the moment; try again.")
         try:
             return answer.result(PATIENCE)
+        except TimeoutError:
+            raise InputError("the video is not being made at the moment; try again.") from None
         finally:
             self._answers.pop(number, None)
 
@@ -129,11 +132,8 @@ class Manager:
     def _run(self) -> None:
         cleaned = 0.0
         while not (self.stopping and self._current is None):
-            try:
-                message = self._inbox.get(timeout=1.0)
-            except queue.Empty:
-                message = ()
-            self._until_kept(message)
+            with contextlib.suppress(queue.Empty):
+                self._until_kept(self._inbox.get(timeout=1.0))
             self._end_by_force()
             if time.monotonic() - cleaned > _HOUSEKEEPING and not self.stopping:
                 cleaned = time.monotonic()
