@@ -9,11 +9,13 @@ import queue
 import shutil
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, TimeoutError
 from typing import Any
 
 from ..errors import InputError
+from .errors import OutOfSpace
 from .folder import Folder, Head, Piece
+from .lock import FolderLock
 from .process import WorkerProcess
 from .record import Record, Records
 from .settings import Settings
@@ -26,10 +28,6 @@ PATIENCE = 60.0
 SPARE = 256 * 2**20
 """Bytes of the disk that stay free: no new job is taken when there are less."""
 _HOUSEKEEPING = 30.0  # seconds
-
-
-class OutOfSpace(InputError):
-    """The disk, or the share of it that jobs may take, is full."""
 
 
 class Manager:
@@ -46,26 +44,32 @@ class Manager:
         self._numbers = itertools.count()
         self._thread = threading.Thread(target=self._run, name="animagic-jobs", daemon=True)
         self._sizes: dict[str, int] = {}  # of the folders of finished jobs
-        self._full = False
+        self._full = self._leaving = False
         self.stopping = False
 
     def start(self) -> None:
+        """Raises InputError if another server uses the folder."""
+        self._lock = FolderLock(self._settings.folder)
         self._store.requeue()
         self._process = self._new_process()  # at once: it takes seconds to import what it needs
         self._thread.start()
+        self.wake()
 
     def stop(self) -> None:
         """Let the present job go on for a while, then stop it; it stays in progress, and goes on at the next start."""
+        if self._thread.ident is None:
+            return  # it was never started
         self.stopping = True
         self._records.tell_all()
         self.wake()
         self._thread.join(self._settings.drain)
         if (record := self._current) is not None and (process := self._process) is not None:
             process.send("stop", record.job.id)
-            self._thread.join(PATIENCE)
+            self._thread.join(10.0)
         if self._process is not None:
             self._process.close(5.0)
         self._thread.join()
+        self._lock.close()
 
     @property
     def worker(self) -> int | None:
@@ -93,6 +97,8 @@ class Manager:
             raise InputError("the video is not being made at the moment; try again.")
         try:
             return answer.result(PATIENCE)
+        except TimeoutError:
+            raise InputError("the video is not being made at the moment; try again.") from None
         finally:
             self._answers.pop(number, None)
 
@@ -104,7 +110,7 @@ class Manager:
             if (answer := self._answers.get(number)) is not None:
                 answer.set_result(value) if sentence is None else answer.set_exception(InputError(sentence))
             return
-        if word in ("done", "failed", "stopped", "gone"):
+        if word in ("done", "failed", "broken", "stopped", "gone"):
             self._inbox.put((word, *rest))
             return
         if word == "ready" or (record := self._records.get(rest[0])) is None:
@@ -126,11 +132,8 @@ class Manager:
     def _run(self) -> None:
         cleaned = 0.0
         while not (self.stopping and self._current is None):
-            try:
-                message = self._inbox.get(timeout=1.0)
-            except queue.Empty:
-                message = ()
-            self._until_kept(message)
+            with contextlib.suppress(queue.Empty):
+                self._until_kept(self._inbox.get(timeout=1.0))
             self._end_by_force()
             if time.monotonic() - cleaned > _HOUSEKEEPING and not self.stopping:
                 cleaned = time.monotonic()
@@ -152,7 +155,16 @@ class Manager:
                     return
             except Exception:
                 log.exception("a job could not be looked after")
+                self._give_up()
                 return
+
+    def _give_up(self) -> None:
+        """What became of the present job cannot be kept: at least the others go on."""
+        if (record := self._current) is not None:
+            error = ("server_error", "the server could not keep this video; its log has the details.")
+            self._current = None
+            record.change(status="failed", error=error, completed_at=time.time())
+            record.released.set()
 
     def _guarded(self, work: Any) -> None:
         try:
@@ -163,11 +175,11 @@ class Manager:
             log.exception("old jobs could not be deleted")
 
     def _new_process(self) -> WorkerProcess:
-        return WorkerProcess(self._settings, self._on_message)
+        return WorkerProcess(self._settings, self._lock.number, self._on_message)
 
     def _give(self) -> None:
         """Give the worker the next job, if it is idle."""
-        if self._current is not None or self.stopping:
+        if self._current is not None or self.stopping or self._leaving:
             return
         with self.lock:
             job = self._store.claim()
@@ -191,6 +203,10 @@ class Manager:
     def _on_failed(self, id: str, code: str, sentence: str) -> None:
         self._finish(id, status="failed", error=(code, sentence))
 
+    def _on_broken(self, id: str, sentence: str) -> None:
+        self._leaving = True  # a fresh process makes the next one
+        self._on_failed(id, "server_error", sentence)
+
     def _on_stopped(self, id: str) -> None:
         record = self._current
         if record is not None and record.cancelled is not None:
@@ -199,7 +215,7 @@ class Manager:
             self._current = None  # it goes on at the next start
 
     def _on_gone(self, code: int) -> None:
-        self._process = None
+        self._process, self._leaving = None, False
         for answer in list(self._answers.values()):
             if not answer.done():
                 answer.set_exception(InputError("the video is not being made at the moment; try again."))

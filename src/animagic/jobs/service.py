@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 import uuid
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
 
-from .. import zoo
-from ..errors import AnimagicError, InputError
+from ..errors import InputError
 from ..pipelines.options import VideoOptions
 from ..pipelines.voices import LIVE
-from ..systems import SYSTEMS
+from .catalog import Model, models
+from .errors import JobFailed, NoSuchJob, OutOfSpace, TooMany
 from .folder import Folder
 from .inputs import check_limits, copied, fingerprint
 from .job import Job
-from .manager import Manager, OutOfSpace
+from .manager import Manager
 from .prompts import JobPrompt
 from .record import Event, Record, Records, Seen
 from .settings import Settings
@@ -30,35 +31,6 @@ from .voices import VoiceFile
 __all__ = ["Event", "JobFailed", "Model", "NoSuchJob", "OutOfSpace", "Service", "TooMany"]
 
 _CANCELLED = ("cancelled", "The video was cancelled.")
-
-
-class NoSuchJob(InputError):
-    """There is no job of that id, or it is somebody else's."""
-
-
-class TooMany(InputError):
-    """Somebody has as many unfinished jobs as the limits allow."""
-
-
-class JobFailed(AnimagicError):
-    """The job whose stream is read has failed. code: as in `Job.error`."""
-
-    def __init__(self, code: str, sentence: str):
-        super().__init__(sentence)
-        self.code = code
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model of the zoo. command: the one that makes its videos. bytes: on disk."""
-
-    name: str
-    system: str
-    title: str
-    summary: str
-    command: str
-    options_class: type[VideoOptions]
-    bytes: int
 
 
 class Service:
@@ -74,14 +46,21 @@ class Service:
         self.store = Store(settings.url)
         self._records = Records(self.store, lambda id: Folder(settings.jobs / id))
         self._manager = Manager(settings, self.store, self._records)
+        self._importing = threading.Thread(target=_import_all, name="animagic-import", daemon=True)
 
     def start(self) -> None:
-        """Begin to make what is queued; what was being made when the last server ended goes on first."""
+        """Begin to make what is queued; what was being made when the last server ended goes on first.
+
+        Raises: InputError if another server uses the folder.
+        """
         self._manager.start()
+        self._importing.start()
 
     def stop(self) -> None:
         """End: a running job may go on for a while (`Settings.drain`); then it is stopped, and kept."""
         self._manager.stop()
+        if self._importing.ident is not None:
+            self._importing.join()
         self.store.close()
 
     def __enter__(self) -> Service:
@@ -93,20 +72,7 @@ class Service:
 
     def models(self) -> list[Model]:
         """The models of the zoo that make videos."""
-        entries = [zoo.entry(name) for name in zoo.names()]
-        return [
-            Model(
-                entry.name,
-                entry.system,
-                (system := SYSTEMS[entry.system]).title,
-                entry.summary,
-                system.command,
-                system.options_class,
-                entry.bytes,
-            )
-            for entry in entries
-            if not zoo.is_base(entry.name)
-        ]
+        return models()
 
     # ------------------------------------------------------------ jobs
 
@@ -188,10 +154,12 @@ class Service:
         if record.job.finished:
             return record.job
         record.cancelled = record.cancelled or time.monotonic()
-        now = time.time()
-        job = self.store.update(id, expected="queued", status="failed", error=_CANCELLED, completed_at=now)
+        now, keep = time.time(), self.settings.keep
+        times = {"completed_at": now, "expires_at": None if keep is None else now + keep}
+        with _there(id):
+            job = self.store.update(id, expected="queued", status="failed", error=_CANCELLED, **times)
         if job.finished:
-            record.change(status=job.status, error=job.error, completed_at=job.completed_at)
+            record.change(status=job.status, error=job.error, **times)
             self.folder(id).tidy()
             record.released.set()
         else:
@@ -304,7 +272,8 @@ class Service:
             if chunk == 0
             else {"prompts_at": {**stored["prompts_at"], str(chunk): text.strip()}}
         )
-        job = self.store.update(id, expected=record.job.status, request={**stored, **said})
+        with _there(id):
+            job = self.store.update(id, expected=record.job.status, request={**stored, **said})
         if not record.job.finished:
             record.change(request=job.request)
         return chunk
@@ -320,7 +289,7 @@ class Service:
             raise InputError(f"no voice is waited for: hand in a job with the voice {LIVE!r}.")
         if record.job.finished:
             raise InputError("the video is finished: nobody listens any more.")
-        with record.lock:
+        with record.voice:
             VoiceFile(self.folder(id)).add(samples, end, self.settings.limits.seconds)
 
     def end(self, id: str, owner: str | None = None) -> None:
@@ -367,10 +336,13 @@ class Service:
                 finished = record.job.finished
                 while sent < len(record.chunks) and record.head is not None:
                     chunk = record.chunks[sent]
-                    with path.open("rb") as file:
-                        head = file.read(record.head.size) if headless else b""
-                        file.seek(chunk.offset)
-                        data = file.read(chunk.size)
+                    try:
+                        with path.open("rb") as file:
+                            head = file.read(record.head.size) if headless else b""
+                            file.seek(chunk.offset)
+                            data = file.read(chunk.size)
+                    except FileNotFoundError:
+                        raise NoSuchJob(f"the video {id} has been deleted.") from None
                     sent, headless = sent + 1, False
                     yield head + data
                 if finished or self._manager.stopping:
@@ -392,3 +364,19 @@ class Service:
         from ..requests import from_metadata
 
         return from_metadata({"request": job.request}, job.id)
+
+
+@contextmanager
+def _there(id: str) -> Iterator[None]:
+    """Raises NoSuchJob for a row that somebody else has deleted meanwhile."""
+    try:
+        yield
+    except KeyError:
+        raise NoSuchJob(f"there is no video {id!r}.") from None
+
+
+def _import_all() -> None:
+    """Import what checks requests, so that the first one need not wait for it."""
+    from ..requests import build_request, job_for
+
+    job_for(build_request("any"))
