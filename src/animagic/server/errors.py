@@ -11,8 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from ..errors import AnimagicError, MediaError
-from ..jobs.inputs import TooLarge
-from ..jobs.service import NoSuchJob, OutOfSpace, TooMany
+from ..jobs.errors import NoSuchJob, OutOfSpace, TooLarge, TooMany
 from ..jobs.store import IdempotencyConflict, StoreUnavailable
 
 log = logging.getLogger("animagic.server")

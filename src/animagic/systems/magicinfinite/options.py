@@ -29,7 +29,12 @@ class MagicInfiniteOptions(MemoryOptions):
     prompt: Annotated[str, Option("How they look and move while they speak.", flag="--prompt", argument=None)] = ""
     audio: Annotated[
         tuple[str, ...],
-        Option("A voice: any sound or video file, or silence; once for each speaker.", argument=None, file="voice {}"),
+        Option(
+            "A voice: any sound or video file, or silence; once for each speaker.",
+            argument=None,
+            file="voice {}",
+            words=("silence", "live"),
+        ),
     ] = ()
     say: Annotated[
         tuple[str, ...], Option("A text that is read aloud as the voice; once for each speaker.", argument=None)
