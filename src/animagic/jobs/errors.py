@@ -19,5 +19,9 @@ class JobFailed(AnimagicError):
         self.code = code
 
 
+class TooLarge(InputError):
+    """A file that is given is beyond the limits."""
+
+
 class OutOfSpace(InputError):
     """The disk, or the share of it that jobs may take, is full."""
