@@ -23,8 +23,8 @@ DEFAULT_FPS = 24.0  # of pictures, which know none
 _UNSEEN = 0.025  # seconds: nobody sees that a picture comes so much before its sound
 
 # Only formats that hold pixels: Pillow hands EPS to Ghostscript.
-_PICTURES = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
-_ANIMATED = ("PNG", "WEBP", "GIF")
+PICTURES = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
+ANIMATED = ("PNG", "WEBP", "GIF")
 
 # SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT | SWS_FULL_CHR_H_INP: 3 dB better than the default.
 _ACCURATE = 0x4 | 0x40000 | 0x2000 | 0x4000
@@ -218,7 +218,7 @@ def _open_numbered(pictures: list[Path], fps: float | None) -> _Source:
 def _open_picture(path: Path) -> Image.Image | None:
     """The picture at `path`, its pixels still unread; None where the file is none that Pillow should read."""
     try:
-        picture = Image.open(path, formats=_PICTURES)
+        picture = Image.open(path, formats=PICTURES)
     except UnidentifiedImageError as error:
         if not path.stat().st_size:
             raise MediaError(f"{path} is empty: give a picture or a video.") from error
@@ -239,7 +239,7 @@ def _open_animated(picture: Image.Image, path: Path) -> _Source:
     note = unpack(picture.info.get("comment"))
     fps = None if note.fps is None else float(note.fps)
     try:
-        count = getattr(picture, "n_frames", 1) if picture.format in _ANIMATED else 1
+        count = getattr(picture, "n_frames", 1) if picture.format in ANIMATED else 1
         seconds = [1 / (fps or DEFAULT_FPS)] * count
         if fps is None and count > 1:
             shown = [_milliseconds(picture, i) for i in range(count)]
