@@ -67,6 +67,11 @@ class Manager:
             self._process.close(5.0)
         self._thread.join()
 
+    @property
+    def worker(self) -> int | None:
+        """The process that makes videos; None: there is none at the moment."""
+        return None if self._process is None else self._process.pid
+
     def wake(self) -> None:
         """There is something to do."""
         self._inbox.put(())

@@ -104,6 +104,8 @@ class Record:
     cancelled: float | None = None
     """When somebody wanted it to stop, by the monotonic clock."""
     crashes: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held while a part of its voice is written."""
     released: threading.Event = field(default_factory=threading.Event)
     """Set when no worker has it any more, nor will have."""
     news: News = field(default_factory=News)
@@ -136,7 +138,7 @@ class Record:
         if report is not None and report is not seen.report:
             seen.report = report
             yield Event("progress", {"progress": job.progress} | report)
-        if self.previews > seen.previews:
+        if self.previews > seen.previews and not job.finished:  # then the picture is gone
             seen.previews = self.previews
             yield Event("preview", {"count": self.previews})
         if job.finished:

@@ -10,9 +10,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from .. import zoo
 from ..errors import AnimagicError, InputError
 from ..pipelines.options import VideoOptions
+from ..pipelines.voices import LIVE
 from ..systems import SYSTEMS
 from .folder import Folder
 from .inputs import check_limits, copied, fingerprint
@@ -22,6 +25,7 @@ from .prompts import JobPrompt
 from .record import Event, Record, Records, Seen
 from .settings import Settings
 from .store import Store
+from .voices import VoiceFile
 
 __all__ = ["Event", "JobFailed", "Model", "NoSuchJob", "OutOfSpace", "Service", "TooMany"]
 
@@ -304,6 +308,20 @@ class Service:
         if not record.job.finished:
             record.change(request=job.request)
         return chunk
+
+    def sound(self, id: str, samples: np.ndarray, end: bool = False, owner: str | None = None) -> None:
+        """More of the voice of a job whose `audio` is `animagic.pipelines.voices.LIVE`: float32 (n,), 16 kHz.
+
+        end: there is no more; so it is taken after a minute without any.
+        Raises: InputError for other samples, a voice that has ended, and a job without one.
+        """
+        record = self._record(id, owner)
+        if LIVE not in record.job.request.get("audio", ()):
+            raise InputError(f"no voice is waited for: hand in a job with the voice {LIVE!r}.")
+        if record.job.finished:
+            raise InputError("the video is finished: nobody listens any more.")
+        with record.lock:
+            VoiceFile(self.folder(id)).add(samples, end, self.settings.limits.seconds)
 
     def end(self, id: str, owner: str | None = None) -> None:
         """End a video that has no end: it is complete with the frames that are final."""

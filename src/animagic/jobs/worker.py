@@ -32,6 +32,7 @@ from .folder import Folder
 from .models import WarmModels
 from .prompts import JobPrompt
 from .streams import StreamWriter
+from .voices import VoiceFile
 
 OFTEN = 0.05
 """Seconds between two reports, at least."""
@@ -54,6 +55,7 @@ class Task:
         self.id, self.folder = id, Folder(Path(root))
         self.request = from_metadata({"request": json.loads(self.folder.request.read_text("utf-8"))}, id)
         self.stop = self.ended = False
+        self.voice = VoiceFile(self.folder, check=self.check)
         self.prompt: JobPrompt | None = None
         if "live" in type(self.request).model_fields:
             self.prompt = JobPrompt({0: self.request.prompt} | self.request.prompts_at, self.folder.prompts)
@@ -143,6 +145,8 @@ class Worker:
             return "done", task.id, *self._make(task)
         except Stopped:
             return "stopped", task.id
+        except KeyboardInterrupt:
+            return "failed", task.id, "cancelled", "The video was ended before any of its frames was final."
         except AnimagicError as error:
             code = "server_error" if _is_full(error) else "invalid_request"
             return "failed", task.id, code, str(error)
@@ -167,6 +171,7 @@ class Worker:
                 resume=True,
                 latents=folder.latents,
                 live=task.prompt,
+                voice=task.voice,
                 stop=lambda: task.ended or made.frames >= self._most_frames,
                 on_begin=made.begin,
                 on_frames=made.add,
