@@ -250,8 +250,8 @@ def test_a_field_that_cannot_be_used(client, fields, status, code, param):
 
 @pytest.mark.parametrize(
     "body",
-    [b"{", b"[]", b"3", b"null", b"[" * 100_000, b'{"prompt": NaN}', b'{"prompt": "\\ud800"}', 
-     b'{"prompt": "a\\u0000"}',      b"\xff\xfe", b'{"prompt": "a", "guidance": 1e999}', b'{"seed": ' + b"1" * 5000 + b"}"],
+    [b"{", b"[]", b"3", b"null", b"[" * 100_000, b'{"prompt": NaN}', b'{"prompt": "\\ud800"}',
+     b'{"prompt": "a\\u0000"}', b"\xff\xfe", b'{"prompt": "a", "guidance": 1e999}', b'{"seed": ' + b"1" * 5000 + b"}"],
 )  # fmt: skip
 def test_a_body_that_is_no_request(client, body):
     answer = client.post("/v1/videos", content=body, headers={"Content-Type": "application/json"})
