@@ -65,15 +65,14 @@ def test_a_portrait_says_what_is_said_meanwhile(tmp_path):
     request = build_request("", "magicinfinite-tiny", audio=("live",), **options)
     with Service(Settings(tmp_path / "server", threads=1, limits=Limits(seconds=60))) as service:
         job = service.submit(request)
-        service.sound(job.id, hum(0.5))
-        end = time.monotonic() + 120
-        folder = service.folder(job.id)
+        for part in range(4):
+            service.sound(job.id, hum(0.5, 0.5 * part))
+        end, folder = time.monotonic() + 300, service.folder(job.id)
         while not folder.chunks:  # frames come before the voice has ended
             assert time.monotonic() < end
             assert not service.get(job.id).finished, service.get(job.id).error
-            service.sound(job.id, hum(0.1))
             time.sleep(0.05)
-        service.sound(job.id, hum(0.3), end=True)
+        service.sound(job.id, hum(0.3, 2.0), end=True)
         while not service.get(job.id).finished:
             assert time.monotonic() < end
             time.sleep(0.05)

@@ -16,10 +16,11 @@ import pytest
 
 from animagic import zoo
 from animagic.errors import InputError
+from animagic.jobs.errors import JobFailed, NoSuchJob, TooMany
 from animagic.jobs.inputs import fingerprint
 from animagic.jobs.job import Job
 from animagic.jobs.keys import Keys
-from animagic.jobs.service import JobFailed, Model, NoSuchJob, TooMany
+from animagic.jobs.service import Model
 from animagic.jobs.settings import Limits, Settings
 from animagic.jobs.store import Store
 
@@ -217,7 +218,10 @@ class DrawingService:
             if len(folder.chunks) == self.hold_after:
                 self.gate.clear()
             report = {"step": start + count, "total_steps": frames, "frames": start + count, "total_frames": frames}
-            self.store.update(job.id, report={**report, "frames_per_second": 24.0, "seconds_left": 0.5})
+            try:
+                self.store.update(job.id, report={**report, "frames_per_second": 24.0, "seconds_left": 0.5})
+            except KeyError:  # it was deleted meanwhile
+                return
         folder.video.write_bytes(folder.stream.read_bytes())
         result = {"frames": frames, "height": 32, "width": 32, "fps": 24.0, "seed": job.request["seed"]}
         self.store.update(

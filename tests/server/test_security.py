@@ -321,7 +321,8 @@ def test_forms_that_are_none(client):
         ("multipart/form-data; boundary=b", b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n"),
         ("multipart/form-data; boundary=b; charset=unicode_escape",
          b'--b\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n\\ud800\r\n--b--\r\n'),
-        ("multipart/form-data; boundary=b", b'--b\r\nContent-Disposition: form-data; name="prompt"\r\n\r\na\0\r\n--b--\r\n'),
+        ("multipart/form-data; boundary=b",
+         b'--b\r\nContent-Disposition: form-data; name="prompt"\r\n\r\na\0\r\n--b--\r\n'),
         ("multipart/form-data; boundary=b",
          b"".join(b'--b\r\nContent-Disposition: form-data; name="x%d"\r\n\r\n\r\n' % i for i in range(300)) + b"--b--"),
     ):  # fmt: skip

@@ -14,14 +14,11 @@ from ..errors import InputError
 from ..media.headers import Header, read_header
 from ..pipelines.continuing import KeptLatents
 from ..pipelines.options import VideoOptions, option_of
+from .errors import TooLarge
 from .settings import Limits
 
 WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".npz", ".zst", ".yaml")
 """Names of files that hold a model or a part of it: they stay where they are."""
-
-
-class TooLarge(InputError):
-    """A file that is given is beyond the limits."""
 
 
 def is_input(path: str) -> bool:

@@ -105,6 +105,8 @@ class Record:
     """When somebody wanted it to stop, by the monotonic clock."""
     crashes: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held while the job is changed."""
+    voice: threading.Lock = field(default_factory=threading.Lock)
     """Held while a part of its voice is written."""
     released: threading.Event = field(default_factory=threading.Event)
     """Set when no worker has it any more, nor will have."""
@@ -112,7 +114,8 @@ class Record:
 
     def change(self, **values: Any) -> Job:
         """Change fields of the job, and tell."""
-        self.job = replace(self.job, **values)
+        with self.lock:
+            self.job = replace(self.job, **values)
         self.news.tell()
         return self.job
 

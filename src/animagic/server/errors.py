@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,11 +10,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from ..errors import AnimagicError, MediaError
-from ..jobs.inputs import TooLarge
-from ..jobs.service import NoSuchJob, OutOfSpace, TooMany
+from ..jobs.errors import NoSuchJob, OutOfSpace, TooLarge, TooMany
 from ..jobs.store import IdempotencyConflict, StoreUnavailable
-
-log = logging.getLogger("animagic.server")
 
 RETRY_AFTER = {429: "10", 503: "5"}
 """Seconds after which it is worth asking again."""

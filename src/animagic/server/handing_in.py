@@ -12,8 +12,9 @@ from fastapi import Request
 
 from .. import zoo
 from ..errors import InputError
+from ..jobs.errors import TooMany
 from ..jobs.job import Job
-from ..jobs.service import Service, TooMany
+from ..jobs.service import Service
 from ..media import count_frames
 from . import fields
 from .bodies import Inbox, inbox, read_body

@@ -11,7 +11,8 @@ import anyio
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
-from ..jobs.service import JobFailed, Service
+from ..jobs.errors import JobFailed
+from ..jobs.service import Service
 from .answers import CallerOf, ServiceOf, video_of
 from .errors import ApiError
 from .security import CutOff
