@@ -220,6 +220,15 @@ def test_the_place_is_where_a_job_comes_out(store):
     assert store.place(waiting[0]) is None
 
 
+def test_places_of_jobs_that_another_server_added(store, url):
+    store.add(new())
+    assert store.place("video_0") is None
+    other = Store(url)
+    id = other.add(new()).id
+    other.close()
+    assert store.place(id) == 1
+
+
 def test_threads_never_get_the_same_job(store):
     jobs = {store.add(new(owner)).id for owner in "abcd" * 15}
     start = threading.Barrier(6)
@@ -234,17 +243,18 @@ def test_threads_never_get_the_same_job(store):
     assert set(found) == jobs
 
 
-def _claims_of_a_process(url: str) -> list[str]:
+def _add_and_claim(url: str) -> tuple[list[str], list[str]]:
     store = Store(url)
     try:
-        return claims(store)
+        return [store.add(new(owner)).id for owner in "ab" * 10], claims(store)
     finally:
         store.close()
 
 
-def test_processes_never_get_the_same_job(store, url):
-    jobs = {store.add(new(owner)).id for owner in "ab" * 30}
-    with concurrent.futures.ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
-        found = [id for part in pool.map(_claims_of_a_process, [url] * 3) for id in part]
-    assert len(found) == len(jobs)
-    assert set(found) == jobs
+def test_processes_open_a_new_database_at_once_and_share_its_queue(url):
+    with concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        done = list(pool.map(_add_and_claim, [url] * 2))
+    added = {id for ids, _ in done for id in ids}
+    claimed = [id for _, ids in done for id in ids]
+    assert len(added) == len(claimed) == 40
+    assert set(claimed) == added

@@ -58,37 +58,26 @@ class Database:
         if kind == "sqlite" and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         try:
-            engine = sa.create_engine(
-                parsed,
-                connect_args=_DRIVERS[kind],
-                pool_timeout=wait,
-                # Other than Python, PostgreSQL and clients know no NaN.
-                json_serializer=functools.partial(json.dumps, allow_nan=False),
-            )
+            # SQLite has one writer at a time. Here they queue; at its lock they would sleep and wake at random.
+            self._writing = self._engine(parsed, **({"pool_size": 1, "max_overflow": 0} if kind == "sqlite" else {}))
         except ModuleNotFoundError as error:
             raise InputError(
                 f"{self.name} needs the package {error.name}: pip install 'animagic[postgresql]'."
             ) from error
-
-        @sa.event.listens_for(engine, "connect")
-        def prepare(connection: Any, record: Any) -> None:
-            cursor = connection.cursor()
-            for statement in _AT_CONNECT[kind]:
-                cursor.execute(statement)
-            cursor.close()
-            connection.commit()
-
-        @sa.event.listens_for(engine, "begin")
-        def begin(connection: Connection) -> None:
-            if kind == "sqlite" and connection.get_execution_options().get("writes"):
-                # At once: a transaction that reads first and wants to write then may find that it is too late.
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-        self._engine = engine
-        self._writing = engine.execution_options(writes=True)
-        self._reading = engine if kind == "sqlite" else engine.execution_options(isolation_level="AUTOCOMMIT")
-        with _MIGRATING:
-            self.write(self._migrate)
+        if kind == "sqlite":
+            self._reading = self._engine(parsed)
+            # At once: a transaction that reads first and wants to write then may find that it is too late.
+            sa.event.listen(self._writing, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        else:
+            self._reading = self._writing.execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            with _MIGRATING:
+                self.write(self._migrate)
+        except exc.DatabaseError as error:
+            raise InputError(
+                f"the database {self.name} cannot be used ({first_line(error.orig or error)}): "
+                "give one that is empty, and in which tables may be made."
+            ) from error
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """What work returns, given a connection. It may be called again, and changes nothing."""
@@ -99,10 +88,37 @@ class Database:
         changes were kept: when a connection breaks during a commit, nobody knows."""
         return self._insist(self._writing, work)
 
+    def change(self, statement: sa.Update | sa.Delete) -> int:
+        """How many rows a statement changed that changes nothing when it is carried out again."""
+        counts: list[int] = []  # of each attempt: if one was kept after all, those after it find nothing
+        self.write(lambda connection: counts.append(connection.execute(statement).rowcount))
+        return max(counts)
+
     def close(self) -> None:
         """Closes its connections; calls that wait give up."""
         self._closed.set()
-        self._engine.dispose()
+        self._reading.dispose()
+        self._writing.dispose()
+
+    def _engine(self, url: URL, **pool: int) -> sa.Engine:
+        engine = sa.create_engine(
+            url,
+            connect_args=_DRIVERS[self.kind],
+            # Other than Python, PostgreSQL and clients know no NaN.
+            json_serializer=functools.partial(json.dumps, allow_nan=False),
+            pool_timeout=self.wait,
+            **pool,
+        )
+
+        @sa.event.listens_for(engine, "connect")
+        def prepare(connection: Any, record: Any) -> None:
+            cursor = connection.cursor()
+            for statement in _AT_CONNECT[self.kind]:
+                cursor.execute(statement)
+            cursor.close()
+            connection.commit()
+
+        return engine
 
     def _insist(self, engine: sa.Engine, work: Callable[[Connection], T]) -> T:
         end = time.monotonic() + self.wait
@@ -122,23 +138,29 @@ class Database:
                 pause = min(1.0, 1.5 * pause)
 
     def _migrate(self, connection: Connection) -> None:
-        from alembic import command
-        from alembic.config import Config
         from alembic.util import CommandError
 
         if self.kind == "postgresql":
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
             # Of servers that start at the same time, one migrates. SQLite's transaction sees to that already.
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-        config = Config(attributes={"connection": connection})
-        config.set_main_option("script_location", "animagic.jobs:migrations")
         try:
-            command.upgrade(config, "head")
+            migrate(connection)
         except CommandError as error:
             raise InputError(
                 f"the database {self.name} is of a newer version of Animagic than this one: "
                 "pip install --upgrade animagic."
             ) from error
+
+
+def migrate(connection: Connection, version: str = "head") -> None:
+    """Brings a database up to a version, in the transaction of the connection."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", "animagic.jobs:migrations")
+    command.upgrade(config, version)
 
 
 def _is_away(error: Exception) -> bool:

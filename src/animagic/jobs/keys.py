@@ -85,8 +85,7 @@ class Keys:
         Raises:
             InputError: if there is no key of this name.
         """
-        gone = sa.delete(keys).where(keys.c.name == name)
-        if not self._database.write(lambda connection: connection.execute(gone).rowcount):
+        if not self._database.change(sa.delete(keys).where(keys.c.name == name)):
             known = [key.name for key in self.list()]
             raise InputError(f"there is no key {name}{nearest(name, known) if known else ': there are none.'}")
 

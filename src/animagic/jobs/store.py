@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import heapq
 import itertools
+import math
 import re
 import time
 import uuid
@@ -31,6 +32,9 @@ _TURN = sa.func.coalesce(turns.c.turn, 0)
 # A job that has been started before lost its server: it goes first. Then as `Store.claim` says.
 _ORDER = (jobs.c.started_at.is_(None), jobs.c.started_at, jobs.c.priority.desc(), _TURN, jobs.c.number)
 _WITH_TURNS = jobs.outerjoin(turns, turns.c.owner == jobs.c.owner)
+
+_Places = tuple[float, dict[str, int]]  # known until when, and id -> place
+_UNKNOWN: _Places = (-math.inf, {})
 
 Jobs = list[Job]
 Rows = Sequence[Row]
@@ -73,6 +77,7 @@ class Store:
 
     def __init__(self, url: str, wait: float = 15.0):
         self.database = Database(url, wait)
+        self._places = _UNKNOWN
 
     def close(self) -> None:
         self.database.close()
@@ -102,6 +107,7 @@ class Store:
                     return row
 
         row = self.database.write(work)
+        self._places = _UNKNOWN
         found = _job(row)
         if row.fingerprint != fingerprint:
             raise IdempotencyConflict(
@@ -156,15 +162,14 @@ class Store:
         """
         token = uuid.uuid4().hex
         attempt = itertools.count()
+        following = _select().select_from(_WITH_TURNS).where(_QUEUED).order_by(*_ORDER).limit(1)
         now = time.time()
 
         def work(connection: Connection) -> Job | None:
             again = next(attempt)  # the one before it may have been kept after all
             if again and (row := connection.execute(_select().where(jobs.c.claim == token)).first()):
                 return _job(row)
-            while row := connection.execute(
-                _select().select_from(_WITH_TURNS).where(_QUEUED).order_by(*_ORDER)
-            ).first():
+            while row := connection.execute(following).first():
                 job = dataclasses.replace(_job(row), status="in_progress", started_at=row.started_at or now)
                 claimed = sa.update(jobs).where(jobs.c.id == job.id, _QUEUED)
                 values = {"status": job.status, "started_at": job.started_at, "claim": token}
@@ -173,7 +178,9 @@ class Store:
                     return job
             return None
 
-        return self.database.write(work)
+        claimed = self.database.write(work)
+        self._places = _UNKNOWN
+        return claimed
 
     def _take_turn(self, connection: Connection, owner: str) -> None:
         last = sa.select(sa.func.coalesce(sa.func.max(turns.c.turn), 0) + 1).scalar_subquery()
@@ -183,7 +190,9 @@ class Store:
     def requeue(self) -> int:
         """At the start of a server: jobs in progress, whose server has died, wait in front of all others. How many."""
         again = sa.update(jobs).where(jobs.c.status == "in_progress").values(status="queued")
-        return self.database.write(lambda connection: connection.execute(again).rowcount)
+        count = self.database.change(again)
+        self._places = _UNKNOWN
+        return count
 
     def update(self, id: str, *, expected: Status | None = None, **values: Any) -> Job:
         """Changes fields of a job; returns what it is then.
@@ -204,16 +213,33 @@ class Store:
             return connection.execute(_select().where(jobs.c.id == id)).first()
 
         row = self.database.write(work) if _is_id(id) else None
+        if "status" in values or "priority" in values:
+            self._places = _UNKNOWN
         if row is None:
             raise KeyError(id)
         return _job(row)
 
     def place(self, id: str) -> int | None:
-        """How many jobs are started before this one, if none is added; None: it is not queued."""
-        columns = (jobs.c.id, jobs.c.owner, jobs.c.priority, jobs.c.started_at, _TURN.label("turn"), jobs.c.number)
-        queued = sa.select(*columns).select_from(_WITH_TURNS).where(_QUEUED).order_by(*_ORDER)
-        rows = self.database.read(lambda connection: connection.execute(queued).all())
-        return next((place for place, found in enumerate(_in_turn(rows)) if found == id), None)
+        """How many jobs are started before this one, if none is added; None: it is not queued.
+
+        At most a second old: of changes by other processes it may not know yet.
+        """
+        places = self.places()
+        if id not in places and _is_id(id):
+            self._places = _UNKNOWN  # another process may have added it
+            places = self.places()
+        return places.get(id)
+
+    def places(self) -> dict[str, int]:
+        """The queued jobs, in the order in which they will be started: id -> how many are before it."""
+        known_until, places = self._places
+        if time.monotonic() > known_until:
+            columns = (jobs.c.id, jobs.c.owner, jobs.c.priority, jobs.c.started_at, _TURN.label("turn"), jobs.c.number)
+            queued = sa.select(*columns).select_from(_WITH_TURNS).where(_QUEUED).order_by(*_ORDER)
+            rows = self.database.read(lambda connection: connection.execute(queued).all())
+            places = {id: place for place, id in enumerate(_in_turn(rows))}
+            self._places = (time.monotonic() + 1.0, places)
+        return places
 
     def counts(self, owner: str | None = None) -> dict[Status, int]:
         """How many jobs there are of each status; of one owner, or of all."""
@@ -233,8 +259,9 @@ class Store:
 
     def delete(self, id: str) -> bool:
         """Whether there was such a job; now there is none."""
-        gone = sa.delete(jobs).where(jobs.c.id == id)
-        return _is_id(id) and self.database.write(lambda connection: connection.execute(gone).rowcount) > 0
+        gone = _is_id(id) and self.database.change(sa.delete(jobs).where(jobs.c.id == id)) > 0
+        self._places = _UNKNOWN
+        return gone
 
     def add_upload(self, upload: Upload) -> Upload:
         """Keeps what is known of a file that was sent."""
@@ -260,7 +287,7 @@ class Store:
     def delete_upload(self, id: str) -> bool:
         """Whether there was such an upload; now there is none."""
         gone = sa.delete(uploads).where(uploads.c.id == id)
-        return _is_id(id) and self.database.write(lambda connection: connection.execute(gone).rowcount) > 0
+        return _is_id(id) and self.database.change(gone) > 0
 
     def _jobs(self, query: sa.Select) -> Jobs:
         return [_job(row) for row in self.database.read(lambda connection: connection.execute(query).all())]
