@@ -33,13 +33,14 @@ class FakeService:
         self.parts: dict[str, list[bytes]] = {}
         self.reports: dict[str, dict[str, Any]] = {}
         self.cancelled: set[str] = set()
+        self.prompts: list[tuple[str, int | None]] = []
         self.store = SimpleNamespace(place=lambda id: 0)
 
     def models(self) -> list[Any]:
         return [
             SimpleNamespace(
-                name=name, system=zoo.system_of(name), title=zoo.entry(name).summary,
-                options_class=SYSTEMS[zoo.system_of(name)].options_class,
+                name=name, system=zoo.system_of(name), summary=zoo.entry(name).summary,
+                command=SYSTEMS[zoo.system_of(name)].command,
             )
             for name in zoo.names()
         ]  # fmt: skip
@@ -96,6 +97,7 @@ class FakeService:
         del self.jobs[id]
 
     def prompt(self, id: str, text: str, chunk: int | None = None, owner: str | None = None) -> int:
+        self.prompts.append((text, chunk))
         return chunk or 0
 
     def folder(self, id: str) -> Any:

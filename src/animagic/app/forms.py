@@ -84,7 +84,7 @@ class Form:
         self.controls: dict[str, Control] = {}
         first = zoo.system_of(names[0])
         gr.Markdown(tab.intro, elem_classes="am-intro")
-        self._about = {model.name: f"It makes {model.title}." for model in models}
+        self._about = {model.name: f"It makes {model.summary}." for model in models}
         self.model = gr.Dropdown(
             names, value=names[0], label="Model", info=self._about[names[0]], visible=len(names) > 1
         )

@@ -12,13 +12,12 @@ import gradio as gr
 from .. import requests
 from ..errors import InputError
 from ..media import read_metadata
-from ..systems import SYSTEMS
 from .controls import copied
 from .forms import TABS, Form
 from .learning import Learning
 from .personalising import Personalise, folder_of
 from .speakers import speaker_editor
-from .telling import owner_of, static, told
+from .telling import caller_of, static, told
 from .watching import finished_video, library, request_of, watch_panel
 
 TITLE = "Animagic"
@@ -58,7 +57,7 @@ def build(service: Any) -> gr.Blocks:
             with gr.Column(scale=5, min_width=320, elem_classes="am-left"), gr.Tabs(overflow_behavior="wrap") as tabs:
                 forms: list[Form] = []
                 for tab in TABS:
-                    having = [model for model in models if SYSTEMS[model.system].command == tab.command]
+                    having = [model for model in models if model.command == tab.command]
                     if having:
                         with gr.Tab(tab.title, id=len(forms)):
                             forms.append(Form(tab, having, _beside))
@@ -104,7 +103,7 @@ def mount(api: Any, service: Any, path: str = "/", auth: Any = None) -> Any:
 
 def _maker(service: Any, form: Form) -> Callable[..., dict[str, str]]:
     def make(request: gr.Request, model: str, *values: Any) -> dict[str, str]:
-        return {"job": service.submit(form.request(model, *values), owner=owner_of(request)).id}
+        return {"job": service.submit(form.request(model, *values), owner=caller_of(request)[0]).id}
 
     return make
 
@@ -143,13 +142,13 @@ def _with_video(service: Any, panel: gr.HTML, forms: list[Form], tabs: gr.Tabs) 
     videos = [form.controls["video"].components[0] for form in forms]
 
     def use_video(shown: Any, number: int, request: gr.Request) -> list[Any]:
-        path = copied(finished_video(service, shown, owner_of(request)))
+        path = copied(finished_video(service, shown, caller_of(request)[1]))
         return [gr.Tabs(selected=number), *(path if number == i else gr.skip() for i in range(len(forms)))]
 
     def take(shown: Any, request: gr.Request) -> list[Any]:
         if not (shown or {}).get("job"):
             raise InputError("no video is shown; make one, or choose one in the library.")
-        return _filled(forms, request_of(service.get(shown["job"], owner_of(request))), with_files=True)
+        return _filled(forms, request_of(service.get(shown["job"], caller_of(request)[1])), with_files=True)
 
     use.click(told(use_video), [panel, where], [tabs, *videos])
     again.click(told(take), panel, _targets(forms, tabs))
@@ -158,7 +157,7 @@ def _with_video(service: Any, panel: gr.HTML, forms: list[Form], tabs: gr.Tabs) 
 def _from_file(forms: list[Form], tabs: gr.Tabs) -> None:
     """Settings from any file that was made by Animagic."""
     with gr.Accordion("Take the settings of a file", open=False):
-        file = gr.File(label="A video that Animagic made", height=100)
+        file = gr.File(label="A video that Animagic made", height=112, elem_classes="am-settings")
 
     def take(path: str | None) -> list[Any]:
         if path is None:

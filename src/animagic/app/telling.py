@@ -30,12 +30,12 @@ def told(function: Function) -> Function:
 
 
 def answered(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """A function (owner, ...) that the page's own scripts call with a list of arguments; a refusal is their field
-    `error`."""
+    """A function (owner or None, ...) that the page's own scripts call with a list of arguments; a refusal is the field
+    `error` of what they get."""
 
     def answer(given: list[Any], request: gr.Request) -> dict[str, Any]:
         try:
-            return function(owner_of(request), *given)
+            return function(caller_of(request)[1], *given)
         except AnimagicError as error:
             return {"error": _sentence(error)}
 
@@ -43,10 +43,12 @@ def answered(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[str,
     return answer
 
 
-def owner_of(request: Any) -> str:
-    """Whose jobs a page sees: those of the key with which its browser signed in; "" where no key is needed."""
+def caller_of(request: Any) -> tuple[str, str | None]:
+    """Whose a new job is, and whose jobs a page sees (None: everybody's): those of the key with which its browser
+    signed in, where the server needs keys."""
     scope = getattr(request, "request", request).scope
-    return getattr(scope.get("state", {}).get("caller"), "owner", "")
+    caller = scope.get("state", {}).get("caller")
+    return ("", None) if caller is None else (caller.owner, caller.sees)
 
 
 def _sentence(error: AnimagicError) -> str:

@@ -22,7 +22,7 @@ def request_of(job: Job) -> VideoOptions:
 def watch_panel(service: Any) -> gr.HTML:
     """The panel. Its value is {"job": id}, or empty."""
 
-    def facts(owner: str, id: str) -> dict[str, Any]:
+    def facts(owner: str | None, id: str) -> dict[str, Any]:
         """What does not change while a job is made, and where it stands."""
         job = service.get(id, owner)
         request = request_of(job)
@@ -37,22 +37,27 @@ def watch_panel(service: Any) -> gr.HTML:
             "message": message,
             "prompts": {str(at): text for at, text in {0: request.prompt, **request.prompts_at}.items()},
             "live": live,
+            "endless": request.endless and request.frames is None,
         }
         return about | (_chunks(request) if live else {})
 
-    def cancel(owner: str, id: str) -> dict[str, Any]:
+    def cancel(owner: str | None, id: str) -> dict[str, Any]:
         service.cancel(id, owner)
         return {}
 
-    def prompt(owner: str, id: str, text: str, chunk: int | None) -> dict[str, Any]:
+    def end(owner: str | None, id: str) -> dict[str, Any]:
+        service.end(id, owner)
+        return {}
+
+    def prompt(owner: str | None, id: str, text: str, chunk: int | None) -> dict[str, Any]:
         return {"chunk": service.prompt(id, text, chunk, owner)}
 
-    def metadata(owner: str, id: str) -> dict[str, Any]:
+    def metadata(owner: str | None, id: str) -> dict[str, Any]:
         job = service.get(id, owner)
         stored = read_metadata(service.folder(id).video).get("request") if job.status == "completed" else None
         return _told(stored or job.request)
 
-    functions = [answered(function) for function in (facts, cancel, prompt, metadata)]
+    functions = [answered(function) for function in (facts, cancel, end, prompt, metadata)]
     return gr.HTML(
         {},
         html_template=static("watch.html"),
@@ -66,7 +71,7 @@ def watch_panel(service: Any) -> gr.HTML:
 def library(service: Any) -> gr.HTML:
     """All jobs as cards, two of which can be compared."""
 
-    def differences(owner: str, one: str, other: str) -> dict[str, Any]:
+    def differences(owner: str | None, one: str, other: str) -> dict[str, Any]:
         """The options in which two jobs differ."""
         first, second = (_told(service.get(id, owner).request) for id in (one, other))
         names = dict.fromkeys([*first, *second])
@@ -74,7 +79,7 @@ def library(service: Any) -> gr.HTML:
             name: [first.get(name, "–"), second.get(name, "–")] for name in names if first.get(name) != second.get(name)
         }
 
-    def delete_video(owner: str, id: str) -> dict[str, Any]:
+    def delete_video(owner: str | None, id: str) -> dict[str, Any]:
         service.delete(id, owner)
         return {}
 
@@ -87,7 +92,7 @@ def library(service: Any) -> gr.HTML:
     )
 
 
-def finished_video(service: Any, panel: dict[str, Any] | None, owner: str) -> Any:
+def finished_video(service: Any, panel: dict[str, Any] | None, owner: str | None) -> Any:
     """The file of the job that a panel shows. Raises InputError if there is none yet."""
     id = (panel or {}).get("job")
     if not id:

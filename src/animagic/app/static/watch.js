@@ -20,7 +20,7 @@ function show(name, visible) {
 async function attach(id) {
   if (job?.id === id) return;
   detach();
-  const mine = (job = { id, rows: [], chunks: new Map(), status: null });
+  const mine = (job = { id, rows: [], status: null });
   const address = new URL(location);
   address.searchParams.set("job", id);
   history.replaceState(null, "", address);
@@ -74,6 +74,7 @@ function settle(status, facts = {}) {
   text("state", line);
   $("panel").dataset.status = facts.code === "cancelled" ? "cancelled" : status;
   show("cancel", !over);
+  show("end", job.facts.endless && status === "in_progress");
   show("finished", status === "completed");
   show("edit", job.facts.live && !over);
   show("bar", status === "in_progress");
@@ -104,17 +105,15 @@ function listen(mine) {
     source.addEventListener(kind, (event) => job === mine && act(event.data ? JSON.parse(event.data) : {}));
   on("status", async (data) => data.status !== job.status && (await ask(mine)));
   on("progress", progress);
-  on("chunk", (data) => job.chunks.set(data.chunk ?? data.index ?? job.chunks.size, data));
   on("note", (data) => {
     const line = document.createElement("li");
-    line.textContent = data.text ?? data.note ?? "";
+    line.textContent = data.line;
     $("notes").append(line);
     show("notes", true);
   });
   on("preview", (data) => {
-    const image = data.url ?? data.image;
-    if (!image || $("video").readyState > 1) return;
-    $("preview").src = image;
+    if ($("video").readyState > 1) return;
+    $("preview").src = `${data.url}?${Date.now()}`;
     show("preview", true);
   });
   // The browser connects again by itself; if it gives up, the state says why.
@@ -324,6 +323,10 @@ $("cancel").onclick = async () => {
     if (facts && facts.status !== "in_progress" && facts.status !== "queued") return;
     await new Promise((resolve) => setTimeout(resolve, 500));
   }
+};
+$("end").onclick = async () => {
+  const answer = await server.end([job.id]);
+  text("state", answer.error ?? "Ending with the frames that are final");
 };
 $("link").onclick = async () => {
   try {
