@@ -143,7 +143,10 @@ class AsyncClient:
             arguments = call.arguments(ExitStack()) | {"timeout": timeout}
             async with self._http.stream(call.method, call.path, **arguments) as response:
                 if not response.is_success:
-                    raise self._core.error(Answer(response.status_code, response.headers, await response.aread()))
+                    error = self._core.error(Answer(response.status_code, response.headers, await response.aread()))
+                    if getattr(error, "code", None) == "video_failed":
+                        raise VideoFailed(await self.get(video))
+                    raise error
                 yield response
         except self._httpx.TransportError as error:
             if (now := await self.get(video)).status == "failed":

@@ -99,7 +99,7 @@ class Client:
         return self._run(self._core.listed(after, limit, order))
 
     def cancel(self, video: Video | str) -> Video:
-        """Stop a video that is queued or being made; it is kept, as failed with the code "cancelled"."""
+        """Stop a video that is queued, or being made, then at its next step; it is kept, as failed ("cancelled")."""
         return self._run(self._core.video("POST", video, "/cancel"))
 
     def delete(self, video: Video | str) -> None:
@@ -178,7 +178,10 @@ class Client:
             arguments = call.arguments(ExitStack()) | {"timeout": timeout}
             with self._http.stream(call.method, call.path, **arguments) as response:
                 if not response.is_success:
-                    raise self._core.error(Answer(response.status_code, response.headers, response.read()))
+                    error = self._core.error(Answer(response.status_code, response.headers, response.read()))
+                    if getattr(error, "code", None) == "video_failed":
+                        raise VideoFailed(self.get(video))
+                    raise error
                 yield response
         except self._httpx.TransportError as error:
             if (now := self.get(video)).status == "failed":
