@@ -37,8 +37,9 @@ def atomic_path(path: StrPath, folder: bool = False) -> Iterator[Path]:
     """Give a temporary name beside `path` to write to; rename it to `path` once the block has succeeded.
 
     The block fills the file (or, with `folder`, the folder) of the temporary name, which keeps the suffix. It is
-    locked: what a killed process has left of it, the next one to write `path` removes. What was at `path` before is replaced in one step; a folder may only replace an empty one. If the
-    block raises, Ctrl-C included, the temporary is removed and `path` is as it was.
+    locked: what a killed process has left of it, the next one to write `path` removes. What was at `path` before is
+    replaced in one step; a folder may only replace an empty one. If the block raises, Ctrl-C included, the temporary
+    is removed and `path` is as it was.
 
     Raises: MediaError if `path` cannot be written (found before the block runs), or writing in the block failed.
     """

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import zoo
 from ..errors import InputError
+from ..outside import parsed, read_text
 from ..pipelines.devices import use_threads
 from ..systems import SYSTEMS
 
@@ -18,14 +19,7 @@ if TYPE_CHECKING:
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
     """A recipe file as a dict. Raises InputError."""
-    import yaml
-
-    try:
-        recipe = yaml.safe_load(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the recipe {path} cannot be read: {error}.") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"the recipe {path} is not valid YAML: {str(error).splitlines()[0]}.") from error
+    recipe = parsed(read_text(path, "recipe"), f"recipe {path}")
     return recipe if isinstance(recipe, dict) else {}
 
 

@@ -13,7 +13,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from ...errors import InputError
-from ...pipelines.text import PromptSource, TextEmbedding, TextMixin
+from ...pipelines.text import LivePrompt, PromptSource, TextEmbedding, TextMixin
 from .options import NEGATIVE_TOKENS
 
 _SPECIAL_ROWS = {"transition": 0, "hq": 1, "static": 2, "dynamic": 3, "borderness": 4, "3d": 15, "anime": 16}
@@ -116,6 +116,8 @@ class ChunkPrompts:
             for chunk, text in kept["said"].items():
                 self._change(int(chunk), text)
             self.asked = kept["asked"]
+            if isinstance(self.source, LivePrompt):
+                self.source.remember(self.said)
 
 
 def _with_tokens(text: TextEmbedding, names, order: Sequence[str], table, left: int = 1) -> TextEmbedding:
