@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -104,6 +105,16 @@ def check_writable(path: Path, folder: bool = False) -> None:
         raise
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def check_file(path: Path) -> None:
+    """Raises MediaError for what is there, but no file: a pipe or a device could be read for ever."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return  # whoever reads it says so
+    if not stat.S_ISREG(mode):
+        raise MediaError(f"{path} is no file: give the name of one.")
 
 
 def numbered_files(pattern: Path) -> list[Path]:

@@ -108,6 +108,8 @@ class SafetensorsFile:
     @contextmanager
     def _open(self) -> Iterator[Any]:
         """The file as a stream of uncompressed bytes."""
+        if self.path.exists() and not self.path.is_file():
+            raise CheckpointError(f"{self.path} is no file.")
         try:
             with self.path.open("rb") as file:
                 if not self._compressed:
