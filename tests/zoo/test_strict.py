@@ -57,7 +57,7 @@ def with_value(value):
             "is stored as torch.int64",
         ),
         (lambda tensors: tensors.update({k: v > 0 for k, v in tensors.items()}), "is stored as torch.bool"),
-        (lambda tensors: tensors.update({next(iter(tensors)): torch.zeros(1, 1, 7)}), "shape"),
+        (lambda tensors: tensors.update({next(iter(tensors)): torch.zeros(1, 1, 7)}), "(shape|size)"),
         (with_value(float("nan")), "holds NaN or infinity"),
         (with_value(float("-inf")), "holds NaN or infinity"),
     ],

@@ -226,14 +226,14 @@ def reproduce(
     from ..media import read_metadata
     from ..media.keeping import check_apart
 
-    stored = read_metadata(file)
-    request = requests.from_metadata(stored, file)
-    requests.check_inputs(request, stored)
     path = Path(file)
     again = path.with_name(f"{path.stem}-again{path.suffix}")
     target = output or (f"{again}/" if path.is_dir() else str(again))
     check_apart({"video": file}, {"output": target})
+    stored = read_metadata(file)
     with nullcontext() if allow_download else _offline(file):
+        request = requests.from_metadata(stored, file)
+        requests.check_inputs(request, stored)
         make(request, target, Run(allow_pickle=allow_pickle, device=device, quiet=True))
     equal, total = requests.count_equal_frames(file, target)
     if as_json:

@@ -61,7 +61,7 @@ class ChunkPrompts:
         num_chunks: chunks of the video, for the duration token; None: endless.
         hand_over: chunks over which one prompt turns into the next; 0: at once.
         source, encode: of later prompts, and what turns such a text into its embedding.
-        said: what it said, chunk -> text, up to the chunk that was `asked` for last.
+        said: what it said, chunk -> text, from the first one up to the chunk that was `asked` for last.
     """
 
     prompts: tuple[tuple[int, TextEmbedding], ...]
@@ -113,6 +113,8 @@ class ChunkPrompts:
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         if self.source is not None:
             kept = json.loads(bytes(state["live"].tolist()))
+            if "0" in kept["said"]:  # perhaps typed before the first chunk, so not what this command began with
+                self.prompts = ()
             for chunk, text in kept["said"].items():
                 self._change(int(chunk), text)
             self.asked = kept["asked"]
@@ -231,4 +233,5 @@ class Magi1PromptMixin(TextMixin):
             hand_over=hand_over,
             source=source,
             encode=later,
+            said={} if source is None else {0: str(prompt)},
         ).to(self._execution_device)
