@@ -18,7 +18,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo style check test test-slow docs train-embedded clean
+.PHONY: help demo style check test test-slow soak docs train-embedded clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ test: style  ## all of it, and docs, examples, commands: what CI runs (under 12 
 
 test-slow: $(VENV)/.installed-dev  ## the tests that take minutes
 	$(PYTEST) -m slow
+
+soak: $(VENV)/.installed-dev  ## ten thousand hostile cases; SOAK_SEED=N for others
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -s tests/hostile
 
 docs: $(VENV)/.installed-dev  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict

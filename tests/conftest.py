@@ -374,7 +374,8 @@ def frames_of():
 
 
 def _let_interrupts_through() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it, and hand that down
+    for number in (signal.SIGINT, signal.SIGHUP):  # a shell's background jobs ignore them, and hand that down
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -256,6 +256,8 @@ def test_every_prompt_is_enhanced_and_an_interrupted_run_keeps_its_wording(endpo
     assert len(endpoint.requests) == 2
     assert enhance(build_request("a boat"), better, tmp_path / "a.mp4").prompt == "Something else."
     (folder / "request.json").write_text("{")
+    assert enhance(request, better, tmp_path / "a.mp4").prompt == "Something else."  # it had made nothing yet
+    (folder / "state.safetensors").touch()
     with pytest.raises(InputError, match="is damaged; delete"):
         enhance(request, better, tmp_path / "a.mp4")
 

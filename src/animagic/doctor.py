@@ -99,6 +99,7 @@ def predict(
 
     from .pipelines.devices import be_quiet
     from .pipelines.memory import Predictor, Techniques
+    from .pipelines.options import VideoOptions
 
     be_quiet()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -111,6 +112,8 @@ def predict(
         raise InputError(f"the dtype must be bfloat16 or float32, not {dtype}.")
     if (height is None) != (width is None):
         raise InputError("give both height and width, or neither.")
+    asked = {"height": height, "width": width, "frames": frames, "steps": steps}
+    VideoOptions(prompt="any", model=model, **asked)  # refuses sizes that no video has
     networks = zoo.networks_of(model, getattr(torch, dtype))
     predictor = Predictor(networks, device, height, width, frames, steps, tight=memory is not None)
     techniques = Techniques() if memory is None else predictor.fit(memory).techniques

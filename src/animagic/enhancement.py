@@ -6,11 +6,13 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from http.client import HTTPException, InvalidURL
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from .errors import InputError
+from .outside import answer_of, parsed
 
 Enhancer = Callable[[str], str]
 """Takes a prompt, gives a better one."""
@@ -43,7 +45,7 @@ def openai_compatible(
         url: its base address, for example http://localhost:8000/v1; `/chat/completions` is added.
         model: the name of the language model there.
         api_key: sent as bearer token, if the endpoint wants one. It is in no message and in no file.
-        timeout: seconds without an answer.
+        timeout: seconds until the whole answer must be here.
         system_prompt: what the language model is told to do.
     Raises: InputError for an address that cannot be used; the enhancer raises InputError if there is no answer, or
         none that is a prompt.
@@ -66,11 +68,10 @@ def openai_compatible(
         body = json.dumps({"model": model, "messages": messages}).encode()
         request = urllib.request.Request(endpoint, body, headers, method="POST")
         try:
-            with urllib.request.build_opener(_NoRedirects).open(request, timeout=timeout) as response:
-                answer = response.read(MAX_BYTES + 1)
+            opener = urllib.request.build_opener(_NoRedirects)
+            answer = answer_of(partial(opener.open, request, timeout=timeout), timeout, MAX_BYTES)
         except urllib.error.HTTPError as error:
-            with error:
-                said = error.read(300).decode("utf-8", "replace")
+            said = getattr(error, "said", b"").decode("utf-8", "replace")
             if api_key:
                 said = said.replace(api_key, "...")
             reason = " ".join(f"{error.reason}: {said}".split()).rstrip(":. ")
@@ -104,7 +105,7 @@ def _address(url: str) -> SplitResult:
 def _read(answer: bytes, shown: str) -> str:
     """The prompt in a chat completion, on one line."""
     try:
-        content = json.loads(answer)["choices"][0]["message"]["content"]
+        content = parsed(answer.decode("utf-8"), "answer", as_json=True)["choices"][0]["message"]["content"]
         if not isinstance(content, str):
             raise TypeError
     except (ValueError, LookupError, TypeError):

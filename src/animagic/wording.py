@@ -49,7 +49,10 @@ def listed(names: Iterable[str]) -> str:
 
 def spell(value: Any) -> str:
     """A value as it stands in a JSON file, shortened; texts without quotes."""
-    text = value if isinstance(value, str) and value else json.dumps(value, default=str)
+    try:
+        text = value if isinstance(value, str) and value else json.dumps(value, default=str)
+    except (RecursionError, TypeError, ValueError):  # a number of thousands of digits, a value that holds itself
+        return f"a {type(value).__name__} that is too long to be shown"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

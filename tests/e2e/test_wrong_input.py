@@ -366,6 +366,7 @@ def test_reproducing_what_cannot_be_understood(run, tmp_path, make_moving_clip, 
 def test_a_damaged_note_of_a_kept_run(generate, tmp_path):
     (tmp_path / "ball.mp4.resume").mkdir()
     (tmp_path / "ball.mp4.resume" / "request.json").write_text("{no")
+    (tmp_path / "ball.mp4.resume" / "state.safetensors").touch()  # else nothing was made: it would begin anew
     generate("-o", "ball.mp4", "--resume", seed=None).refused("ball.mp4.resume", "delete")
 
 

@@ -174,7 +174,7 @@ DAMAGE = {
         (INDEX, "beside its index"),
     ),
     "an index that is no JSON": (lambda f: (f / INDEX).write_text("{not"), (INDEX, "is not valid JSON")),
-    "an index that is no text": (lambda f: (f / INDEX).write_bytes(b"\xff\xfe\x00"), (INDEX, "is not valid JSON")),
+    "an index that is no text": (lambda f: (f / INDEX).write_bytes(b"\xff\xfe\x00"), (INDEX, "is not text")),
     "an index that is a list": (lambda f: (f / INDEX).write_text("[]"), (INDEX, "an object in braces is needed")),
     "an index without a map": (lambda f: (f / INDEX).write_text("{}"), (INDEX, "weight_map")),
     "no weights": (lambda f: shutil.rmtree(f), ("weights", "holds no weights")),
@@ -225,7 +225,7 @@ def test_json_that_cannot_be_read(tmp_path):
     with pytest.raises(CheckpointError, match=r"none\.json cannot be read: No such file"):
         read_json(tmp_path / "none.json")
     (tmp_path / "deep.json").write_text("[" * 100_000)
-    with pytest.raises(InputError, match=r"deep\.json is not valid JSON"):
+    with pytest.raises(InputError, match=r"deep\.json is nested too deeply"):
         read_json(tmp_path / "deep.json", InputError)
 
 

@@ -116,7 +116,7 @@ def test_a_missing_tensor_is_named(tiny_model, tmp_path):
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     settings = json.loads((folder / "transformer" / "config.json").read_text())
     (folder / "transformer" / "config.json").write_text(json.dumps({**settings, "num_layers": 3}))
-    with pytest.raises(CheckpointError, match=r"model lacks the tensor transformer\.videodit_blocks\.layers\.2\."):
+    with pytest.raises(CheckpointError, match=r"lacks the tensor transformer\.videodit_blocks\.layers\.2\."):
         zoo.load(folder)
 
 
@@ -234,11 +234,11 @@ def test_pickles_in_a_folder_are_read_only_if_they_are_allowed(tiny_model, tmp_p
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     torch.save(load_file(folder / part / safe), folder / part / pickled)
     (folder / part / safe).unlink()
-    with pytest.raises(CheckpointError, match=f"no file named {safe} .* --allow-pickle"):
+    with pytest.raises(InputError, match=f"{pickled} is a pickle.*--allow-pickle"):
         zoo.load(folder)
     with pytest.raises(OSError, match=f"no file named {safe}"):
         animagic.AutoModel.from_pretrained(folder, subfolder=part)
-    with pytest.raises(CheckpointError, match="--allow-pickle"):
+    with pytest.raises(InputError, match="--allow-pickle"):
         requests.pipeline_for(requests.build_request("a ball", str(folder)), "cpu")
     pipe = requests.pipeline_for(requests.build_request("a ball", str(folder)), "cpu", allow_pickle=True)
     ours, same = getattr(pipe, part).state_dict(), getattr(zoo.load(tiny_model), part).state_dict()

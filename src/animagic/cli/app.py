@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated, Any
 
 import typer
+
+from ..outside import printable, printable_json
 
 app = typer.Typer(
     help="Make video with diffusion models: stream it while it is made, at any length, on any machine.",
@@ -21,11 +22,26 @@ Model = Annotated[str, typer.Option(help="A name that `animagic models` lists, a
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr)
+    """A line for a person, on stderr."""
+    _write(sys.stderr, printable(text))
+
+
+def tell(text: Any = "") -> None:
+    """A line of what was asked for, on stdout."""
+    _write(sys.stdout, printable(str(text)))
 
 
 def print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, ensure_ascii=False))
+    _write(sys.stdout, printable_json(value))
+
+
+def _write(stream: Any, text: str) -> None:
+    """The one place where text goes to a terminal, or into what stands in its place."""
+    try:
+        print(text, file=stream)
+    except UnicodeEncodeError:  # a terminal without Unicode
+        encoding = stream.encoding or "ascii"
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
 @app.callback(invoke_without_command=True)
@@ -35,5 +51,5 @@ def root(
     if version:
         from .. import __version__
 
-        print(__version__)
+        tell(__version__)
         raise typer.Exit

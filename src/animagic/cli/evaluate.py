@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
-from .app import Json, Model, app, print_json, say
+from .app import Json, Model, app, print_json, say, tell
 from .options import Device, Quiet, Threads
 from .progress import bar
 
@@ -94,7 +94,7 @@ def evaluate(
         raise InputError("--page shows what a suite has found: leave it out.")
     if (suite is None and pairs is None) or list_suites:
         suites = {one.name: one.summary for one in evaluation.SUITES.values()}
-        print_json(suites) if as_json else print("\n".join(f"{name:>12}  {text}" for name, text in suites.items()))
+        print_json(suites) if as_json else tell("\n".join(f"{name:>12}  {text}" for name, text in suites.items()))
         return
     if suite is not None:
         find_suite(suite)
@@ -167,4 +167,4 @@ def _write(report: dict[str, Any], table: str, picture: Any, output: str, sheet:
         print_json({"output": output, "sheet": sheet} | {name: report[name] for name in names if name in report})
     else:
         say(f"done in {report['seconds']:.0f} s; the report is {output}{f', the sheet {sheet}' if sheet else ''}")
-        print(table)
+        tell(table)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError
+from ..errors import AnimagicError, InputError
+from ..outside import printable
 from ..zoo import DEFAULT
-from .app import Json, Model, app, print_json, say
+from .app import Json, Model, app, print_json, say, tell
 from .options import KEY_VARIABLE, AllowPickle, Device, Given, Grouped, PromptRun, Quiet, Run, takes_options
 
 ANIMATE = "magicanimate-tiny"
@@ -110,13 +112,23 @@ def _from_stdin(prompt: str) -> Any:
     live = LivePrompt(prompt)
 
     def listen() -> None:
-        for line in sys.stdin:
-            if line.strip():
+        for line in _lines():
+            try:
                 live.set(line)
-                say(f"animagic: from the next chunk on: {line.strip()}")
+                say(f"animagic: from the next chunk on: {line}")
+            except AnimagicError as error:
+                say(f"animagic: {error}")
 
     threading.Thread(target=listen, daemon=True).start()
     return live
+
+
+def _lines() -> Iterator[str]:
+    """What is typed, line by line, as far as it is text; nothing where stdin is closed."""
+    with suppress(OSError, ValueError):
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="replace")
+        yield from filter(None, (line.strip() for line in sys.stdin or ()))
 
 
 def make(request: Any, output: str, run: Run, note: str = "") -> None:
@@ -164,9 +176,9 @@ def make(request: Any, output: str, run: Run, note: str = "") -> None:
         print_json(asdict(result))
     elif not run.quiet:
         say(f"{result.frames} frames, {result.width}x{result.height}, in {result.seconds:.1f} s, seed {result.seed}")
-        print(result.output)
+        tell(result.output)
         if result.contact_sheet:
-            print(result.contact_sheet)
+            tell(result.contact_sheet)
 
 
 @app.command(cls=Grouped)
@@ -203,6 +215,9 @@ def reproduce(
     output: Annotated[str | None, typer.Option("--output", "-o", help="Where; default: beside it.")] = None,
     device: Device = None,
     allow_pickle: AllowPickle = False,
+    allow_download: Annotated[
+        bool, typer.Option("--allow-download", help="Fetch models that the video names from the hub.")
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -211,20 +226,38 @@ def reproduce(
     from ..media import read_metadata
     from ..media.keeping import check_apart
 
-    stored = read_metadata(file)
-    request = requests.from_metadata(stored, file)
-    requests.check_inputs(request, stored)
     path = Path(file)
     again = path.with_name(f"{path.stem}-again{path.suffix}")
     target = output or (f"{again}/" if path.is_dir() else str(again))
     check_apart({"video": file}, {"output": target})
-    make(request, target, Run(allow_pickle=allow_pickle, device=device, quiet=True))
+    stored = read_metadata(file)
+    with nullcontext() if allow_download else _offline(file):
+        request = requests.from_metadata(stored, file)
+        requests.check_inputs(request, stored)
+        make(request, target, Run(allow_pickle=allow_pickle, device=device, quiet=True))
     equal, total = requests.count_equal_frames(file, target)
     if as_json:
         print_json({"output": target, "equal_frames": equal, "frames": total})
     else:
         say(f"{equal} of {total} frames are equal to those of {file}")
-        print(target)
+        tell(target)
+
+
+@contextmanager
+def _offline(file: str) -> Iterator[None]:
+    """Whoever sent the file must not choose what is fetched. Raises InputError for what would have to be."""
+    from ..weights.places import is_offline, offline
+
+    try:
+        with offline():
+            yield
+    except AnimagicError as error:
+        if not is_offline(error):
+            raise
+        raise InputError(
+            f"{file} names what is not on this machine ({str(error).rstrip('.')}); fetch it with --allow-download, "
+            "if you trust where the file comes from."
+        ) from error
 
 
 @app.command()
@@ -240,14 +273,14 @@ def info(
         print_json({**facts, "metadata": stored})
         return
     for name, value in facts.items():
-        print(f"{name.replace('_', ' '):>16}  {value}")
+        tell(f"{name.replace('_', ' '):>16}  {value}")
     if not stored:
-        print("not made by animagic: no request inside")
+        tell("not made by animagic: no request inside")
     for section, values in stored.items():
-        print(f"\n{section}")
+        tell("\n" + printable(section, lines=True))
         for name, value in values.items() if isinstance(values, dict) else [("", values)]:
             if value not in (None, False, {}, [], ""):
-                print(f"{name:>16}  {value}")
+                tell(printable(f"{name:>16}  {value}", lines=True))
 
 
 @app.command(cls=Grouped)
@@ -269,8 +302,8 @@ def plan(
     if as_json:
         print_json({"output": output, **summary})
         return
-    print(f"network calls          {summary['network_calls']}")
-    print(f"calls to first frame   {summary['calls_to_first_frame']}")
-    print(f"peak latent frames     {summary['peak_frames']}")
-    print(f"latent frames made     {summary['frames']}")
-    print(output)
+    tell(f"network calls          {summary['network_calls']}")
+    tell(f"calls to first frame   {summary['calls_to_first_frame']}")
+    tell(f"peak latent frames     {summary['peak_frames']}")
+    tell(f"latent frames made     {summary['frames']}")
+    tell(output)

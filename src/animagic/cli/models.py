@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .app import Json, app, print_json
+from ..outside import printable
+from .app import Json, app, print_json, tell
 
 if TYPE_CHECKING:
     from ..zoo.words import Vocabulary
@@ -37,10 +38,10 @@ def models(
         loras = {kind: list(zoo.loras(name, kind)) for kind in ("loras", "motion_loras")}
         facts[name] = {"system": entry.system, "summary": entry.summary, "bytes": entry.bytes, **loras}
         if not as_json:
-            print(f"{name}  ({entry.system}, {entry.bytes / 2**20:.0f} MiB)  {entry.summary}")
+            tell(f"{name}  ({entry.system}, {entry.bytes / 2**20:.0f} MiB)  {entry.summary}")
             for kind, names in loras.items():
                 if names:
-                    print(f"    --{kind.removesuffix('s').replace('_', '-')}: {', '.join(names)}")
+                    tell(f"    --{kind.removesuffix('s').replace('_', '-')}: {', '.join(names)}")
     if as_json:
         print_json(facts)
 
@@ -52,9 +53,10 @@ def _print_vocabulary(vocabulary: Vocabulary) -> None:
 
     table = Table("word", "in other words", box=box.SIMPLE)
     for group, words in vocabulary.items():
-        table.add_row(group.upper())
+        table.add_row(printable(group.upper(), lines=True))
         for word, wordings in words.items():
-            table.add_row(word, ", ".join(other for other in wordings if other != word))
+            others = ", ".join(other for other in wordings if other != word)
+            table.add_row(printable(word, lines=True), printable(others, lines=True))
         table.add_section()
     Console(highlight=False, markup=False).print(table)
 
@@ -81,7 +83,7 @@ def doctor(
         sides = {} if size is None else read_size(size)
         budget = None if memory is None else parse_memory(memory)
         found = predict(model, **sides, frames=frames, steps=steps, memory=budget, device=device, dtype=dtype)
-        print_json(found) if as_json else print("\n".join(in_words(found)))
+        print_json(found) if as_json else tell("\n".join(in_words(found)))
         return
     if any(value is not None for value in (size, frames, steps, memory, device, dtype)):
         raise InputError("a prediction needs --model: a published or an embedded model, or a folder.")
@@ -90,6 +92,6 @@ def doctor(
         print_json(report)
         return
     for section, values in report.items():
-        print(section)
+        tell(section)
         for name, value in values.items():
-            print(f"  {name:<22} {('no', 'yes')[value] if isinstance(value, bool) else value}")
+            tell(f"  {name:<22} {('no', 'yes')[value] if isinstance(value, bool) else value}")

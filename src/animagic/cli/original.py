@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
-from .app import app, print_json, say
+from .app import app, print_json, say, tell
 from .generation import make
 from .options import FolderRun, Given, PromptRun, Settings, takes_options
 
@@ -118,9 +118,9 @@ def _make_all(system: str, config: str, options: Given, run: FolderRun) -> None:
             say(
                 f"{result.frames} frames, {result.width}x{result.height}, in {result.seconds:.1f} s, seed {result.seed}"
             )
-            print(result.output)
+            tell(result.output)
     sheet = str(folder / SHEET)
     if run.as_json:
         print_json({"output": str(folder), "videos": [asdict(result) for result in made], "contact_sheet": sheet})
     elif not run.quiet:
-        print(sheet)
+        tell(sheet)

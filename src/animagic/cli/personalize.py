@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..pipelines.devices import use_threads
-from .app import Json, Model, app, print_json, say
+from .app import Json, Model, app, print_json, say, tell
 from .options import Quiet, Threads
 from .progress import bar
 
@@ -91,4 +91,4 @@ def personalize(
         print_json({"output": str(target), "samples": str(sheet), "seed": seed, "seconds": round(seconds, 3)})
         return
     say(f"done in {seconds:.1f} s; {sheet} shows the pictures, and the model before and after")
-    print(target)
+    tell(target)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..errors import InputError
-from .app import app, say
+from .app import app, say, tell
 from .options import Quiet
 from .progress import bar
 
@@ -40,6 +40,6 @@ def pose(
         )
         for start, end in made.empty:
             say(f"nobody is seen from {start:.1f} to {end:.1f} s: nothing is drawn there")
-    print(made.output)
+    tell(made.output)
     if made.json:
-        print(made.json)
+        tell(made.json)

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .app import Json, app, print_json, say
+from .app import Json, app, print_json, say, tell
 from .options import Threads
 
 
@@ -49,7 +49,7 @@ def train(
     from ..requests.training import train as run
 
     target = run(recipe, folder, part, steps, threads, _say_log)
-    print_json({"output": str(target)}) if as_json else print(target)
+    print_json({"output": str(target)}) if as_json else tell(target)
 
 
 def _say_log(name: str, line: dict) -> None:
@@ -68,7 +68,7 @@ def _show(queue: str, as_json: bool) -> None:
     lines = [list(COLUMNS), *(row.cells() for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        tell("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _work(queue: str, minutes: float | None, threads: int | None, as_json: bool) -> None:

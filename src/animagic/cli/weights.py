@@ -10,7 +10,7 @@ import typer
 
 from ..errors import InputError
 from ..systems import SYSTEMS
-from .app import Json, app, print_json, say
+from .app import Json, app, print_json, say, tell
 from .options import AllowPickle, Device
 from .progress import bar
 
@@ -82,7 +82,7 @@ def convert(
         return
     kind = "" if result.model is None else f"{result.model}: "
     say(f"{kind}{', '.join(result.parts)}; {result.bytes / 1e9:.2f} GB in {result.seconds:.1f} s")
-    print(result.output)
+    tell(result.output)
 
 
 @app.command()
@@ -128,7 +128,7 @@ def quantize(
         print_json(asdict(result))
         return
     say(f"transformer: {result.bytes_before / 1e6:.1f} MB -> {result.bytes / 1e6:.1f} MB in {result.seconds:.1f} s")
-    print(result.output)
+    tell(result.output)
 
 
 def _read_prompts(given: list[str], file: str | None) -> list[str]:

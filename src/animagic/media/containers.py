@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 
 from animagic.errors import MediaError
-from animagic.media.files import StrPath, reason
+from animagic.media.files import StrPath, check_file, reason
 
 # Only formats that hold samples: FFmpeg takes any text for a terminal recording and follows playlists to other
 # files. A server must be able to open what a stranger sends.
@@ -20,6 +20,7 @@ _EXACT = ("mp4", "matroska", "wav", "flac")  # whose headers can be trusted: bro
 @contextmanager
 def open_container(path: Path, wanted: str = "a picture or a video") -> Iterator[av.container.InputContainer]:
     """Open a film or a sound file. wanted: what the error says to give. Raises: MediaError if it is neither."""
+    check_file(path)
     try:
         # Absolute, so that no name is taken for a protocol.
         container = av.open(str(path.absolute()), options=_OPTIONS, metadata_errors="replace")

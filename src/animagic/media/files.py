@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -37,8 +38,9 @@ def atomic_path(path: StrPath, folder: bool = False) -> Iterator[Path]:
     """Give a temporary name beside `path` to write to; rename it to `path` once the block has succeeded.
 
     The block fills the file (or, with `folder`, the folder) of the temporary name, which keeps the suffix. It is
-    locked: what a killed process has left of it, the next one to write `path` removes. What was at `path` before is replaced in one step; a folder may only replace an empty one. If the
-    block raises, Ctrl-C included, the temporary is removed and `path` is as it was.
+    locked: what a killed process has left of it, the next one to write `path` removes. What was at `path` before is
+    replaced in one step; a folder may only replace an empty one. If the block raises, Ctrl-C included, the temporary
+    is removed and `path` is as it was.
 
     Raises: MediaError if `path` cannot be written (found before the block runs), or writing in the block failed.
     """
@@ -103,6 +105,16 @@ def check_writable(path: Path, folder: bool = False) -> None:
         raise
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def check_file(path: Path) -> None:
+    """Raises MediaError for what is there, but no file: a pipe or a device could be read for ever."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return  # whoever reads it says so
+    if not stat.S_ISREG(mode):
+        raise MediaError(f"{path} is no file: give the name of one.")
 
 
 def numbered_files(pattern: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """Pictures and video in: Pillow reads pictures (still, animated or numbered), PyAV reads films."""
 
+import os
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -15,11 +16,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from animagic.errors import InputError, MediaError
 from animagic.media.containers import open_container, packets, unreadable
-from animagic.media.files import NUMBERED, Note, StrPath, numbered_files, unpack
+from animagic.media.files import NUMBERED, Note, StrPath, check_file, numbered_files, unpack
 from animagic.media.sound import sound_facts
 
 MOST_PIXELS = 100_000_000
 DEFAULT_FPS = 24.0  # of pictures, which know none
+_LONGEST_PAUSE = 3600.0  # seconds
 _UNSEEN = 0.025  # seconds: nobody sees that a picture comes so much before its sound
 
 # Only formats that hold pixels: Pillow hands EPS to Ghostscript.
@@ -80,7 +82,7 @@ def iter_video(path: StrPath, fps: float | None = None) -> Iterator[np.ndarray]:
         there, if it is damaged or cut off.
     """
     with _open(path, fps) as source:
-        yield from _resampled(source.frames, fps)
+        yield from _resampled(source.frames, fps, path)
 
 
 def read_video(path: StrPath, fps: float | None = None, max_frames: int | None = None, last: bool = False) -> Video:
@@ -93,8 +95,11 @@ def read_video(path: StrPath, fps: float | None = None, max_frames: int | None =
     if max_frames is not None and max_frames < 1:
         raise InputError(f"max_frames is {max_frames}: give at least 1, or None for all.")
     with _open(path, fps) as source:
-        frames = _resampled(source.frames, fps)
-        chosen = list(deque(frames, max_frames) if last else islice(frames, max_frames))
+        frames = _resampled(source.frames, fps, path)
+        if last and max_frames is not None:
+            chosen = list(deque(frames, max_frames))
+        else:
+            chosen = list(_held(islice(frames, max_frames), path))
         return Video(_stacked(chosen, path), fps or source.fps or DEFAULT_FPS, source.note.metadata)
 
 
@@ -143,6 +148,16 @@ def probe(path: StrPath) -> dict[str, Any]:
         }
 
 
+def _held(frames: Iterator[np.ndarray], path: StrPath) -> Iterator[np.ndarray]:
+    """Frames that are all to be in memory at once, as long as there is room for them twice."""
+    room, taken = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 3, 0
+    for frame in frames:
+        taken += frame.nbytes
+        if taken > room:
+            raise MediaError(f"{path} is too long for the memory of this machine: give a number of frames, or cut it.")
+        yield frame
+
+
 def _stacked(frames: list[np.ndarray], path: StrPath) -> np.ndarray:
     try:
         return np.stack(frames)
@@ -150,7 +165,7 @@ def _stacked(frames: list[np.ndarray], path: StrPath) -> np.ndarray:
         raise MediaError(f"{path} holds pictures of different sizes: make them equal.") from error
 
 
-def _resampled(frames: Iterator[_Frame], fps: float | None) -> Iterator[np.ndarray]:
+def _resampled(frames: Iterator[_Frame], fps: float | None, path: StrPath) -> Iterator[np.ndarray]:
     if fps is None:
         for frame in frames:
             yield frame.pixels
@@ -161,6 +176,8 @@ def _resampled(frames: Iterator[_Frame], fps: float | None) -> Iterator[np.ndarr
     k = 0
     held = next(frames)
     for frame in frames:
+        if frame.time - held.time > _LONGEST_PAUSE:
+            raise MediaError(f"{path} shows nothing new for {frame.time - held.time:.0f} s: cut the pause out.")
         # An instant in the very middle always goes to the later frame, though files round to a millisecond.
         early = min((frame.time - held.time) / 2, limit)
         while k / fps < frame.time - early - 1e-3:
@@ -178,6 +195,8 @@ def _open(path: StrPath, fps: float | None = None) -> Iterator[_Source]:
     if fps is not None and not 0 < fps < float("inf"):
         raise InputError(f"fps is {fps}: give a positive number of frames per second, or None.")
     path = Path(path)
+    if not path.is_dir():
+        check_file(path)
     if pictures := _numbered(path):
         yield _open_numbered(pictures, fps)
     elif picture := _open_picture(path):
@@ -227,7 +246,7 @@ def _open_picture(path: Path) -> Image.Image | None:
         raise MediaError(f"{path} does not exist: check its name.") from error
     except Image.DecompressionBombError as error:
         raise _too_large(path) from error
-    except OSError as error:
+    except Exception as error:  # Pillow's readers raise almost anything on damaged headers
         raise unreadable(path, error) from error
     if picture.width * picture.height > MOST_PIXELS:
         picture.close()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import InputError
+
+MOST_THREADS = 256
+"""More make nothing faster, where the machine has not more itself; many thousands end the process."""
 
 
 def default_device() -> str:
@@ -25,7 +29,9 @@ def be_quiet() -> None:
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
+    if not os.environ.get("ANIMAGIC_DEBUG"):
+        for name in ("diffusers", "transformers", "huggingface_hub", "peft", "accelerate"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextmanager
@@ -47,6 +53,7 @@ def use_threads(count: int | None) -> None:
         return
     import torch
 
-    if count < 1:
-        raise InputError(f"threads must be at least 1, not {count}.")
+    most = max(MOST_THREADS, os.cpu_count() or 1)
+    if not 1 <= count <= most:
+        raise InputError(f"threads must be at least 1 and at most {most}, not {count}.")
     torch.set_num_threads(count)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ..errors import InputError
+from ..wording import spell
 
 ENDLESS = "endless"
+_COUNT = "[0-9]{1,18}"  # more digits than any bound has, and fewer than Python refuses
+_WHOLE = f"-?{_COUNT}"
 
 
 class Fields(dict[str, Any]):
@@ -15,18 +19,18 @@ class Fields(dict[str, Any]):
 
 def read_size(text: str) -> Fields:
     """ "WIDTHxHEIGHT" to height and width; raises InputError."""
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.strip().removeprefix("-").isdecimal() for part in parts):
-        raise InputError(f"the size {text!r} is not understood; write it as WIDTHxHEIGHT, for example 64x64.")
-    return Fields(height=int(parts[1]), width=int(parts[0]))
+    sides = re.fullmatch(rf" *({_WHOLE}) *[xX] *({_WHOLE}) *", text)
+    if sides is None:
+        raise InputError(f"the size {spell(text)!r} is not understood; write it as WIDTHxHEIGHT, for example 64x64.")
+    return Fields(height=int(sides[2]), width=int(sides[1]))
 
 
 def read_frames(text: str) -> Fields:
     """A number of frames, or "endless"; raises InputError."""
     if text == ENDLESS:
         return Fields(endless=True)
-    if not text.removeprefix("-").isdecimal():
-        raise InputError(f"--frames takes an integer or {ENDLESS}, not {text!r}.")
+    if not re.fullmatch(_WHOLE, text):
+        raise InputError(f"--frames takes an integer or {ENDLESS}, not {spell(text)!r}.")
     return Fields(frames=int(text))
 
 
@@ -35,11 +39,13 @@ def read_prompts_at(values: list[str]) -> dict[int, str]:
     prompts: dict[int, str] = {}
     for value in values:
         start, colon, text = value.partition(":")
-        if not colon or not start.strip().isdecimal() or not text.strip():
+        if not colon or not re.fullmatch(rf" *{_COUNT} *", start) or not text.strip():
             raise InputError(
-                f"{value!r} is not understood; write --prompt-at N:TEXT with the number of a chunk or "
+                f"{spell(value)!r} is not understood; write --prompt-at N:TEXT with the number of a chunk or "
                 "frame, for example 2:'it falls'."
             )
+        if int(start) in prompts:
+            raise InputError(f"there are two prompts at {int(start)}; give one --prompt-at for a chunk or frame.")
         prompts[int(start)] = text.strip()
     return prompts
 
@@ -66,8 +72,10 @@ def read_controls(values: list[str]) -> dict[int, str]:
     controls: dict[int, str] = {}
     for value in values:
         file, _, frame = value.rpartition("@")
-        if not file or not frame.isdecimal():
-            raise InputError(f"{value!r} is not understood; write --control FILE@FRAME, for example sketch.png@0.")
+        if not file or not re.fullmatch(_COUNT, frame):
+            raise InputError(
+                f"{spell(value)!r} is not understood; write --control FILE@FRAME, for example sketch.png@0."
+            )
         if int(frame) in controls:
             raise InputError(f"frame {frame} has two pictures; give one --control for a frame.")
         controls[int(frame)] = file

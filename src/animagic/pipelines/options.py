@@ -9,19 +9,31 @@ says what it means, how it is written on the command line, and which argument of
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from ..errors import InputError
-from ..wording import in_one_sentence
+from ..wording import in_one_sentence, spell
 from . import flags
 
 MAX_SEED = 2**64 - 1
+MOST_FRAMES = 100_000
+"""Of one video that ends: more than an hour."""
+LEAST_FPS = 0.1
+MOST_SIDE = 8192
+"""Pixels."""
+MOST_STEPS = 1000
+"""No schedule of noise has more."""
+MOST_TEXT = 20_000
+"""Characters of a prompt, and bytes of a path."""
+_MOST_VALUES = 1000  # of an option that may be repeated
+MOST_WEIGHT = 100
+"""Of a LoRA."""
 Self = TypeVar("Self", bound="VideoOptions")
 
 
@@ -92,6 +104,7 @@ class VideoOptions(BaseModel):
     frames: Annotated[
         int | None,
         Ge(1),
+        Le(MOST_FRAMES),
         Option(
             "Frames of the video, a given clip included; endless, where the system can: until Ctrl-C.",
             argument="num_frames",
@@ -103,14 +116,18 @@ class VideoOptions(BaseModel):
     ] = None
     endless: bool = False
     """The plan has no end; `frames` says where it was stopped (None: not yet)."""
-    height: Annotated[int | None, Ge(1), Option("", flag=None)] = None
+    height: Annotated[int | None, Ge(1), Le(MOST_SIDE), Option("", flag=None)] = None
     width: Annotated[
         int | None,
         Ge(1),
+        Le(MOST_SIDE),
         Option("WIDTHxHEIGHT in pixels.", flag="--size", read=flags.read_size, metavar="WIDTHxHEIGHT"),
     ] = None
     steps: Annotated[
-        int | None, Ge(1), Option("Denoising steps (of a chunk).", argument="num_inference_steps", plan=True)
+        int | None,
+        Ge(1),
+        Le(MOST_STEPS),
+        Option("Denoising steps (of a chunk).", argument="num_inference_steps", plan=True),
     ] = None
     guidance: Annotated[
         float | None,
@@ -124,9 +141,9 @@ class VideoOptions(BaseModel):
         Le(MAX_SEED),
         Option("The same seed makes the same video; default: a new one.", argument=None),
     ] = Field(default_factory=lambda: secrets.randbelow(2**32))
-    fps: Annotated[float | None, Gt(0), Le(240), Option("Frames per second at which it is played.", argument=None)] = (
-        None
-    )
+    fps: Annotated[
+        float | None, Ge(LEAST_FPS), Le(240), Option("Frames per second at which it is played.", argument=None)
+    ] = None
     negative_prompt: Annotated[str | None, Option("What the video should not show.")] = None
     prompts_at: Annotated[
         dict[int, str],
@@ -162,6 +179,8 @@ class VideoOptions(BaseModel):
     prompts_at_given: dict[int, str] = {}
 
     def __init__(self, **values: Any):
+        for name, value in values.items():
+            check_texts(value, self._called(name))
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -190,6 +209,9 @@ class VideoOptions(BaseModel):
     @field_validator("loras", "motion_loras", check_fields=False)
     @classmethod
     def _loras_have_names(cls, loras: dict[str, float]) -> dict[str, float]:
+        for name, weight in loras.items():
+            if not abs(weight) <= MOST_WEIGHT:
+                raise InputError(f"the LoRA {name} counts {weight:g} times; {MOST_WEIGHT} times is the most.")
         if "" in loras:
             raise InputError(f"a LoRA is a file with a number as its weight, not '' with {loras['']}.")
         return loras
@@ -246,12 +268,38 @@ class VideoOptions(BaseModel):
         return {name: value for name, value in stored.items() if name in cls.model_fields}
 
 
+def check_texts(value: Any, name: str) -> None:
+    """Raises InputError for a text among the values of an option that is too long, or no text that UTF-8 can hold."""
+    if isinstance(value, str):
+        if len(value) > MOST_TEXT:
+            raise InputError(f"{name} has {len(value)} characters; {MOST_TEXT} is the most.")
+        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+            raise InputError(f"{name} is {ascii(value)[:60]}; it has characters that no text in UTF-8 has.")
+    elif isinstance(value, Mapping):
+        _check_count(value, name)
+        for key, inside in value.items():
+            check_texts(key, name)
+            if isinstance(key, int) and not 0 <= key <= MOST_FRAMES:
+                raise InputError(f"{name} speaks of the chunk or frame {spell(key)}; {MOST_FRAMES} is the last.")
+            check_texts(inside, name)
+    elif isinstance(value, (list, tuple)):
+        _check_count(value, name)
+        for inside in value:
+            check_texts(inside, name)
+
+
+def _check_count(values: Sized, name: str) -> None:
+    if len(values) > _MOST_VALUES:
+        raise InputError(f"{name} is given {len(values)} times; {_MOST_VALUES} times is the most.")
+
+
 class WindowOptions(VideoOptions):
     """Options of systems that make a long video in windows that overlap."""
 
     window: Annotated[
         int | None,
         Ge(1),
+        Le(MOST_FRAMES),
         Option(
             "Frames that are denoised together; longer videos are made in windows.",
             argument="context_frames",
@@ -259,7 +307,10 @@ class WindowOptions(VideoOptions):
         ),
     ] = None
     overlap: Annotated[
-        int | None, Ge(0), Option("Frames that neighbouring windows share.", argument="context_overlap", plan=True)
+        int | None,
+        Ge(0),
+        Le(MOST_FRAMES),
+        Option("Frames that neighbouring windows share.", argument="context_overlap", plan=True),
     ] = None
     window_weights: Annotated[
         Literal["pyramid", "flat"] | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,11 @@ class LivePrompt:
             raise InputError("the prompt is empty; say what the video should show.")
         with self._lock:
             self._text, self._new = text.strip(), True
+
+    def remember(self, said: Mapping[int, str]) -> None:
+        """Take up what was said before an interruption."""
+        with self._lock:
+            self.said |= said
 
     def __call__(self, chunk: int) -> str | None:
         with self._lock:

@@ -70,8 +70,10 @@ def metadata(request: VideoOptions, plan: Any, fingerprints: dict[str, str]) -> 
 
 def check_inputs(request: VideoOptions, stored: dict[str, Any]) -> None:
     """Raises InputError if an input file is no longer the one that `stored` metadata speaks of."""
-    files = input_files(request)
-    for name, fingerprint in (stored.get("inputs") or {}).items():
+    files, fingerprints = input_files(request), stored.get("inputs") or {}
+    if not isinstance(fingerprints, dict):
+        raise InputError("the file does not say which inputs it was made from; its notes are damaged.")
+    for name, fingerprint in fingerprints.items():
         path = files.get(name)
         if path and fingerprint and _fingerprint(path) != fingerprint:
             what = name.replace("_", " ")
@@ -293,6 +295,7 @@ def generate(
 
 
 _PREVIEW = "preview of"
+_MOST_DRAWN = 100_000
 
 
 def _is_preview(picture: Path) -> bool:
@@ -351,5 +354,9 @@ def draw_plan(request: VideoOptions, kind: str | None, output: str | Path) -> di
 
     check_apart({"model": request.model} | input_files(request), {"picture": output})
     plan, spacing = job_for(request).drawn_plan(kind)
+    if plan.total_steps is not None and plan.total_steps > _MOST_DRAWN:
+        raise InputError(
+            f"the plan has {plan.total_steps} steps; {_MOST_DRAWN} can be drawn: give fewer --frames or --steps."
+        )
     write_image(output, np.asarray(draw(plan, spacing)))
     return asdict(plan.describe())

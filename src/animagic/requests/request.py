@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import zoo
-from ..errors import InputError
+from ..errors import InputError, first_line
 from ..pipelines.job import Job
 from ..pipelines.options import VideoOptions, default_of, flag_of
 from ..systems import SYSTEMS, System, systems_with
@@ -73,6 +73,8 @@ def from_metadata(metadata: dict[str, Any], source: str = "the file") -> VideoOp
         return kind(**kind.upgraded(stored))
     except InputError as error:
         raise InputError(f"{source} holds a request that cannot be understood: {error}") from error
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # values of other kinds
+        raise InputError(f"{source} holds a request that cannot be understood: {first_line(error)}.") from error
 
 
 def job_for(request: VideoOptions, live: Any = None) -> Job:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import zoo
-from ..errors import InputError
+from ..errors import AnimagicError, InputError, first_line
+from ..outside import parsed, read_text
 from ..pipelines.devices import use_threads
 from ..systems import SYSTEMS
+from ..weights.values import check_sizes
 
 if TYPE_CHECKING:
     from ..training.stages import Course, Run
@@ -18,14 +20,8 @@ if TYPE_CHECKING:
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
     """A recipe file as a dict. Raises InputError."""
-    import yaml
-
-    try:
-        recipe = yaml.safe_load(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the recipe {path} cannot be read: {error}.") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"the recipe {path} is not valid YAML: {str(error).splitlines()[0]}.") from error
+    recipe = parsed(read_text(path, "recipe"), f"recipe {path}")
+    check_sizes(recipe if isinstance(recipe, dict) else {}, f"the recipe {path}")
     return recipe if isinstance(recipe, dict) else {}
 
 
@@ -95,7 +91,9 @@ def fitting(recipe: Any) -> Iterator[None]:
     """Turn what is raised for a value that no constructor takes, and for missing packages, into an InputError."""
     try:
         yield
-    except TypeError as error:
-        raise InputError(f"the {_named(recipe)} does not fit: {error}.") from error
+    except AnimagicError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"the {_named(recipe)} does not fit: {first_line(error)}.") from error
     except ImportError as error:  # the extra "train" is not installed; the message says so
         raise InputError(str(error)) from error

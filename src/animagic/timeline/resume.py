@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from ..errors import CheckpointError, InputError
@@ -44,7 +45,7 @@ class RunFolder:
 
     def _write(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
         kept = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        self._place.write(name, lambda new: save_file(kept, new))
+        self._place.write(name, lambda new: save_file(kept, new, {_DIGEST: _digest(kept)}))
 
     def save_if_due(self, state: Callable[[], dict[str, torch.Tensor]]) -> None:
         """Save the state if the last save is long enough ago."""
@@ -64,16 +65,20 @@ class RunFolder:
         if not path.exists():
             return None, []
         try:
-            state = load_file(path)
+            state = _load(path)
             done, frames = [], int(state["clean_frames"])
             for path in sorted(self.folder.glob("clean-*.safetensors")):
                 if frames <= 0:
                     break  # written just before an interruption: the state does not know it yet
-                latents = load_file(path)["latents"]
+                latents = _load(path)["latents"]
                 start = int(path.stem.split("-")[1])
+                if done and start != done[-1].frames.stop:
+                    raise ValueError(f"the chunk before {path.name} is missing")
                 done.append(Clean(range(start, start + latents.shape[2]), latents.to(device)))
                 frames -= latents.shape[2]
-        except (SafetensorError, KeyError, OSError) as error:
+            if frames > 0:
+                raise ValueError("a chunk that was finished is missing")
+        except (SafetensorError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} cannot be read ({error}); delete {self.folder} and start again.") from error
         on_host = ("noise.", "steps_done", "clean_frames")
         moved = {k: v if any(part in k for part in on_host) else v.to(device) for k, v in state.items()}
@@ -82,6 +87,27 @@ class RunFolder:
     def remove(self) -> None:
         """The run is finished: nothing of it needs to be kept."""
         self._place.remove()
+
+
+_DIGEST = "sha256"
+
+
+def _load(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file, as they were written. Raises ValueError for others."""
+    with safe_open(path, "pt") as file:
+        digest = (file.metadata() or {}).get(_DIGEST)
+    tensors = load_file(path)
+    if digest != _digest(tensors):
+        raise ValueError("it is not as it was written")
+    return tensors
+
+
+def _digest(tensors: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def is_whole(note: bytes) -> bool:

@@ -24,6 +24,7 @@ from ..errors import InputError
 from ..media import contact_sheet, read_image, read_metadata, resize, write_image
 from ..media.files import atomic_path, check_writable
 from ..media.keeping import RunPlace, check_apart, check_ours
+from ..wording import spell
 from .concepts import ConceptObjective, Encoded, PictureBatches, new_words, save, start_learning
 from .recipes import RENAMED
 from .text_to_image import load_text_to_image
@@ -40,6 +41,10 @@ _AT_LEAST = {
     **dict.fromkeys(("steps", "batch_size", "save_every", "rank", "vectors", "max_snr_weight"), 1),
     **dict.fromkeys(("prior_preservation", "seed"), 0),
 }
+_AT_MOST = {
+    "steps": 1_000_000, "save_every": 1_000_000, "batch_size": 1024, "rank": 1024, "vectors": 64,
+    "max_snr_weight": 1e6, "prior_preservation": 100_000, "learning_rate": 100.0, "alpha": 1e6, "prior_weight": 1e6,
+}  # fmt: skip
 METHODS = tuple(_DEFAULTS)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _COLUMNS = 4  # of the contact sheet
@@ -115,6 +120,10 @@ class Personalization:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise InputError(f"{name.replace('_', ' ')} must be greater than 0, not {value}.")
+        for name, most in _AT_MOST.items():
+            value = getattr(self, name)
+            if value is not None and value > most:
+                raise InputError(f"{name.replace('_', ' ')} must be at most {most:g}, not {spell(value)}.")
         if self.seed >= 2**32:
             raise InputError(f"seed must be less than 2^32, not {self.seed}.")
         for name in ("prompt", "class_prompt", "token", "initial_word"):

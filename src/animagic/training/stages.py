@@ -185,7 +185,11 @@ class Run:
         self.root.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.root / MARKER, timeout=0):
-                yield
+                try:
+                    yield
+                finally:
+                    if [path.name for path in self.root.iterdir()] == [MARKER]:  # nothing was made
+                        shutil.rmtree(self.root)
         except Timeout as error:
             raise InputError(f"{self.root} is being trained in by another process; wait, or stop that one.") from error
 

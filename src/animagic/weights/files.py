@@ -20,6 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import AnimagicError, CheckpointError, InputError, first_line
+from ..outside import parsed, read_text
+from .values import is_dense, is_finite
 
 _DTYPES = {
     "F64": torch.float64,
@@ -48,11 +50,9 @@ PathLike = str | os.PathLike
 def read_json(path: Path, error: type[AnimagicError] = CheckpointError) -> dict[str, Any]:
     """A JSON file that holds an object; raises `error`, which names the file."""
     try:
-        fields = json.loads(path.read_text("utf-8"))
-    except OSError as reason:
-        raise error(f"{path} cannot be read: {reason.strerror}.") from reason
-    except (ValueError, RecursionError) as reason:  # ValueError: also what is not UTF-8
-        raise error(f"{path} is not valid JSON: {reason}.") from reason
+        fields = parsed(read_text(path, "file"), f"file {path}", as_json=True)
+    except InputError as reason:
+        raise error(str(reason)) from reason
     if not isinstance(fields, dict):
         raise error(f"{path} holds a JSON {type(fields).__name__}; an object in braces is needed.")
     return fields
@@ -108,6 +108,8 @@ class SafetensorsFile:
     @contextmanager
     def _open(self) -> Iterator[Any]:
         """The file as a stream of uncompressed bytes."""
+        if self.path.exists() and not self.path.is_file():
+            raise CheckpointError(f"{self.path} is no file.")
         try:
             with self.path.open("rb") as file:
                 if not self._compressed:
@@ -215,7 +217,7 @@ class PickleFile:
             inside = next((tensors[name] for name in _WRAPPERS if name in tensors), tensors)
             tensors = {k: v for k, v in inside.items() if k not in _NOTES} if isinstance(inside, dict) else inside
         if not isinstance(tensors, dict) or not all(
-            isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
+            isinstance(name, str) and is_dense(tensor) for name, tensor in tensors.items()
         ):
             raise CheckpointError(f"{self.path} holds something else than tensors by name.")
         return tensors
@@ -310,6 +312,8 @@ class Weights:
         for file in self.files:
             names = {entry.name: name for name, entry in self.entries.items() if entry.file == file.path}
             for stored, tensor in file.read(names):
+                if not is_finite(tensor):
+                    raise CheckpointError(f"{file.path}: the tensor {stored} holds NaN or infinity; get it again.")
                 yield names[stored], tensor
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, InputError, first_line
 from .files import StoredTensor, Weights
+from .values import check_sizes
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -75,6 +76,7 @@ def network_of(cls: Any, config: Mapping[str, Any], source: Any) -> Any:
     """A network of diffusers or transformers with this configuration, on the meta device; see `build`."""
     of_transformers = getattr(cls, "config_class", None)
     fields = dict(config)
+    check_sizes(fields, source)
     return build(lambda: cls(of_transformers.from_dict(fields)) if of_transformers else cls.from_config(fields), source)
 
 

@@ -20,6 +20,7 @@ from torch import nn
 from ..errors import CheckpointError, InputError, first_line
 from ..layers.fp8 import Fp8Linear
 from .files import SUFFIXES, fetch, read_json, read_tensors
+from .values import is_finite
 
 # Tools write lora_A, lora.down, lora_linear_layer.down, to_q_lora.down, ...; peft puts the adapter's name before
 # "weight" when it is asked for the state of a live model.
@@ -219,6 +220,8 @@ def _pairs_of(
         match = _TENSOR.fullmatch(name)
         if match is None:
             raise CheckpointError(f"{what} has a tensor {name}, which is none of a LoRA.")
+        if not (tensor.is_floating_point() or match["alpha"]) or not is_finite(tensor):
+            raise CheckpointError(f"{what} has a tensor {name} of {tensor.dtype} that holds other than finite numbers.")
         side = "alpha" if match["alpha"] else _SIDES.get(match["side"], match["side"])
         sides = found.setdefault(part.layer_of(match["layer"], layers), {})
         if side in sides:

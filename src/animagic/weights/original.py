@@ -7,16 +7,15 @@ A system declares the sections of its files as `Section` classes (`systems/*/sch
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ..errors import InputError
+from ..outside import parsed, read_text
 from ..wording import annotations_of, in_one_sentence, nearest, needs, spell
 
 S = TypeVar("S", bound="Section")
@@ -68,15 +67,7 @@ class Section(BaseModel):
 
 def read_file(file: str | Path) -> Any:
     """The content of a configuration file: JSON if it ends with .json, else YAML. Raises InputError."""
-    is_json = Path(file).suffix == ".json"
-    try:
-        text = Path(file).read_text("utf-8")
-        return json.loads(text) if is_json else yaml.safe_load(text)
-    except OSError as error:
-        raise InputError(f"the configuration {file} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError, yaml.YAMLError) as error:  # not UTF-8, or another syntax
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise InputError(f"the configuration {file} is not {'JSON' if is_json else 'YAML'}: {reason}.") from error
+    return parsed(read_text(file, "configuration"), f"configuration {file}", Path(file).suffix == ".json")
 
 
 def read_sections(content: Any, sections: Mapping[str, type[Section]], file: str | Path) -> dict[str, dict[str, Any]]:
@@ -113,7 +104,7 @@ def value_of(setting: str, name: str, text: str, section: type[Section]) -> Any:
         raise InputError(f"{setting!r} names an unknown field{nearest(name, known)}")
     if known[name] is str:
         return text.strip("\"'")
-    for parse in (json.loads, yaml.safe_load):
-        with contextlib.suppress(ValueError, yaml.YAMLError):
-            return parse(text)
+    for as_json in (True, False):
+        with contextlib.suppress(InputError):
+            return parsed(text, "setting", as_json)
     raise InputError(f"{setting!r} is not understood; {needs(known[name])} is needed.")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,30 @@ from ..errors import CheckpointError
 
 FIND: Any = object()
 """Given for a part: look for it where the configuration says, and beside the weights."""
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Inside, nothing is fetched from the hub; what has been fetched before is found."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def is_offline(error: BaseException | None) -> bool:
+    """Whether an error has come from being offline."""
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    while error is not None:
+        if isinstance(error, (LocalEntryNotFoundError, OfflineModeIsEnabled)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def named_folder(source: str, field: str, path: str | None, bases: Iterable[Path]) -> Path:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError, InputError
 from .files import PathLike, check_allowed, read_pickle, read_tensors
+from .values import is_dense, is_finite
 
 # Which encoder of SDXL an embedding is for.
 _ENCODERS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
@@ -41,8 +42,10 @@ def read_embedding(file: Path, allow_pickle: bool = False) -> tuple[str, dict[st
     found = vectors if isinstance(vectors, Mapping) else {"clip_l": vectors}
     parts = {}
     for name, value in found.items():
-        if name not in _ENCODERS or not isinstance(value, Tensor) or value.ndim not in (1, 2):
+        if name not in _ENCODERS or not is_dense(value) or value.ndim not in (1, 2) or not value.numel():
             raise CheckpointError(f"{file} is no embedding of textual inversion: {name!r} is unknown.")
+        if not value.is_floating_point() or not is_finite(value):
+            raise CheckpointError(f"the embedding {file} holds {value.dtype}s that are not all finite numbers.")
         parts[_ENCODERS[name]] = value.detach().float().reshape(-1, value.shape[-1])
     return str(word), parts
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CheckpointError, InputError
+from ..errors import AnimagicError, CheckpointError, InputError, first_line
 from ..systems import SYSTEMS, System
 from .words import Vocabulary, read_vocabulary
 
@@ -228,20 +228,22 @@ def load(model: str | Path = DEFAULT, task: str = "text", **arguments: Any) -> D
         # A base of another system has parts that this one has no place for.
         lent = {name for name in index if not (Path(source) / name).is_dir()}
         arguments |= {name: part for name, part in load(base, task, **arguments).components.items() if name in lent}
+    from .strict import check_loaded, open_weights
+
+    kind = getattr(animagic, names[task])
     try:
-        pipe: Any = getattr(animagic, names[task]).from_pretrained(source, **arguments)
+        if not Path(source).is_dir():
+            hub = {name: arguments[name] for name in (*HUB, "use_safetensors") if name in arguments}
+            source = kind.download(source, **hub)
+        weights = open_weights(Path(source), index, allow_pickle=not arguments["use_safetensors"])
+        pipe: Any = kind.from_pretrained(source, **arguments)
+        check_loaded({name: part for name, part in pipe.components.items() if name in weights}, weights)
         pipe.plan()  # settings that no plan can be made from
+    except AnimagicError as error:
+        raise type(error)(f"the model {model} cannot be loaded: {error}") from error
     except Exception as error:  # on a damaged folder, diffusers, transformers and safetensors raise almost anything
-        kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        if arguments["use_safetensors"] and "no file named" in reason:
-            reason += " If its weights are pickles whose source you trust: --allow-pickle (use_safetensors=None)."
-        raise CheckpointError(f"the model {model} cannot be loaded: {kind}{reason}") from error
-    for part, module in pipe.components.items():
-        # diffusers only warns of tensors that a file lacks, and leaves them without values.
-        missing = [name for name, p in module.named_parameters() if p.is_meta] if hasattr(module, "parameters") else []
-        if missing:
-            raise CheckpointError(f"the model {model} lacks the tensor {part}.{missing[0]}.")
+        name = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
+        raise CheckpointError(f"the model {model} cannot be loaded: {name}{first_line(error)}.") from error
     return pipe
 
 

@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from ...errors import InputError
 from ...pipelines import flags
-from ...pipelines.options import MemoryOptions, Option, WindowOptions
+from ...pipelines.options import MOST_FRAMES, MemoryOptions, Option, WindowOptions
 
 
 class AnimateDiffOptions(WindowOptions, MemoryOptions):
@@ -70,6 +70,7 @@ class AnimateDiffOptions(WindowOptions, MemoryOptions):
     free_init: Annotated[
         int,
         Ge(0),
+        Le(100),
         Option(
             "Sample that often in all, each time from the low frequencies of the last: less flicker.", argument=None
         ),
@@ -89,17 +90,19 @@ class AnimateDiffOptions(WindowOptions, MemoryOptions):
         str | None,
         Option("The network that reads --control: a folder or file.", argument=None, file="controlnet", weights=True),
     ] = None
-    control_scale: Annotated[float | None, Option("How strongly --control is followed; default: 1.", argument=None)] = (
-        None
-    )
+    control_scale: Annotated[
+        float | None, Ge(0), Le(100), Option("How strongly --control is followed; default: 1.", argument=None)
+    ] = None
     strength: Annotated[
         float | None,
         Gt(0),
         Le(1),
         Option("How far --image or --video is left behind, above 0 and at most 1 (anew); default: 0.8.", plan=True),
     ] = None
-    clip_skip: Annotated[int | None, Ge(0), Option("Last layers of the text encoder to leave out.")] = None
-    entry: Annotated[int, Ge(0)] = 0
+    clip_skip: Annotated[
+        int | None, Ge(0), Le(MOST_FRAMES), Option("Last layers of the text encoder to leave out.")
+    ] = None
+    entry: Annotated[int, Ge(0), Le(MOST_FRAMES)] = 0
     """Of an original inference file that is the model: which of its entries, from 0."""
 
     @model_validator(mode="after")

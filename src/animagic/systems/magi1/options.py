@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from pydantic import Field
 
-from ...pipelines.options import MemoryOptions, Option
+from ...pipelines.options import MOST_FRAMES, MemoryOptions, Option
 
 NEGATIVE_TOKENS = ("caption", "logo", "transition", "borderness")
 """The negative set: what was seen in training and is not wanted, in front of the null caption."""
@@ -16,7 +16,9 @@ NEGATIVE_TOKENS = ("caption", "logo", "transition", "borderness")
 class Magi1Options(MemoryOptions):
     """A request for a video of MAGI-1."""
 
-    hand_over: Annotated[int, Ge(0), Option("Chunks over which a later prompt takes over; 0: at once.")] = 0
+    hand_over: Annotated[
+        int, Ge(0), Le(MOST_FRAMES), Option("Chunks over which a later prompt takes over; 0: at once.")
+    ] = 0
     live: Annotated[bool, Option("Each line typed meanwhile is the prompt from the next chunk on.", argument=None)] = (
         Field(default=False, exclude=True)
     )

@@ -13,7 +13,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from ...errors import InputError
-from ...pipelines.text import PromptSource, TextEmbedding, TextMixin
+from ...pipelines.text import LivePrompt, PromptSource, TextEmbedding, TextMixin
 from .options import NEGATIVE_TOKENS
 
 _SPECIAL_ROWS = {"transition": 0, "hq": 1, "static": 2, "dynamic": 3, "borderness": 4, "3d": 15, "anime": 16}
@@ -61,7 +61,7 @@ class ChunkPrompts:
         num_chunks: chunks of the video, for the duration token; None: endless.
         hand_over: chunks over which one prompt turns into the next; 0: at once.
         source, encode: of later prompts, and what turns such a text into its embedding.
-        said: what it said, chunk -> text, up to the chunk that was `asked` for last.
+        said: what it said, chunk -> text, from the first one up to the chunk that was `asked` for last.
     """
 
     prompts: tuple[tuple[int, TextEmbedding], ...]
@@ -113,9 +113,13 @@ class ChunkPrompts:
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         if self.source is not None:
             kept = json.loads(bytes(state["live"].tolist()))
+            if "0" in kept["said"]:  # perhaps typed before the first chunk, so not what this command began with
+                self.prompts = ()
             for chunk, text in kept["said"].items():
                 self._change(int(chunk), text)
             self.asked = kept["asked"]
+            if isinstance(self.source, LivePrompt):
+                self.source.remember(self.said)
 
 
 def _with_tokens(text: TextEmbedding, names, order: Sequence[str], table, left: int = 1) -> TextEmbedding:
@@ -229,4 +233,5 @@ class Magi1PromptMixin(TextMixin):
             hand_over=hand_over,
             source=source,
             encode=later,
+            said={} if source is None else {0: str(prompt)},
         ).to(self._execution_device)

@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from ...errors import CheckpointError, InputError, first_line
 from ...layers.autoencoder import ConvAutoencoder
+from ...media import atomic_path
 from ...training.autoencoding import ReconstructionObjective
 from ...training.bank import SceneBank
 from ...training.data import SceneBatches, to_unit
@@ -43,7 +44,8 @@ def start_autoencoder(section: dict[str, Any], folder: Path) -> AutoencoderKLMag
             video = torch.cat([to_unit(data[i]["video"]) for i in range(section.get("pca_batches", 20))])
             vae.fit_linear_path(video, section.get("pca_exponent", 0.5))
             folder.mkdir(parents=True, exist_ok=True)
-            save_file(vae.state_dict(), start)
+            with atomic_path(start) as new:
+                save_file(vae.state_dict(), new)
         vae.load_state_dict(load_file(start))
     if section["model"].get("encoder_depth") == 0:
         vae.encoder.requires_grad_(False)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 from pydantic import field_validator, model_validator
 
 from ...errors import InputError
-from ...pipelines.options import MemoryOptions, Option, WindowOptions
+from ...pipelines.options import LEAST_FPS, MOST_FRAMES, MemoryOptions, Option, WindowOptions
 
 
 class MagicAnimateOptions(WindowOptions, MemoryOptions):
@@ -35,6 +35,7 @@ class MagicAnimateOptions(WindowOptions, MemoryOptions):
     frames: Annotated[
         int | None,
         Ge(1),
+        Le(MOST_FRAMES),
         Option(
             "Frames of the video; default: as many as the driving one has.",
             argument="num_frames",
@@ -49,14 +50,17 @@ class MagicAnimateOptions(WindowOptions, MemoryOptions):
         Option("How strongly the picture is followed.", argument="guidance_scale", metavar="SCALE"),
     ] = None
     fps: Annotated[
-        float | None, Gt(0), Le(240), Option("Frames per second; default: the driving video's.", argument=None)
+        float | None, Ge(LEAST_FPS), Le(240), Option("Frames per second; default: the driving video's.", argument=None)
     ] = None
     windows: Annotated[
         Literal["published", "moving"] | None,
         Option("How the windows of a long video are laid: published or moving.", plan=True),
     ] = None
     offset: Annotated[
-        int, Ge(0), Option("Frames of the driving video that are left out at its beginning.", argument=None)
+        int,
+        Ge(0),
+        Le(MOST_FRAMES),
+        Option("Frames of the driving video that are left out at its beginning.", argument=None),
     ] = 0
     people: Annotated[
         int | None, Ge(1), Le(10), Option("People who are followed, the largest ones; default: 1.", argument=None)

@@ -9,7 +9,7 @@ from annotated_types import Ge, Le
 from pydantic import field_validator, model_validator
 
 from ...errors import InputError
-from ...pipelines.options import MemoryOptions, Option
+from ...pipelines.options import MOST_FRAMES, MemoryOptions, Option
 
 FILMS = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".m4v", ".mpg", ".mpeg", ".ogv", ".gif", ".webp")
 """Names of files that are taken for videos."""
@@ -86,15 +86,18 @@ class MagicInfiniteOptions(MemoryOptions):
         bool,
         Option("Hear voices as if they were spoken now, and report how long they take to be seen.", argument=None),
     ] = False
-    window: Annotated[int | None, Ge(1), Option("Latent frames that are denoised together.", plan=True)] = None
+    window: Annotated[
+        int | None, Ge(1), Le(MOST_FRAMES), Option("Latent frames that are denoised together.", plan=True)
+    ] = None
     overlap: Annotated[
         int | None,
         Ge(0),
+        Le(MOST_FRAMES),
         Option("Latent frames that neighbouring windows share.", argument="window_overlap", plan=True),
     ] = None
-    front: Annotated[int | None, Ge(1), Option("Latent frames in work at a time, with --order front.", plan=True)] = (
-        None
-    )
+    front: Annotated[
+        int | None, Ge(1), Le(MOST_FRAMES), Option("Latent frames in work at a time, with --order front.", plan=True)
+    ] = None
     sound: Annotated[bool | None, Option("Put the voices into the video; default: yes.", argument=None)] = None
     show_face: Annotated[bool, Option("Write portrait, faces found and result side by side.", argument=None)] = False
 
