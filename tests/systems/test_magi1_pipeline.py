@@ -447,7 +447,7 @@ def test_a_pipeline_without_the_parts_that_it_does_not_need(tiny_pipe, make):
         ({"video": np.zeros((3, 9, 9, 3), np.uint8)}, "3 frames; at least 4"),
         ({"video": np.zeros((16, 9, 9, 3), np.uint8), "num_frames": 16}, "already has 16 of the 16 frames"),
         ({"image": np.zeros((9, 9), np.uint8)}, "shape"),
-        ({"image": np.zeros((9, 9, 3))}, "uint8"),
+        ({"image": np.full((9, 9, 3), 7.0)}, "from 0 to 1"),
         ({"fit": "squash", "image": np.zeros((9, 9, 3), np.uint8)}, "use crop, stretch or pad"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",

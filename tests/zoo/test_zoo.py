@@ -160,7 +160,7 @@ def test_the_embedded_text_encoder_understands_free_wording(embedded_pipe):
     """The same thing in other words is nearer than another thing in the same words."""
 
     def meaning(text: str) -> torch.Tensor:
-        prompts = embedded_pipe.encode_prompt(text).at(0)
+        prompts = embedded_pipe.embed_prompts(text).at(0)
         words = prompts.embeds[0][prompts.mask[0].bool()].mean(0)
         return words / words.norm()
 

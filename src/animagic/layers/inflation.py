@@ -15,6 +15,7 @@ from diffusers import ModelMixin
 from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.models.embeddings import TimestepEmbedding
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .motion import MotionModule, TemporalTransformer
@@ -46,6 +47,8 @@ class Clip:
     num_frames: int = 1
     text: torch.Tensor | None = None
     use_motion: bool = True
+    motion_scale: torch.Tensor | None = None
+    """How strongly the frames move: (frames, 1, height, width) of any size; None: as trained."""
     references: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """Of self-attentions that also look at a picture, by their names: its features (videos, tokens, channels)."""
     doubled: bool = False
@@ -77,9 +80,14 @@ class MotionHook:
         if not clip.use_motion or self.index >= len(block.motion_modules):
             return output
         motion, is_resnet = block.motion_modules[self.index], isinstance(output, torch.Tensor)
+        still = output if is_resnet else output[0]
         if not is_resnet and torch.is_grad_enabled() and block.gradient_checkpointing:  # ResNets are in a checkpoint
-            return (block._gradient_checkpointing_func(motion, output[0], clip.num_frames, clip.text),)
-        made = motion(output if is_resnet else output[0], clip.num_frames, clip.text)
+            made = block._gradient_checkpointing_func(motion, still, clip.num_frames, clip.text)
+        else:
+            made = motion(still, clip.num_frames, clip.text)
+        if clip.motion_scale is not None:
+            scale = F.interpolate(clip.motion_scale.to(still), still.shape[-2:], mode="bilinear", antialias=True)
+            made = torch.lerp(still, made, scale.repeat(len(still) // len(scale), 1, 1, 1).expand_as(still))
         return made if is_resnet else (made,)
 
 

@@ -103,6 +103,7 @@ class MotionUNet(InflatedMixin, UNet2DConditionModel):
         timestep_cond: torch.Tensor | None = None,
         added_cond_kwargs: dict[str, Any] | None = None,
         use_motion: bool = True,
+        motion_scale: torch.Tensor | None = None,
         return_dict: bool = True,
         **others: Any,
     ) -> UNet2DConditionOutput | tuple[torch.Tensor]:
@@ -117,6 +118,8 @@ class MotionUNet(InflatedMixin, UNet2DConditionModel):
             timestep_cond: (batch, time_cond_proj_dim), of a model distilled with guidance.
             added_cond_kwargs: as in diffusers; its tensors have `batch` rows, or one for each frame.
             use_motion: False: every frame on its own, as the base model makes it.
+            motion_scale: (frames, 1, height, width) of any size: how strongly each frame moves, and where; 0: not at
+                all, 1 or None: as trained.
             others: as in diffusers, with `batch * frames` rows: `down_block_additional_residuals` and
                 `mid_block_additional_residual` of a ControlNet, `cross_attention_kwargs`, ...
 
@@ -126,6 +129,7 @@ class MotionUNet(InflatedMixin, UNet2DConditionModel):
         if motion_hidden_states is None:
             motion_hidden_states = encoder_hidden_states[:: max(1, len(encoder_hidden_states) // batch)]
         self.clip.num_frames, self.clip.text, self.clip.use_motion = frames, motion_hidden_states, use_motion
+        self.clip.motion_scale = motion_scale
 
         def each_frame(value: Any) -> Any:
             if isinstance(value, list):  # of the pictures of IP-Adapters

@@ -22,7 +22,14 @@ def fade(before: Tensor, tile: Tensor, overlap: int, dim: int) -> Tensor:
 
 
 def tiled(
-    network: Callable[[Tensor], Tensor], x: Tensor, tile: Size, overlap: Size, unit: Size, out_unit: Size, chained: bool
+    network: Callable[[Tensor], Tensor],
+    x: Tensor,
+    tile: Size,
+    overlap: Size,
+    unit: Size,
+    out_unit: Size,
+    chained: bool,
+    least: int = 1,
 ) -> Tensor:
     """Run a network on tiles of its input and join what it makes of them.
 
@@ -30,16 +37,21 @@ def tiled(
         tile, overlap: frames, height and width of a tile and of its overlap with the next, in latents; frames do
             not overlap.
         unit, out_unit: size of a latent in `x`, and in the result.
+        least: frames that the last tile may not be shorter than; what is left over belongs to the one before.
         chained: fade a tile into neighbours that are faded already (MAGI-1's encoder), not into raw ones (its decoder).
     """
     spans = []  # where tiles start, along frames, height and width
     for length, size, shared, per_latent in zip(x.shape[2:], tile, overlap, unit, strict=True):
         latents = -(-length // per_latent)
         spans.append(range(0, latents, size - shared if latents > size else latents))
+    frames = -(-x.shape[2] // unit[0])
+    if len(spans[0]) > 1 and frames - spans[0][-1] < least:
+        spans[0] = spans[0][:-1]
     slices = [
         [slice(start * u, (start + size) * u) for start in span]
         for span, size, u in zip(spans, tile, unit, strict=True)
     ]
+    slices[0][-1] = slice(slices[0][-1].start, None)
     pieces = [x[:, :, frames, rows, columns] for frames, rows, columns in product(*slices)]
     results = iter([network(piece) for piece in pieces])  # independent of each other: any device may do any
 

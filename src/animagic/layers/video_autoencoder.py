@@ -52,7 +52,8 @@ class VideoAutoencoderMixin(AutoencoderMixin):
         def one(part: Tensor) -> Tensor:
             if not self.use_tiling:
                 return network(part)
-            return tiled(network, part, self.tile, self.tile_overlap, unit, out_unit, chained=encoding)
+            least = 1 if encoding else self.least_tile_latents
+            return tiled(network, part, self.tile, self.tile_overlap, unit, out_unit, encoding, least)
 
         return torch.cat([one(part) for part in x.split(1)]) if self.use_slicing else one(x)
 

@@ -98,6 +98,13 @@ class Call:
     latents: torch.Tensor | None = None
     fit: Any = "crop"
 
+    def __post_init__(self) -> None:
+        for name in ("height", "width", "num_frames", "num_inference_steps", "num_videos_per_prompt"):
+            value = getattr(self, name)
+            if value is not None and value != int(value):
+                raise InputError(f"{name} must be a whole number, not {value}.")
+            object.__setattr__(self, name, None if value is None else int(value))
+
     def settings(self, **others: Any) -> dict[str, Any]:
         """Values for `Sampling.changed`."""
         names = ("height", "width", "num_frames", "num_inference_steps", "guidance_scale")
@@ -290,6 +297,8 @@ class VideoPipeline(DiffusionPipeline):
         width = self.sampling.width if call.width is None else call.width
         if call.latents is not None:
             height, width = (side * self.pixels_per_latent for side in call.latents.shape[-2:])
+            if (call.height or height, call.width or width) != (height, width):
+                raise InputError(f"the latents make {width}x{height}; leave out height and width, or give these.")
         self.check_size(height, width)
         return height, width
 

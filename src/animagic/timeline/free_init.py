@@ -132,6 +132,11 @@ class FreeInitSolver(Solver):
             level -= schedule.num_steps
         return schedule, level
 
+    def share(self, level: int) -> tuple[float, float]:
+        """Which part of the steps of its round a level is: (from, to) in 0..1."""
+        schedule, level = self._place(level)
+        return schedule.share(level)
+
     def model_input(self, latents: torch.Tensor, level: int) -> torch.Tensor:
         schedule, level = self._place(level)
         if level == 0 and self.clean is not None:

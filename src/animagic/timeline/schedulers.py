@@ -133,6 +133,10 @@ class SchedulerSolver(Solver):
             scheduler.set_begin_index(self._begin + level)
         return scheduler.add_noise(clean, noise, self.timesteps[level].expand(clean.shape[0]))
 
+    def share(self, level: int) -> tuple[float, float]:
+        """Which part of the steps a level is: (from, to) in 0..1."""
+        return level / self.num_steps, (level + 1) / self.num_steps
+
     def begin(self, noise: torch.Tensor, clean: torch.Tensor | None = None) -> torch.Tensor:
         """The latents that a run begins with: noise of variance 1, or clean latents under it (see strength)."""
         return self.initial_noise(noise) if clean is None else self.add_noise(clean, noise)

@@ -487,3 +487,29 @@ def test_pictures_in_any_form(both, form):
     wanted = ours(**PROMPT, image=Image.fromarray(picture), generator=seeded(), output_type="np").frames
     made = ours(**PROMPT, image=given, generator=seeded(), output_type="np").frames
     np.testing.assert_array_equal(made, wanted)
+
+
+# More than diffusers has: how strongly frames move, and where
+
+
+def test_motion_by_frame_and_by_place(both):
+    _, ours = both()
+
+    def make(**arguments):
+        return torch.tensor(results((ours,), **arguments)[0])
+
+    trained, still = make(), make(use_motion=False)
+    torch.testing.assert_close(make(motion_scale=0.0), still, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(make(motion_scale=[1.0] * FRAMES), trained)
+    assert (make(motion_scale=0.5) - trained).abs().max() > 1e-4
+    ramp = make(motion_scale={0: 0.0, FRAMES - 1: 1.5})
+    torch.testing.assert_close(ramp, make(motion_scale=[0.0, 0.5, 1.0, 1.5]))
+    black, white = (Image.new("L", (SIDE, SIDE), value) for value in (0, 255))
+    torch.testing.assert_close(make(motion_mask=white), trained, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(make(motion_mask=[black] * FRAMES), still, atol=1e-5, rtol=1e-4)
+    windows = {"context_frames": 2, "context_overlap": 1}
+    assert torch.isfinite(make(motion_scale={0: 0.0, 3: 1.0}, **windows)).all()
+    with pytest.raises(InputError, match="3 values for 4 frames"):
+        make(motion_scale=[1.0] * 3)
+    with pytest.raises(InputError, match="one picture, or one for each"):
+        make(motion_mask=[white] * 2)

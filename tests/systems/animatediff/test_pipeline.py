@@ -703,7 +703,7 @@ def test_a_pipeline_of_sdxl_is_saved_and_makes_batches(sdxl, tmp_path):
     two = run(sdxl, [PROMPT, OTHER], generator=generators, prompts_at={3: "a green square"})
     for i, prompt in enumerate((PROMPT, OTHER)):
         close(two[i], run(sdxl, prompt, generator=seeded(i), prompts_at={3: "a green square"})[0])
-    with pytest.raises(InputError, match="an SDXL model needs a prompt"):
+    with pytest.raises(InputError, match="an SDXL model needs pooled_prompt_embeds"):
         run(sdxl, None, prompt_embeds=torch.zeros(1, 16, 24))
     half = {name: part for name, part in sdxl.components.items() if not name.endswith("_2")}
     with pytest.raises(InputError, match="needs both of its text encoders"):

@@ -19,8 +19,8 @@ from ...media import resize
 from ...pipelines.base import frames_of
 from .prompts import travel
 
-Residuals = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, list[int], float], dict[str, Any]]
-"""(latents, timestep, text, frames, share of the steps that is done) -> what is added inside the UNet, as arguments of
+Residuals = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, list[int], tuple[float, float]], dict[str, Any]]
+"""(latents, timestep, text, frames, which part of the steps it is) -> what is added inside the UNet, as arguments of
 AnimateDiffUNet.forward."""
 
 
@@ -57,7 +57,6 @@ class FrameControl:
     starts: tuple[float, ...]
     ends: tuple[float, ...]
     guess: bool
-    num_steps: int
 
     @classmethod
     def of(
@@ -67,7 +66,6 @@ class FrameControl:
         *,
         num_frames: int,
         size: tuple[int, int],
-        num_steps: int,
         scale: float | Sequence[float] = 1.0,
         start: float | Sequence[float] = 0.0,
         end: float | Sequence[float] = 1.0,
@@ -92,14 +90,18 @@ class FrameControl:
             raise InputError("a ControlNet works from control_guidance_start to _end: 0 <= start < end <= 1.")
         scales = tuple(_each(scale, len(nets), "controlnet_conditioning_scale"))
         guess = guess or any(net.config.global_pool_conditions for net in nets)
-        return cls(MultiControlNetModel(nets), tuple(made), scales, bounds[0], bounds[1], guess, num_steps)
+        return cls(MultiControlNetModel(nets), tuple(made), scales, bounds[0], bounds[1], guess)
 
     def __call__(
-        self, sample: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor, frames: Sequence[int], done: float
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor,
+        text: torch.Tensor,
+        frames: Sequence[int],
+        steps: tuple[float, float],
     ) -> dict[str, Any]:
-        after = done + 1 / self.num_steps
         bounds = zip(self.scales, self.starts, self.ends, strict=True)
-        scales = [0.0 if done < start or after > end + 1e-6 else scale for scale, start, end in bounds]
+        scales = [0.0 if steps[0] < start or steps[1] > end else scale for scale, start, end in bounds]
         if not any(scales):
             return {}
         hidden = self.guess and len(sample) > 1 and len(sample) % 2 == 0
@@ -126,6 +128,35 @@ def _is_list_of_clips(pictures: Any) -> bool:
         return False
     first = pictures[0]
     return isinstance(first, list | tuple) or (isinstance(first, np.ndarray | torch.Tensor) and first.ndim == 4)
+
+
+def motion_scales(
+    scale: float | Sequence[float] | Mapping[int, float], mask: Any, num_frames: int, size: tuple[int, int], fit: Any
+) -> torch.Tensor | None:
+    """How strongly each frame moves, and where: (frames, 1, height, width), or with height and width 1; None: as
+    trained. Raises InputError.
+
+    scale: one for all, one for each frame, or frame -> scale. mask: a picture, or one of each frame.
+    """
+    if isinstance(scale, Mapping):
+        keys = {frame: torch.tensor([[float(value)]]) for frame, value in scale.items()}
+        values = travel(keys, num_frames).flatten()
+    else:
+        values = (
+            torch.tensor(scale, dtype=torch.float32).expand(num_frames)
+            if isinstance(scale, int | float)
+            else (torch.tensor(list(scale), dtype=torch.float32))
+        )
+    if len(values) != num_frames:
+        raise InputError(f"motion_scale has {len(values)} values for {num_frames} frames; give one, or one each.")
+    scales = values[:, None, None, None]
+    if mask is None:
+        return None if bool((scales == 1).all()) else scales
+    pictures = frames_of(None, mask)
+    if pictures is None or len(pictures) not in (1, num_frames):
+        raise InputError(f"motion_mask is one picture, or one for each of the {num_frames} frames.")
+    where = torch.tensor(resize(pictures, *size, fit)).float().mean(-1)[:, None] / 255
+    return scales * where
 
 
 class IPAdapterVideoMixin(IPAdapterMixin):

@@ -29,7 +29,7 @@ class AnimateDiffDenoiser:
     """The UNet on a window, with the prompt, or with and without it in one call.
 
     residuals: see `Residuals`. use_motion=False: every frame on its own. attention: `cross_attention_kwargs` of
-    diffusers.
+    diffusers. motion_scale: see MotionUNet, of all frames.
     """
 
     def __init__(
@@ -41,10 +41,12 @@ class AnimateDiffDenoiser:
         residuals: Sequence[Residuals] = (),
         use_motion: bool = True,
         attention: Mapping[str, Any] | None = None,
+        motion_scale: torch.Tensor | None = None,
     ):
         self.unet, self.solver, self.prompts, self.scale = unet, solver, prompts, guidance_scale
         self.residuals, self.use_motion = residuals, use_motion
         self.more = {} if attention is None else {"cross_attention_kwargs": dict(attention)}
+        self.motion_scale = motion_scale
         self.scale_channels = unet.config.time_cond_proj_dim
         """Channels in which a consistency model reads the guidance scale; None: it reads none."""
 
@@ -68,12 +70,14 @@ class AnimateDiffDenoiser:
         timestep = self.solver.timesteps[level].to(latents.device)
         inputs = self.prompts.inputs(frames, guided=unprompted)
         if self.residuals:
-            given = (sample, timestep, inputs["encoder_hidden_states"], frames, level / self.solver.num_steps)
+            given = (sample, timestep, inputs["encoder_hidden_states"], frames, self.solver.share(level))
             inputs |= added_up([one(*given) for one in self.residuals])
         if self.scale_channels is not None:
             scale = torch.full((len(sample),), self.scale - 1, device=latents.device)
             inputs["timestep_cond"] = LatentConsistencyModelPipeline.get_guidance_scale_embedding(
                 None, scale, self.scale_channels, sample.dtype
             )
+        if self.motion_scale is not None:
+            inputs["motion_scale"] = self.motion_scale[frames].to(sample)
         made = self.unet(sample, timestep, **inputs, **self.more, use_motion=self.use_motion)
         return made.sample.to(latents.dtype)

@@ -33,7 +33,7 @@ from ...timeline import FreeInit, Plan, Sampler, SchedulerSolver, Timeline, buil
 from ...timeline.free_init import FreeInitSolver, Rounds
 from ...timeline.noise import Generators, randn
 from .adapter import animated, sparse_network
-from .controls import FrameControl, IPAdapterVideoMixin
+from .controls import FrameControl, IPAdapterVideoMixin, motion_scales
 from .denoiser import AnimateDiffDenoiser, AnimateDiffSampling
 from .habits import NOISES, HabitsMixin
 from .lora import AnimateDiffLoraMixin
@@ -155,6 +155,8 @@ class AnimateDiffPipeline(HabitsMixin, IPAdapterVideoMixin, AnimateDiffLoraMixin
         free_init: FreeInit | None = None,
         eta: float = 0.0,
         use_motion: bool = True,
+        motion_scale: float | Sequence[float] | Mapping[int, float] = 1.0,
+        motion_mask: Any = None,
         cross_attention_kwargs: Mapping[str, Any] | None = None,
         decode_chunk_size: int | None = None,
         **texts: Any,
@@ -176,6 +178,9 @@ class AnimateDiffPipeline(HabitsMixin, IPAdapterVideoMixin, AnimateDiffLoraMixin
             free_init: sample several times, each from the low frequencies of the last result (FreeInit).
             eta: of DDIM.
             use_motion: False: the text-to-image model makes every frame on its own.
+            motion_scale: how strongly the frames move: one number, one for each frame, or frame -> number, blended in
+                between. 0: they stand still, 1: as trained.
+            motion_mask: a picture, or one of each frame: white moves so, black stands still.
             cross_attention_kwargs: as in diffusers: "scale" of the LoRAs, "ip_adapter_masks".
             decode_chunk_size: frames that are decoded at once; None: 16.
             texts: see `embed_prompts`.
@@ -252,10 +257,11 @@ class AnimateDiffPipeline(HabitsMixin, IPAdapterVideoMixin, AnimateDiffLoraMixin
             if self.controlnet is None:
                 raise InputError("conditioning_frames need a ControlNet; give the pipeline a controlnet.")
             bounds = {"start": control_guidance_start, "end": control_guidance_end}
-            how: Any = {"scale": controlnet_conditioning_scale, "guess": guess_mode, "num_steps": solver.num_steps}
+            how: Any = {"scale": controlnet_conditioning_scale, "guess": guess_mode}
             controls.append(FrameControl.of(self.controlnet, conditioning_frames, **how, **bounds, **where))
         scale, more = settings.guidance_scale, cross_attention_kwargs
-        denoiser = AnimateDiffDenoiser(self.unet, solver, prompts, scale, controls, use_motion, more)
+        moves = motion_scales(motion_scale, motion_mask, **where)
+        denoiser = AnimateDiffDenoiser(self.unet, solver, prompts, scale, controls, use_motion, more, moves)
         return Run(plan, denoiser.guided(), solver, Timeline(rounds[0].begin(noise, clean)), videos)
 
     @staticmethod

@@ -257,7 +257,7 @@ class SparseControl:
         return cls(network, pictures, tuple(indexes), scale)
 
     def __call__(
-        self, sample: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor, frames: Sequence[int], done: float = 0.0
+        self, sample: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor, frames: Sequence[int], steps: Any = None
     ) -> dict[str, Any]:
         """The residuals of a window as arguments of AnimateDiffUNet.forward; none without an image in the window."""
         given = {place: self.indexes.index(frame) for place, frame in enumerate(frames) if frame in self.indexes}

@@ -156,6 +156,8 @@ class AutoencoderKLMagi1(VideoAutoencoderMixin, ModelMixin, ConfigMixin):
     beside each transformer (see `fit_linear_path`).
     """
 
+    __module__ = "animagic"  # where a model folder says it is; files of ours may move
+
     _supports_gradient_checkpointing = True
     _repeated_blocks = ["Block"]
     _group_offload_block_modules = ["encoder", "decoder"]
@@ -217,7 +219,8 @@ class AutoencoderKLMagi1(VideoAutoencoderMixin, ModelMixin, ConfigMixin):
     def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple:
         """Latents (batch, 16, t, h, w) -> `sample`, video (batch, 3, 4t, 8h, 8w) in about [-1, 1].
 
-        One latent frame gives ONE frame, also where it is the last tile. Raises InputError for another shape.
+        One latent frame gives ONE frame; where tiles would leave one over, it belongs to the tile before. Raises
+        InputError for another shape.
         """
         self.check_latents(z, self.config["z_chans"])
         video = self.run(self.decoder, z, encoding=False)

@@ -117,7 +117,11 @@ class Magi1Denoiser:
         if not history:
             alone = latents.unflatten(2, (len(levels), width)).transpose(1, 2).flatten(0, 1)
             level = torch.tensor(levels).repeat(batch)[:, None]
-            null = TextEmbedding(self.prompts.null.embeds[:1], self.prompts.null.mask[:1])
+            null = self.prompts.null
+            if (null.embeds == null.embeds[:1]).all() and (null.mask == null.mask[:1]).all():
+                null = TextEmbedding(null.embeds[:1], null.mask[:1])
+            else:
+                null = null.repeated(len(levels))
             velocity = self._call(alone, level, [null], text, 0, [range(width)])
             return velocity.unflatten(0, (batch, len(levels))).transpose(1, 2).flatten(2, 3)
 

@@ -57,6 +57,8 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
         texts = {"text_encoder": text_encoder, "tokenizer": tokenizer, "special_tokens": special_tokens}
         super().__init__()
         self._register_parts(config, transformer=transformer, vae=vae, **texts)
+        if transformer is not None and "chunk_width" not in ((config or {}).get("runtime_config") or {}):
+            self.sampling = self.sampling.changed(chunk_width=transformer.config.chunk_width)
 
     @classmethod
     def from_original(cls, source: Any, *, torch_dtype: torch.dtype | None = None, **arguments: Any) -> Any:
@@ -168,7 +170,7 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
             endless: never stop.
             enable_distillation, shortcut_mode: see `configure`.
             prefix_latents: (videos, channels, latent frames, h, w) given clean frames: one (an image) or more.
-            texts: see `encode_prompt`, which takes the prompt of the call.
+            texts: see `embed_prompts`, which takes the prompt of the call.
         """
         sampling = self.configure(call.num_inference_steps, call.guidance_scale, enable_distillation, shortcut_mode)
         size = self.size_of(call)
@@ -180,7 +182,12 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
         wanted = sampling.num_frames if call.num_frames is None else call.num_frames
         chunks: int | None = None
         if call.latents is not None:
-            chunks = call.latents.shape[2] // sampling.chunk_width
+            chunks, left = divmod(call.latents.shape[2], sampling.chunk_width)
+            if left:
+                raise InputError(
+                    f"latents of {call.latents.shape[2]} frames are no whole chunks; give a multiple of "
+                    f"{sampling.chunk_width}."
+                )
         elif not endless:
             before = 0 if shown is None else len(shown)
             if before and wanted <= before:
@@ -189,7 +196,7 @@ class Magi1Pipeline(Magi1PromptMixin, Magi1LoraLoaderMixin, VideoPipeline):
             not_new = prefix_frames if prefix_frames > 1 or before else 0
             chunks = sampling.chunks_of(wanted - before, not_new)
         plan = sampling.plan(chunks, prefix_frames)
-        prompts = self.encode_prompt(call.prompt, chunks, num_videos_per_prompt=call.num_videos_per_prompt, **texts)
+        prompts = self.embed_prompts(call.prompt, chunks, num_videos_per_prompt=call.num_videos_per_prompt, **texts)
         denoiser = Magi1Denoiser(self.transformer, prompts, plan, sampling, self.kv_offload)
         videos = len(prompts.null.mask)
         if call.generator is None:

@@ -15,6 +15,7 @@ from torch import nn
 from ...errors import InputError
 from ...pipelines.text import LivePrompt, PromptSource, TextEmbedding, TextMixin
 from .options import NEGATIVE_TOKENS
+from .schema import ModelConfig
 
 _SPECIAL_ROWS = {"transition": 0, "hq": 1, "static": 2, "dynamic": 3, "borderness": 4, "3d": 15, "anime": 16}
 _DURATION_ROW, _DURATION_COUNT = 7, 8
@@ -24,6 +25,8 @@ _SPECIAL_ORDER = ("static", "dynamic", "borderness", "hq", "3d", "anime", "durat
 
 class Magi1SpecialTokens(ModelMixin, ConfigMixin):
     """The table of `special_tokens.npz`: learned rows that ask for quality, style, kind of motion and duration."""
+
+    __module__ = "animagic"  # where a model folder says it is; files of ours may move
 
     @register_to_config
     def __init__(self, channels: int = 4096, rows: int = 100):
@@ -151,17 +154,45 @@ class Magi1PromptMixin(TextMixin):
 
     @property
     def text_length(self) -> int:
+        if self.transformer is None:  # only texts are read: as the published transformers have it
+            return ModelConfig.model_fields["caption_max_length"].default
         return self.transformer.config.caption_max_length
 
     def encode_prompt(
+        self,
+        prompt: str | Sequence[str],
+        negative_prompt: str | Sequence[str] | None = None,
+        num_videos_per_prompt: int = 1,
+        device: torch.device | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Tensors that a call takes back as prompt_embeds, prompt_embeds_mask, negative_prompt_embeds and
+        negative_prompt_embeds_mask; None for the last two without a negative prompt: the model has its own. It needs no
+        part but the text encoder. Raises InputError."""
+        first = self.encode_texts([prompt] if isinstance(prompt, str) else prompt)
+        texts = [first, None if negative_prompt is None else self._negative(negative_prompt, len(first.mask))]
+        made: Any = []
+        for text in texts:
+            text = None if text is None else text.repeated(num_videos_per_prompt).to(device or self._execution_device)
+            made += [None, None] if text is None else [text.embeds, text.mask]
+        return tuple(made)
+
+    def _negative(self, texts: str | Sequence[str], count: int) -> TextEmbedding:
+        texts = [texts] * count if isinstance(texts, str) else texts
+        if len(texts) != count:
+            raise InputError(f"there are {count} prompts but {len(texts)} negative ones; give one, or one each.")
+        return self.encode_texts(texts)
+
+    def embed_prompts(
         self,
         prompt: str | Sequence[str] | PromptSource | None,
         num_chunks: int | None = None,
         *,
         prompts_at: dict[int, str] | None = None,
-        negative_prompt: str | None = None,
+        negative_prompt: str | Sequence[str] | None = None,
         prompt_embeds: torch.Tensor | None = None,
         prompt_embeds_mask: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds_mask: torch.Tensor | None = None,
         num_videos_per_prompt: int = 1,
         special_tokens: Sequence[str] = (),
         negative_special_tokens: Sequence[str] = (),
@@ -174,8 +205,9 @@ class Magi1PromptMixin(TextMixin):
             prompt: one text, or one a video of the batch; or a `LivePrompt`, or any `PromptSource`.
             num_chunks: of the video; None: endless.
             prompts_at: chunk -> text that holds from there on, for every video of the batch.
-            negative_prompt: in place of the learned null caption.
-            prompt_embeds, prompt_embeds_mask: (batch, length, channels), (batch, length) in place of `prompt`.
+            negative_prompt: one text, or one a video of the batch, in place of the learned null caption.
+            prompt_embeds, prompt_embeds_mask: (batch, length, channels), (batch, length) in place of `prompt`;
+                negative_prompt_embeds and _mask likewise.
             special_tokens, negative_special_tokens: names of tokens in front of every prompt, and of the null caption.
             hand_over: chunks over which one prompt turns into the next; 0: at once.
             prompt_enhancer: rewrites every prompt, for example animagic.enhancement's.
@@ -199,8 +231,7 @@ class Magi1PromptMixin(TextMixin):
 
         if prompt is not None and prompt_embeds is not None:
             raise InputError("give either prompt or prompt_embeds, not both.")
-        if prompt is not None:
-            texts: Any = [prompt] if isinstance(prompt, str) else prompt
+        if prompt is not None and len(texts := [prompt] if isinstance(prompt, str) else prompt):
             first = self.encode_texts([enhanced(text) for text in texts])
         elif prompt_embeds is not None:
             if prompt_enhancer is not None:
@@ -219,8 +250,17 @@ class Magi1PromptMixin(TextMixin):
 
         prompts = {0: first.repeated(num_videos_per_prompt)}
         prompts |= {chunk: later(text) for chunk, text in sorted((prompts_at or {}).items())}
-        if negative_prompt is not None and negative_prompt.strip():
-            null = self.encode_texts([negative_prompt] * batch)
+        if negative_prompt_embeds is not None:
+            if negative_prompt is not None:
+                raise InputError("give either negative_prompt or negative_prompt_embeds, not both.")
+            if negative_prompt_embeds_mask is None or len(negative_prompt_embeds) not in (1, batch):
+                raise InputError(
+                    f"negative_prompt_embeds need their mask, negative_prompt_embeds_mask, and 1 or {batch} rows."
+                )
+            embeds, mask = negative_prompt_embeds, negative_prompt_embeds_mask
+            null = TextEmbedding(embeds.expand(batch, -1, -1), mask.expand(batch, -1))
+        elif negative_prompt and (not isinstance(negative_prompt, str) or negative_prompt.strip()):
+            null = self._negative(negative_prompt, batch)
         else:
             null = null_caption(self.transformer.y_embedder(), batch)
         null = negative_caption(null, negative_special_tokens, self.special_tokens)

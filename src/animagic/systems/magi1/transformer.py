@@ -237,6 +237,8 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
     Raises: InputError if a dimension does not fit.
     """
 
+    __module__ = "animagic"  # where a model folder says it is; files of ours may move
+
     _supports_gradient_checkpointing = True
     _no_split_modules = ["Block"]
     _repeated_blocks = ["Block"]
@@ -304,6 +306,18 @@ class Magi1Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         )
         self.final_linear = FinalLinear(hidden_size, patch[0] * patch[1] * patch[2] * out_channels)
         self.attention_backend: Backend = "auto"
+
+    def set_attention_backend(self, backend: str) -> None:
+        """Choose by diffusers' names: native (PyTorch's own), flex, flash; or by ours, with auto, which chooses by the
+        call. Raises InputError."""
+        names: dict[str, Backend] = {"native": "sdpa", "sdpa": "sdpa", "flex": "flex", "flash": "flash", "auto": "auto"}
+        if backend not in names:
+            raise InputError(f"the attention backend {backend!r} is unknown here; choose {', '.join(names)}.")
+        self.attention_backend = names[backend]
+
+    def reset_attention_backend(self) -> None:
+        """As a new network: auto."""
+        self.attention_backend = "auto"
 
     @property
     def latent_channels(self) -> int:
