@@ -162,7 +162,8 @@ class Service:
             record.change(status=job.status, error=job.error, **times)
             self.folder(id).tidy()
             record.released.set()
-        else:
+        elif self.folder(id).root.exists():
+            self.folder(id).cancelled.touch()
             self._manager.send(record, "stop", id)
         return record.job
 
