@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 PATIENCE = 60.0
 """Seconds that a worker may take for a step, when it is to stop, before it is ended by force."""
 LAST_PATIENCE = 10.0
-"""The same when the server ends: Docker's is 10 s, too."""
+"""The same when the server ends."""
 SPARE = 256 * 2**20
 """Bytes of the disk that stay free: no new job is taken when there are less."""
 _HOUSEKEEPING = 30.0  # seconds
