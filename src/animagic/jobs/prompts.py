@@ -25,8 +25,15 @@ class JobPrompt:
         self._asked: int = kept.get("asked", -1)
         self._later: dict[int, str] = {int(chunk): text for chunk, text in kept.get("said", {}).items()}
         self._prompts = prompts
-        self.chunks: int | None = None
-        """Of the video, as soon as it is known."""
+        self._chunks: int | None = None
+
+    def fit(self, chunks: int | None) -> None:
+        """Take the number of chunks of the video; None: it has no end. Raises InputError for a prompt of none of them."""
+        self._chunks = chunks
+        for chunk in self.said:
+            if chunk < 0 or (chunks is not None and chunk >= chunks):
+                count = "no end" if chunks is None else chunks
+                raise InputError(f"no prompt can begin at chunk {chunk}: the video has {count}, counted from 0.")
 
     @property
     def said(self) -> dict[int, str]:
@@ -53,8 +60,8 @@ class JobPrompt:
             chunk = first if chunk is None else chunk
             if chunk < first:
                 raise InputError(f"chunk {chunk} is begun already; a prompt can change from chunk {first} on.")
-            if self.chunks is not None and chunk >= self.chunks:
-                raise InputError(f"the video has {self.chunks} chunks, counted from 0: none is left to begin.")
+            if self._chunks is not None and chunk >= self._chunks:
+                raise InputError(f"the video has {self._chunks} chunks, counted from 0: none is left to begin.")
             self._later[chunk] = text.strip()
             self._keep()
             return chunk
