@@ -249,6 +249,8 @@ def test_a_queued_job_takes_another_prompt(service, ball):
     running, job = service.submit(ball(frames=1600)), service.submit(ball())
     assert service.prompt(job.id, "a blue cat") == 0
     assert service.prompt(job.id, "a green ball", 1) == 1
+    with pytest.raises(InputError, match="has 2 chunks"):
+        service.prompt(job.id, "a green ball", 2)
     service.delete(running.id)
     request = finished(service, job).request
     assert (request["prompt"], request["prompts_at"]) == ("a blue cat", {"1": "a green ball"})
