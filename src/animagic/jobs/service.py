@@ -261,16 +261,16 @@ class Service:
             raise InputError(f"the prompt of the model {request.model} cannot change while the video is made.")
         if record.job.finished:
             raise InputError("the video is finished: its prompt cannot change any more.")
-        waiting = JobPrompt({}, self.folder(id).prompts, planned_chunks(request))
+        text, chunks = text.strip(), planned_chunks(request) if record.job.status == "queued" else None
         with self._manager.lock:
             if queued := record.job.status == "queued":
-                chunk = waiting.set(text, chunk)
+                chunk = JobPrompt({}, self.folder(id).prompts, chunks).set(text, chunk)
         if not queued:
             chunk = self._manager.ask("prompt", record, text, chunk)
         assert chunk is not None
         with record.writing, _there(id):
             stored = record.job.request
-            said = {"prompts_at": {**stored["prompts_at"], str(chunk): text.strip()}} if chunk else {"prompt": text}
+            said = {"prompts_at": {**stored["prompts_at"], str(chunk): text}} if chunk else {"prompt": text}
             job = self.store.update(id, expected=record.job.status, request={**stored, **said})
             if not record.job.finished:
                 record.change(request=job.request)
