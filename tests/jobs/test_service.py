@@ -23,7 +23,7 @@ from animagic.requests import build_request, from_metadata
 pytestmark = pytest.mark.integration
 
 
-def until(true, seconds: float = 120.0) -> None:
+def until(true, seconds: float = 300.0) -> None:
     """Wait; a hang becomes a failure."""
     end = time.monotonic() + seconds
     while not true():
