@@ -30,9 +30,11 @@ def test_what_is_begun_stays_also_after_a_crash(prompt):
     assert prompt().set("a cat") == 2
 
 
-def test_what_will_not_be_made_cannot_be_changed(prompt):
-    one = prompt()
-    one.chunks = 2
+def test_what_will_not_be_made_cannot_be_changed(prompt, tmp_path):
+    with pytest.raises(InputError, match="at chunk 4: the video has 2"):
+        prompt().fit(2)
+    one = JobPrompt({0: "a ball"}, tmp_path / "other.json")
+    one.fit(2)
     assert one.set("a cat", 1) == 1
     with pytest.raises(InputError, match="has 2 chunks"):
         one.set("a cat", 2)

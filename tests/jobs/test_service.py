@@ -23,7 +23,7 @@ from animagic.requests import build_request, from_metadata
 pytestmark = pytest.mark.integration
 
 
-def until(true, seconds: float = 120.0) -> None:
+def until(true, seconds: float = 300.0) -> None:
     """Wait; a hang becomes a failure."""
     end = time.monotonic() + seconds
     while not true():
@@ -226,17 +226,18 @@ def test_a_video_is_extended(service, made):
 def test_the_prompt_changes_while_the_video_is_made_and_it_can_be_made_again(service, ball, tmp_path, tiny_pipe):
     from animagic.requests import count_equal_frames, generate
 
-    job = service.submit(ball(frames=400))
+    job = service.submit(ball(frames=400, prompts_at={49: "a red square"}))
     until(lambda: service.folder(job.id).chunks)
     chunk = service.prompt(job.id, "a blue cat")
     assert chunk > 1
-    assert service.get(job.id).request["prompts_at"] == {str(chunk): "a blue cat"}
+    prompts = {str(chunk): "a blue cat", "49": "a red square"}
+    assert service.get(job.id).request["prompts_at"] == prompts
     with pytest.raises(InputError, match="is begun already"):
         service.prompt(job.id, "a green cat", 0)
     with pytest.raises(InputError, match="has 50 chunks"):
         service.prompt(job.id, "a green cat", 50)
     job = finished(service, job)
-    assert job.request["prompts_at"] == {str(chunk): "a blue cat"}
+    assert job.request["prompts_at"] == prompts
     with pytest.raises(InputError, match="finished"):
         service.prompt(job.id, "a green cat")
     video = service.folder(job.id).video
@@ -248,6 +249,8 @@ def test_a_queued_job_takes_another_prompt(service, ball):
     running, job = service.submit(ball(frames=1600)), service.submit(ball())
     assert service.prompt(job.id, "a blue cat") == 0
     assert service.prompt(job.id, "a green ball", 1) == 1
+    with pytest.raises(InputError, match="has 2 chunks"):
+        service.prompt(job.id, "a green ball", 2)
     service.delete(running.id)
     request = finished(service, job).request
     assert (request["prompt"], request["prompts_at"]) == ("a blue cat", {"1": "a green ball"})

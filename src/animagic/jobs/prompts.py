@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..pipelines.options import VideoOptions
 
 
 class JobPrompt:
@@ -17,16 +18,24 @@ class JobPrompt:
     Args:
         prompts: chunk -> text of the request.
         path: of the file.
+        chunks: of the video; None: it has no end, or they are not known.
     """
 
-    def __init__(self, prompts: dict[int, str], path: Path):
+    def __init__(self, prompts: dict[int, str], path: Path, chunks: int | None = None):
         kept: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
         self._path, self._lock = path, threading.Lock()
         self._asked: int = kept.get("asked", -1)
         self._later: dict[int, str] = {int(chunk): text for chunk, text in kept.get("said", {}).items()}
         self._prompts = prompts
-        self.chunks: int | None = None
-        """Of the video, as soon as it is known."""
+        self._chunks = chunks
+
+    def fit(self, chunks: int | None) -> None:
+        """Take the number of chunks; None: the video has no end. Raises InputError for a prompt of none of them."""
+        self._chunks = chunks
+        for chunk in self.said:
+            if chunk < 0 or (chunks is not None and chunk >= chunks):
+                count = "no end" if chunks is None else chunks
+                raise InputError(f"no prompt can begin at chunk {chunk}: the video has {count}, counted from 0.")
 
     @property
     def said(self) -> dict[int, str]:
@@ -53,8 +62,8 @@ class JobPrompt:
             chunk = first if chunk is None else chunk
             if chunk < first:
                 raise InputError(f"chunk {chunk} is begun already; a prompt can change from chunk {first} on.")
-            if self.chunks is not None and chunk >= self.chunks:
-                raise InputError(f"the video has {self.chunks} chunks, counted from 0: none is left to begin.")
+            if self._chunks is not None and chunk >= self._chunks:
+                raise InputError(f"the video has {self._chunks} chunks, counted from 0: none is left to begin.")
             self._later[chunk] = text.strip()
             self._keep()
             return chunk
@@ -63,3 +72,13 @@ class JobPrompt:
         part = self._path.with_suffix(".part")
         part.write_text(json.dumps({"asked": self._asked, "said": self._later}), "utf-8")
         part.replace(self._path)
+
+
+def planned_chunks(request: VideoOptions) -> int | None:
+    """Chunks of the video of a request, as far as it says them itself."""
+    from ..requests import is_original, job_for
+
+    if request.frames is None or request.endless or is_original(request.model):
+        return None
+    plan, _ = job_for(request).drawn_plan(None)
+    return getattr(plan, "num_chunks", None)

@@ -106,8 +106,8 @@ class Record:
     crashes: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Held while the job is changed."""
-    voice: threading.Lock = field(default_factory=threading.Lock)
-    """Held while a part of its voice is written."""
+    writing: threading.Lock = field(default_factory=threading.Lock)
+    """Held while a part of its voice, or a prompt, is written."""
     released: threading.Event = field(default_factory=threading.Event)
     """Set when no worker has it any more, nor will have."""
     news: News = field(default_factory=News)

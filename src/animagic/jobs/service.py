@@ -22,7 +22,7 @@ from .folder import Folder
 from .inputs import check_limits, copied, fingerprint
 from .job import Job
 from .manager import Manager
-from .prompts import JobPrompt
+from .prompts import JobPrompt, planned_chunks
 from .record import Event, Record, Records, Seen
 from .settings import Settings
 from .store import Store
@@ -162,7 +162,8 @@ class Service:
             record.change(status=job.status, error=job.error, **times)
             self.folder(id).tidy()
             record.released.set()
-        else:
+        elif self.folder(id).root.exists():
+            self.folder(id).cancelled.touch()
             self._manager.send(record, "stop", id)
         return record.job
 
@@ -260,22 +261,19 @@ class Service:
             raise InputError(f"the prompt of the model {request.model} cannot change while the video is made.")
         if record.job.finished:
             raise InputError("the video is finished: its prompt cannot change any more.")
+        text, chunks = text.strip(), planned_chunks(request) if record.job.status == "queued" else None
         with self._manager.lock:
             if queued := record.job.status == "queued":
-                chunk = JobPrompt({0: request.prompt} | request.prompts_at, self.folder(id).prompts).set(text, chunk)
+                chunk = JobPrompt({}, self.folder(id).prompts, chunks).set(text, chunk)
         if not queued:
             chunk = self._manager.ask("prompt", record, text, chunk)
         assert chunk is not None
-        stored = record.job.request
-        said = (
-            {"prompt": text.strip()}
-            if chunk == 0
-            else {"prompts_at": {**stored["prompts_at"], str(chunk): text.strip()}}
-        )
-        with _there(id):
+        with record.writing, _there(id):
+            stored = record.job.request
+            said = {"prompts_at": {**stored["prompts_at"], str(chunk): text}} if chunk else {"prompt": text}
             job = self.store.update(id, expected=record.job.status, request={**stored, **said})
-        if not record.job.finished:
-            record.change(request=job.request)
+            if not record.job.finished:
+                record.change(request=job.request)
         return chunk
 
     def sound(self, id: str, samples: np.ndarray, end: bool = False, owner: str | None = None) -> None:
@@ -285,11 +283,11 @@ class Service:
         Raises: InputError for other samples, a voice that has ended, and a job without one.
         """
         record = self._record(id, owner)
-        if LIVE not in record.job.request.get("audio", ()):
-            raise InputError(f"no voice is waited for: hand in a job with the voice {LIVE!r}.")
         if record.job.finished:
             raise InputError("the video is finished: nobody listens any more.")
-        with record.voice:
+        if LIVE not in record.job.request.get("audio", ()):
+            raise InputError(f"no voice is waited for: hand in a job with the voice {LIVE!r}.")
+        with record.writing:
             VoiceFile(self.folder(id)).add(samples, end, self.settings.limits.seconds)
 
     def end(self, id: str, owner: str | None = None) -> None:

@@ -60,6 +60,7 @@ class Task:
         self.prompt: JobPrompt | None = None
         if "live" in type(self.request).model_fields:
             self.prompt = JobPrompt({0: self.request.prompt} | self.request.prompts_at, self.folder.prompts)
+            self.request = self.request.changed(prompts_at={})  # it says those
 
     def check(self) -> None:
         """Raises Stopped if somebody has stopped it."""
@@ -207,7 +208,7 @@ class _Made:
         task, (height, width) = self._task, job.output_size
         plan = job.plan()
         if task.prompt is not None:
-            task.prompt.chunks = plan.num_chunks
+            task.prompt.fit(plan.num_chunks)
         fps = job.request.fps or job.fps
         self._stream = StreamWriter(task.folder, fps, height, width, job.sound, job.sound_start, self._on_chunk)
         self._worker.send("begun", task.id, asdict(self._stream.head))

@@ -93,6 +93,8 @@ class Job:
         self.request, self.models, self.live = request, models, live
         if live is not None and "live" not in type(request).model_fields:
             raise InputError(f"the prompt of the model {request.model} cannot change while the video is made.")
+        if live is not None and request.prompts_at:
+            raise InputError("give later prompts by prompts_at or by a live prompt, not by both.")
         if request.endless and not self.can_be_endless:
             raise InputError(f"the model {request.model} makes videos that end: give the number of their --frames.")
         self.input_files(request, models)  # refuses what is not there
