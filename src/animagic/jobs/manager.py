@@ -9,12 +9,13 @@ import queue
 import shutil
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, TimeoutError
 from typing import Any
 
 from ..errors import InputError
 from .errors import OutOfSpace
 from .folder import Folder, Head, Piece
+from .lock import FolderLock
 from .process import WorkerProcess
 from .record import Record, Records
 from .settings import Settings
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 60.0
 """Seconds that a worker may take for a step, when it is to stop, before it is ended by force."""
+LAST_PATIENCE = 10.0
+"""The same when the server ends."""
 SPARE = 256 * 2**20
 """Bytes of the disk that stay free: no new job is taken when there are less."""
 _HOUSEKEEPING = 30.0  # seconds
@@ -47,9 +50,12 @@ class Manager:
         self.stopping = False
 
     def start(self) -> None:
+        """Raises InputError if another server uses the folder."""
+        self._lock = FolderLock(self._settings.folder)
         self._store.requeue()
         self._process = self._new_process()  # at once: it takes seconds to import what it needs
         self._thread.start()
+        self.wake()
 
     def stop(self) -> None:
         """Let the present job go on for a while, then stop it; it stays in progress, and goes on at the next start."""
@@ -61,10 +67,11 @@ class Manager:
         self._thread.join(self._settings.drain)
         if (record := self._current) is not None and (process := self._process) is not None:
             process.send("stop", record.job.id)
-            self._thread.join(10.0)
+            self._thread.join(LAST_PATIENCE)
         if self._process is not None:
             self._process.close(5.0)
         self._thread.join()
+        self._lock.close()
 
     @property
     def worker(self) -> int | None:
@@ -92,6 +99,8 @@ class Manager:
             raise InputError("the video is not being made at the moment; try again.")
         try:
             return answer.result(PATIENCE)
+        except TimeoutError:
+            raise InputError("the video is not being made at the moment; try again.") from None
         finally:
             self._answers.pop(number, None)
 
@@ -125,11 +134,8 @@ class Manager:
     def _run(self) -> None:
         cleaned = 0.0
         while not (self.stopping and self._current is None):
-            try:
-                message = self._inbox.get(timeout=1.0)
-            except queue.Empty:
-                message = ()
-            self._until_kept(message)
+            with contextlib.suppress(queue.Empty):
+                self._until_kept(self._inbox.get(timeout=1.0))
             self._end_by_force()
             if time.monotonic() - cleaned > _HOUSEKEEPING and not self.stopping:
                 cleaned = time.monotonic()
@@ -171,7 +177,7 @@ class Manager:
             log.exception("old jobs could not be deleted")
 
     def _new_process(self) -> WorkerProcess:
-        return WorkerProcess(self._settings, self._on_message)
+        return WorkerProcess(self._settings, self._lock.number, self._on_message)
 
     def _give(self) -> None:
         """Give the worker the next job, if it is idle."""
@@ -182,6 +188,8 @@ class Manager:
             if job is None:
                 return
             record = self._records.add(job)
+            if self._records.folder(job.id).cancelled.exists():  # before a crash
+                record.cancelled = time.monotonic()
             record.change(status=job.status, started_at=job.started_at)
             self._hand_over(record)
 
