@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import threading
 import time
 
 import pytest
@@ -59,6 +60,8 @@ def served(start):
         process = start("serve", "--port", 0, *words)
         for line in process.stderr:
             if found := re.search(r"http://[\d.]+:\d+", line):
+                # Its log is read on, or the server would wait for that.
+                threading.Thread(target=process.stderr.read, daemon=True).start()
                 return process, found[0]
         raise AssertionError(f"it has ended: {process.wait()}")
 
@@ -110,8 +113,7 @@ def test_a_server_makes_streams_continues_and_ends(served, frames_of, tmp_path):
         while client.get(f"/v1/videos/{unfinished}").json()["status"] == "queued":
             time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    process.stderr.read()
-    assert process.wait(60) in (0, -signal.SIGTERM)
+    assert process.wait(120) in (0, -signal.SIGTERM)
     process, url = served("--threads", 1)
     with httpx.Client(base_url=url, timeout=300) as client:
         assert finished(client, unfinished)["status"] == "completed"
