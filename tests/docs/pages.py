@@ -48,7 +48,7 @@ class Block:
             if re.match(r"torchrun\b", line):
                 continue  # several processes: tests/training/test_ranks.py starts them
             if not re.match(r"animagic\b", line):
-                if re.search(r"\banimagic (?:generate|models|plan|info|reproduce|doctor|train|magi)\b", line):
+                if re.search(r"\banimagic (?:generate|models|plan|info|reproduce|doctor|train|magi|serve|app)\b", line):
                     raise ValueError(f"the command must begin with animagic: {line}")
                 continue
             words = shlex.split(line, comments=True)
@@ -57,10 +57,16 @@ class Block:
             found.append(words[1:])
         return found
 
+    def requests(self) -> list[list[str]]:
+        """The words of each `curl` in a shell block; they go to the server that the page has started."""
+        lines = re.sub(r"\\\n\s*", " ", self.text).splitlines() if self.language in _SHELL else []
+        return [shlex.split(line, comments=True) for line in lines if re.match(r"curl .*127\.0\.0\.1:8000", line)]
+
     @property
     def runs(self) -> bool:
         """Whether there is something in it for the tests to do."""
-        return self.reason is None and bool(self.commands() or self.language == "python" or self.title)
+        found = self.commands() or self.requests() or self.language == "python" or self.title
+        return self.reason is None and bool(found)
 
 
 def blocks(markdown: str) -> list[Block]:

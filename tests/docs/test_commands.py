@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
 import warnings
 import wave
 from pathlib import Path
@@ -116,6 +122,44 @@ def run_command(words: list[str]) -> int:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
 
 
+class Served:
+    """The server that a page starts: it listens on a port that is free, in place of the one that the page says."""
+
+    def __init__(self):
+        self.process: subprocess.Popen | None = None
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            self.port = str(listener.getsockname()[1])
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait()
+
+    def text(self, text: str) -> str:
+        return text.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}")
+
+    def start(self, words: list[str]) -> None:
+        self.process = subprocess.Popen([sys.executable, "-m", "animagic", *words, "--port", self.port])
+        for _ in range(600):
+            assert self.process.poll() is None, f"animagic {' '.join(words)} has ended"
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=10)
+                return
+            except urllib.error.HTTPError:
+                raise
+            except OSError:
+                time.sleep(0.1)
+        raise AssertionError("the server does not answer")
+
+    def ask(self, words: list[str]) -> None:
+        if shutil.which("curl"):
+            subprocess.run([self.text(word) for word in [words[0], "--fail-with-body", *words[1:]]], check=True)
+
+
 def shortened(words: list[str]) -> list[str]:
     """A command that takes no more steps than are needed to see that it works."""
     befores = [None, *words]
@@ -125,17 +169,22 @@ def shortened(words: list[str]) -> list[str]:
     ]
 
 
-def run_block(block: Block, names: dict, where: str, page: Path) -> None:
+def run_block(block: Block, names: dict, where: str, page: Path, served: Served) -> None:
     if block.title:
         Path(block.title).write_text(block.text, "utf-8")
     for words in block.commands():
         if "--say" in words and not (shutil.which("espeak-ng") or shutil.which("flite")):
             continue  # nothing here can read a text
+        if words[0] in ("serve", "app") and words[1:2] != ["keys"]:
+            served.start(words)
+            continue
         code = run_command(shortened(words))
         assert code == 0, f"{where}: animagic {' '.join(words)} ended with exit code {code}"
+    for words in block.requests():
+        served.ask(words)
     if block.language == "python":
         # Padded, so that a traceback shows the line of the page.
-        code_object = compile("\n" * block.line + block.text, str(page), "exec", dont_inherit=True)
+        code_object = compile("\n" * block.line + served.text(block.text), str(page), "exec", dont_inherit=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             exec(code_object, names)
@@ -143,9 +192,10 @@ def run_block(block: Block, names: dict, where: str, page: Path) -> None:
 
 def run_page(page: Path, with_slow: bool) -> None:
     names: dict = {"__name__": "documentation"}  # blocks of a page build on each other
-    for block in blocks(page.read_text("utf-8")):
-        if block.runs and (with_slow or not block.slow):
-            run_block(block, names, f"{name(page)}:{block.line}", page)
+    with Served() as served:
+        for block in blocks(page.read_text("utf-8")):
+            if block.runs and (with_slow or not block.slow):
+                run_block(block, names, f"{name(page)}:{block.line}", page, served)
 
 
 @pytest.mark.parametrize("page", pages_with(slow=False))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import time
 import uuid
@@ -17,9 +16,11 @@ import pytest
 
 from animagic import zoo
 from animagic.errors import InputError
+from animagic.jobs.errors import JobFailed, NoSuchJob, TooMany
+from animagic.jobs.inputs import fingerprint
 from animagic.jobs.job import Job
 from animagic.jobs.keys import Keys
-from animagic.jobs.service import JobFailed, Model, NoSuchJob, TooMany
+from animagic.jobs.service import Model
 from animagic.jobs.settings import Limits, Settings
 from animagic.jobs.store import Store
 
@@ -100,8 +101,7 @@ class DrawingService:
             f"video_{uuid.uuid4().hex}", "queued", request.model, stored, time.time(), owner, priority,
             asked=asked or {}, remixed_from=remixed_from, extends=extends,
         )  # fmt: skip
-        fingerprint = json.dumps({name: value for name, value in stored.items() if name != "seed"}, sort_keys=True)
-        kept = self.store.add(job, idempotency, fingerprint)
+        kept = self.store.add(job, idempotency, fingerprint(request) if idempotency else "")
         self.requests[kept.id] = request
         self.folder(kept.id)
         for _, _, path in request.files():
@@ -131,16 +131,17 @@ class DrawingService:
         self.cancel(id, owner)
         self.store.delete(id)
 
-    def remix(self, id, prompt, owner="", *, priority=0, idempotency="", **changes):
-        request = self.requests[self.get(id).id].changed(prompt=prompt, **changes)
-        return self.submit(request, owner=owner, priority=priority, idempotency=idempotency, remixed_from=id)
+    def remix(self, id, prompt, owner=None, *, priority=0, idempotency="", **changes):
+        job = self.get(id, owner)
+        request = self.requests[id].changed(prompt=prompt, **changes)
+        return self.submit(request, owner=job.owner, priority=priority, idempotency=idempotency, remixed_from=id)
 
-    def extend(self, source, prompt, frames, owner="", *, priority=0, idempotency="", **changes):
-        job = self.get(source)
+    def extend(self, source, prompt, frames, owner=None, *, priority=0, idempotency="", **changes):
+        job = self.get(source, owner)
         if zoo.system_of(job.model) != "magi1":
             raise InputError(f"the model {job.model} cannot continue a video.")
         request = self.requests[source].changed(prompt=prompt, frames=job.result["frames"] + frames, **changes)
-        return self.submit(request, owner=owner, priority=priority, idempotency=idempotency, extends=source)
+        return self.submit(request, owner=job.owner, priority=priority, idempotency=idempotency, extends=source)
 
     def prompt(self, id, text, chunk=None, owner=None):
         job = self.get(id, owner)
@@ -217,7 +218,10 @@ class DrawingService:
             if len(folder.chunks) == self.hold_after:
                 self.gate.clear()
             report = {"step": start + count, "total_steps": frames, "frames": start + count, "total_frames": frames}
-            self.store.update(job.id, report={**report, "frames_per_second": 24.0, "seconds_left": 0.5})
+            try:
+                self.store.update(job.id, report={**report, "frames_per_second": 24.0, "seconds_left": 0.5})
+            except KeyError:  # it was deleted meanwhile
+                return
         folder.video.write_bytes(folder.stream.read_bytes())
         result = {"frames": frames, "height": 32, "width": 32, "fps": 24.0, "seed": job.request["seed"]}
         self.store.update(
@@ -272,6 +276,25 @@ def keyed(service):
             return client
 
         yield make
+
+
+@pytest.fixture
+def live(service):
+    """A server of its own on a port of this machine: the test client gives no answer before it is whole."""
+    import uvicorn
+
+    from animagic.server import build
+
+    server = uvicorn.Server(uvicorn.Config(build(service), port=0, log_config=None, access_log=False))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        thread.join(0.01)
+        assert thread.is_alive()
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    service.gate.set()
+    server.should_exit = True
+    thread.join()
 
 
 @pytest.fixture

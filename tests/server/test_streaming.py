@@ -17,25 +17,6 @@ def frames_in(data: bytes) -> int:
         return sum(1 for _ in container.decode(video=0))
 
 
-@pytest.fixture
-def live(service):
-    """A server of its own on a port of this machine: the test client gives no answer before it is whole."""
-    import uvicorn
-
-    from animagic.server import build
-
-    server = uvicorn.Server(uvicorn.Config(build(service), port=0, log_config=None, access_log=False))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        thread.join(0.01)
-        assert thread.is_alive()
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    service.gate.set()
-    server.should_exit = True
-    thread.join()
-
-
 def test_a_stream_has_every_frame(client, made):
     answer = client.get(f"/v1/videos/{made(frames=12)['id']}/stream")
     assert answer.headers["content-type"].startswith("video/mp4")

@@ -250,8 +250,8 @@ def test_a_field_that_cannot_be_used(client, fields, status, code, param):
 
 @pytest.mark.parametrize(
     "body",
-    [b"{", b"[]", b"3", b"null", b"[" * 100_000, b'{"prompt": NaN}', b'{"prompt": "\\ud800"}', 
-     b'{"prompt": "a\\u0000"}',      b"\xff\xfe", b'{"prompt": "a", "guidance": 1e999}', b'{"seed": ' + b"1" * 5000 + b"}"],
+    [b"{", b"[]", b"3", b"null", b"[" * 100_000, b'{"prompt": NaN}', b'{"prompt": "\\ud800"}',
+     b'{"prompt": "a\\u0000"}', b"\xff\xfe", b'{"prompt": "a", "guidance": 1e999}', b'{"seed": ' + b"1" * 5000 + b"}"],
 )  # fmt: skip
 def test_a_body_that_is_no_request(client, body):
     answer = client.post("/v1/videos", content=body, headers={"Content-Type": "application/json"})
@@ -313,6 +313,8 @@ def test_files_in_lists_and_by_number(client, service, picture, voice):
     answer = client.post("/v1/videos", data=talk, files=files)
     assert [path[-4:] for path in service.requests[answer.json()["id"]].audio] == [".wav", ".wav"]
     url = f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+    answer = client.post("/v1/videos", json={**talk, "image": url, "audio": ["live", "silence"]})
+    assert service.requests[answer.json()["id"]].audio == ("live", "silence")
     body = {**PROMPT, "model": "animatediff-tiny"}
     by_number = client.post("/v1/videos", json={**body, "controls": {"3": url}})
     in_form = client.post("/v1/videos", data=body, files={"controls[3]": picture.read_bytes()})

@@ -11,7 +11,7 @@ from typing import Any
 
 def command_line() -> Any:
     """The command line with all its commands, a `typer.Typer`."""
-    from . import evaluate, generation, models, original, personalize, poses, training, weights  # noqa: F401 - for their commands
+    from . import evaluate, generation, models, original, personalize, poses, serving, training, weights  # noqa: F401 - for their commands
     from .app import app
 
     return app

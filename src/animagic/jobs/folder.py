@@ -151,8 +151,9 @@ class Folder:
 
     def tidy(self) -> None:
         """Remove what is of use only while the video is made."""
-        for path in self.root.glob("*"):
-            if path.name.endswith((".resume", ".part")) or path == self.preview or path.name.startswith("."):
+        for path in self.root.iterdir():
+            name = path.name
+            if name.startswith(".") or name.endswith((".resume", ".part", ".f32", ".end")) or path == self.preview:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def remove(self) -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..media.headers import Header, read_header
 from ..pipelines.continuing import KeptLatents
 from ..pipelines.options import VideoOptions, option_of
+from .errors import TooLarge
 from .settings import Limits
 
 WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".npz", ".zst", ".yaml")
@@ -85,42 +87,19 @@ def check_limits(request: VideoOptions, limits: Limits) -> None:
         )
     for _, called, path in request.files():
         if is_input(path):
-            _check_file(path, called, limits)
+            check_file(Path(path), f"the {called}", limits)
 
 
-def _check_file(path: str, called: str, limits: Limits) -> None:
-    if (size := Path(path).stat().st_size) > limits.upload:
-        raise InputError(f"the {called} has {size} bytes; this server takes at most {limits.upload}.")
-    if path.lower().endswith(".json"):
-        return
-    width, height, frames, seconds = _measures(path)
-    if width * height > limits.pixels:
-        raise InputError(f"the {called} is {width}x{height}; this server takes at most {limits.pixels} pixels.")
-    if frames > limits.frames:
-        raise InputError(f"the {called} has {frames} frames; this server takes at most {limits.frames}.")
-    if seconds > limits.seconds:
-        raise InputError(f"the {called} lasts {seconds:.0f} s; this server takes at most {limits.seconds:.0f} s.")
-
-
-def _measures(path: str) -> tuple[int, int, int, float]:
-    """Width, height, frames and seconds of sound that a file says it has; 0 of what it lacks."""
-    import av
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            return (*picture.size, getattr(picture, "n_frames", 1), 0.0)
-    except (OSError, ValueError, Image.DecompressionBombError, SyntaxError):
-        pass
-    try:
-        with av.open(path, metadata_errors="ignore") as container:
-            seconds = 0.0 if container.duration is None else container.duration / av.time_base
-            films = container.streams.video
-            sizes = [
-                (film.width, film.height, film.frames or round(seconds * float(film.average_rate or 0)))
-                for film in films
-            ]
-            width, height, frames = max(sizes, default=(0, 0, 0))
-            return width, height, frames, seconds if container.streams.audio else 0.0
-    except (av.FFmpegError, OSError, ValueError):
-        return 0, 0, 0, 0.0  # whoever reads it will say what is wrong with it
+def check_file(path: Path, called: str, limits: Limits) -> Header:
+    """What a file is. Raises TooLarge for one beyond the limits, MediaError for what holds nothing to see or hear."""
+    size = path.stat().st_size
+    if size > limits.upload:
+        raise TooLarge(f"{called} has {size} bytes; this server takes at most {limits.upload}.")
+    header = read_header(path)
+    if header.pixels > limits.pixels:
+        raise TooLarge(f"{called} has {header.pixels} pixels a frame; this server takes at most {limits.pixels}.")
+    if header.frames > limits.frames:
+        raise TooLarge(f"{called} has {header.frames} frames; this server takes at most {limits.frames}.")
+    if header.seconds > limits.seconds:
+        raise TooLarge(f"{called} lasts {header.seconds:.0f} s; this server takes at most {limits.seconds:g} s.")
+    return header

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from ..errors import InputError
+from .errors import OutOfSpace
 from .folder import Folder, Head, Piece
 from .process import WorkerProcess
 from .record import Record, Records
@@ -26,10 +27,6 @@ PATIENCE = 60.0
 SPARE = 256 * 2**20
 """Bytes of the disk that stay free: no new job is taken when there are less."""
 _HOUSEKEEPING = 30.0  # seconds
-
-
-class OutOfSpace(InputError):
-    """The disk, or the share of it that jobs may take, is full."""
 
 
 class Manager:
@@ -46,7 +43,7 @@ class Manager:
         self._numbers = itertools.count()
         self._thread = threading.Thread(target=self._run, name="animagic-jobs", daemon=True)
         self._sizes: dict[str, int] = {}  # of the folders of finished jobs
-        self._full = False
+        self._full = self._leaving = False
         self.stopping = False
 
     def start(self) -> None:
@@ -56,16 +53,23 @@ class Manager:
 
     def stop(self) -> None:
         """Let the present job go on for a while, then stop it; it stays in progress, and goes on at the next start."""
+        if self._thread.ident is None:
+            return  # it was never started
         self.stopping = True
         self._records.tell_all()
         self.wake()
         self._thread.join(self._settings.drain)
         if (record := self._current) is not None and (process := self._process) is not None:
             process.send("stop", record.job.id)
-            self._thread.join(PATIENCE)
+            self._thread.join(10.0)
         if self._process is not None:
             self._process.close(5.0)
         self._thread.join()
+
+    @property
+    def worker(self) -> int | None:
+        """The process that makes videos; None: there is none at the moment."""
+        return None if self._process is None else self._process.pid
 
     def wake(self) -> None:
         """There is something to do."""
@@ -99,7 +103,7 @@ class Manager:
             if (answer := self._answers.get(number)) is not None:
                 answer.set_result(value) if sentence is None else answer.set_exception(InputError(sentence))
             return
-        if word in ("done", "failed", "stopped", "gone"):
+        if word in ("done", "failed", "broken", "stopped", "gone"):
             self._inbox.put((word, *rest))
             return
         if word == "ready" or (record := self._records.get(rest[0])) is None:
@@ -147,7 +151,16 @@ class Manager:
                     return
             except Exception:
                 log.exception("a job could not be looked after")
+                self._give_up()
                 return
+
+    def _give_up(self) -> None:
+        """What became of the present job cannot be kept: at least the others go on."""
+        if (record := self._current) is not None:
+            error = ("server_error", "the server could not keep this video; its log has the details.")
+            self._current = None
+            record.change(status="failed", error=error, completed_at=time.time())
+            record.released.set()
 
     def _guarded(self, work: Any) -> None:
         try:
@@ -162,7 +175,7 @@ class Manager:
 
     def _give(self) -> None:
         """Give the worker the next job, if it is idle."""
-        if self._current is not None or self.stopping:
+        if self._current is not None or self.stopping or self._leaving:
             return
         with self.lock:
             job = self._store.claim()
@@ -186,6 +199,10 @@ class Manager:
     def _on_failed(self, id: str, code: str, sentence: str) -> None:
         self._finish(id, status="failed", error=(code, sentence))
 
+    def _on_broken(self, id: str, sentence: str) -> None:
+        self._leaving = True  # a fresh process makes the next one
+        self._on_failed(id, "server_error", sentence)
+
     def _on_stopped(self, id: str) -> None:
         record = self._current
         if record is not None and record.cancelled is not None:
@@ -194,7 +211,7 @@ class Manager:
             self._current = None  # it goes on at the next start
 
     def _on_gone(self, code: int) -> None:
-        self._process = None
+        self._process, self._leaving = None, False
         for answer in list(self._answers.values()):
             if not answer.done():
                 answer.set_exception(InputError("the video is not being made at the moment; try again."))

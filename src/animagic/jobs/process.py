@@ -47,6 +47,10 @@ class WorkerProcess:
         self._thread = threading.Thread(target=self._listen, name="animagic-worker", daemon=True)
         self._thread.start()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def send(self, *message: Any) -> None:
         """Send a message; it is lost if the process has ended, which `on_message` is told."""
         try:

@@ -104,13 +104,18 @@ class Record:
     cancelled: float | None = None
     """When somebody wanted it to stop, by the monotonic clock."""
     crashes: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held while the job is changed."""
+    voice: threading.Lock = field(default_factory=threading.Lock)
+    """Held while a part of its voice is written."""
     released: threading.Event = field(default_factory=threading.Event)
     """Set when no worker has it any more, nor will have."""
     news: News = field(default_factory=News)
 
     def change(self, **values: Any) -> Job:
         """Change fields of the job, and tell."""
-        self.job = replace(self.job, **values)
+        with self.lock:
+            self.job = replace(self.job, **values)
         self.news.tell()
         return self.job
 
@@ -136,7 +141,7 @@ class Record:
         if report is not None and report is not seen.report:
             seen.report = report
             yield Event("progress", {"progress": job.progress} | report)
-        if self.previews > seen.previews:
+        if self.previews > seen.previews and not job.finished:  # then the picture is gone
             seen.previews = self.previews
             yield Event("preview", {"count": self.previews})
         if job.finished:

@@ -4,44 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from .. import zoo
-from ..errors import AnimagicError, InputError
+from ..errors import InputError
 from ..pipelines.options import VideoOptions
+from ..pipelines.voices import LIVE
 from ..systems import SYSTEMS
+from .errors import JobFailed, NoSuchJob, OutOfSpace, TooMany
 from .folder import Folder
 from .inputs import check_limits, copied, fingerprint
 from .job import Job
-from .manager import Manager, OutOfSpace
+from .manager import Manager
 from .prompts import JobPrompt
 from .record import Event, Record, Records, Seen
 from .settings import Settings
 from .store import Store
+from .voices import VoiceFile
 
 __all__ = ["Event", "JobFailed", "Model", "NoSuchJob", "OutOfSpace", "Service", "TooMany"]
 
 _CANCELLED = ("cancelled", "The video was cancelled.")
-
-
-class NoSuchJob(InputError):
-    """There is no job of that id, or it is somebody else's."""
-
-
-class TooMany(InputError):
-    """Somebody has as many unfinished jobs as the limits allow."""
-
-
-class JobFailed(AnimagicError):
-    """The job whose stream is read has failed. code: as in `Job.error`."""
-
-    def __init__(self, code: str, sentence: str):
-        super().__init__(sentence)
-        self.code = code
 
 
 @dataclass(frozen=True)
@@ -70,14 +60,18 @@ class Service:
         self.store = Store(settings.url)
         self._records = Records(self.store, lambda id: Folder(settings.jobs / id))
         self._manager = Manager(settings, self.store, self._records)
+        self._importing = threading.Thread(target=_import_all, name="animagic-import", daemon=True)
 
     def start(self) -> None:
         """Begin to make what is queued; what was being made when the last server ended goes on first."""
         self._manager.start()
+        self._importing.start()
 
     def stop(self) -> None:
         """End: a running job may go on for a while (`Settings.drain`); then it is stopped, and kept."""
         self._manager.stop()
+        if self._importing.ident is not None:
+            self._importing.join()
         self.store.close()
 
     def __enter__(self) -> Service:
@@ -305,6 +299,20 @@ class Service:
             record.change(request=job.request)
         return chunk
 
+    def sound(self, id: str, samples: np.ndarray, end: bool = False, owner: str | None = None) -> None:
+        """More of the voice of a job whose `audio` is `animagic.pipelines.voices.LIVE`: float32 (n,), 16 kHz.
+
+        end: there is no more; so it is taken after a minute without any.
+        Raises: InputError for other samples, a voice that has ended, and a job without one.
+        """
+        record = self._record(id, owner)
+        if LIVE not in record.job.request.get("audio", ()):
+            raise InputError(f"no voice is waited for: hand in a job with the voice {LIVE!r}.")
+        if record.job.finished:
+            raise InputError("the video is finished: nobody listens any more.")
+        with record.voice:
+            VoiceFile(self.folder(id)).add(samples, end, self.settings.limits.seconds)
+
     def end(self, id: str, owner: str | None = None) -> None:
         """End a video that has no end: it is complete with the frames that are final."""
         record = self._record(id, owner)
@@ -349,10 +357,13 @@ class Service:
                 finished = record.job.finished
                 while sent < len(record.chunks) and record.head is not None:
                     chunk = record.chunks[sent]
-                    with path.open("rb") as file:
-                        head = file.read(record.head.size) if headless else b""
-                        file.seek(chunk.offset)
-                        data = file.read(chunk.size)
+                    try:
+                        with path.open("rb") as file:
+                            head = file.read(record.head.size) if headless else b""
+                            file.seek(chunk.offset)
+                            data = file.read(chunk.size)
+                    except FileNotFoundError:
+                        raise NoSuchJob(f"the video {id} has been deleted.") from None
                     sent, headless = sent + 1, False
                     yield head + data
                 if finished or self._manager.stopping:
@@ -374,3 +385,10 @@ class Service:
         from ..requests import from_metadata
 
         return from_metadata({"request": job.request}, job.id)
+
+
+def _import_all() -> None:
+    """Import what checks requests, so that the first one need not wait for it."""
+    from ..requests import build_request, job_for
+
+    job_for(build_request("any"))

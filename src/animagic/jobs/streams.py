@@ -9,19 +9,22 @@ import numpy as np
 
 from ..media import FragmentedMp4, Sound
 from ..media.films import exact_rate
-from ..media.sound import iter_channels, sound_facts
+from ..media.sound import ArrivingSound, iter_channels, sound_facts
 from .folder import Folder, Head, Piece
 
 
 class SoundSource:
     """The sound of a video, in time with its frames; silence after its end."""
 
-    def __init__(self, sound: Sound | str, start: float, fps: Fraction):
+    def __init__(self, sound: Sound | ArrivingSound | str, start: float, fps: Fraction):
         self.fps = fps
-        if isinstance(sound, Sound):
+        if isinstance(sound, ArrivingSound):
+            self.rate, self.channels = sound.rate, sound.channels
+            self._blocks: Iterator[np.ndarray] = sound.blocks()
+        elif isinstance(sound, Sound):
             self.rate, self.channels = sound.rate, sound.channels
             samples = sound.samples.reshape(len(sound.samples), -1).astype(np.float32, copy=False)
-            self._blocks: Iterator[np.ndarray] = iter([samples[round(start * sound.rate) :]])
+            self._blocks = iter([samples[round(start * sound.rate) :]])
         else:
             facts = sound_facts(sound)
             self.rate, self.channels = facts["rate"], min(facts["channels"], 2)
@@ -54,7 +57,7 @@ class StreamWriter:
         fps: float,
         height: int,
         width: int,
-        sound: Sound | str | None,
+        sound: Sound | ArrivingSound | str | None,
         sound_start: float,
         on_chunk: Callable[[Piece], None],
     ):

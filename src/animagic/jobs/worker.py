@@ -4,7 +4,8 @@ It speaks through the pipe FD with `animagic.jobs.process`, in tuples that begin
 
     in:   make (id, root), stop (id), end (id), prompt (number, id, text, chunk), quit ()
     out:  ready (), begun (id, facts), report (id, report), preview (id), chunk (id, chunk), note (id, line),
-          answer (number, chunk, sentence), done (id, result, request), failed (id, code, sentence), stopped (id)
+          answer (number, chunk, sentence), done (id, result, request), stopped (id), failed (id, code, sentence),
+          broken (id, sentence), after which the process ends
 
 SETTINGS is JSON: device, memory, frames (the most of a video without an end), threads. Without a reader at the other
 end of the pipe the process ends.
@@ -32,6 +33,7 @@ from .folder import Folder
 from .models import WarmModels
 from .prompts import JobPrompt
 from .streams import StreamWriter
+from .voices import VoiceFile
 
 OFTEN = 0.05
 """Seconds between two reports, at least."""
@@ -54,6 +56,7 @@ class Task:
         self.id, self.folder = id, Folder(Path(root))
         self.request = from_metadata({"request": json.loads(self.folder.request.read_text("utf-8"))}, id)
         self.stop = self.ended = False
+        self.voice = VoiceFile(self.folder, check=self.check)
         self.prompt: JobPrompt | None = None
         if "live" in type(self.request).model_fields:
             self.prompt = JobPrompt({0: self.request.prompt} | self.request.prompts_at, self.folder.prompts)
@@ -132,7 +135,7 @@ class Worker:
                     traceback.print_exc(file=log)
                 traceback.print_exc()
                 reason = "; its log has the details" if not _is_memory(error) else ": the memory is too small for it"
-                self.send("failed", task.id, "server_error", f"the server could not make this video{reason}.")
+                self.send("broken", task.id, f"the server could not make this video{reason}.")
                 os._exit(1)
             del self._tasks[task.id]
             self.send(*outcome)
@@ -143,9 +146,19 @@ class Worker:
             return "done", task.id, *self._make(task)
         except Stopped:
             return "stopped", task.id
-        except AnimagicError as error:
-            code = "server_error" if _is_full(error) else "invalid_request"
-            return "failed", task.id, code, str(error)
+        except KeyboardInterrupt:
+            return "failed", task.id, "cancelled", "The video was ended before any of its frames was final."
+        except (AnimagicError, OSError) as error:
+            if _is_full(error):
+                return (
+                    "failed",
+                    task.id,
+                    "server_error",
+                    "the disk of this server is full; delete videos, and try again.",
+                )
+            if not isinstance(error, AnimagicError):
+                raise
+            return "failed", task.id, "invalid_request", str(error)
 
     def _make(self, task: Task) -> tuple[dict[str, Any], dict[str, Any]]:
         """Make a video; its result, and the request with what was said and chosen meanwhile."""
@@ -167,6 +180,7 @@ class Worker:
                 resume=True,
                 latents=folder.latents,
                 live=task.prompt,
+                voice=task.voice,
                 stop=lambda: task.ended or made.frames >= self._most_frames,
                 on_begin=made.begin,
                 on_frames=made.add,

@@ -1,6 +1,6 @@
 """Sound in: of any film or sound file, at any rate, in time with the pictures of its file."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,22 @@ class Sound:
     @property
     def seconds(self) -> float:
         return len(self.samples) / self.rate
+
+
+@dataclass(frozen=True, slots=True)
+class ArrivingSound:
+    """Sound that is not all there yet.
+
+    Args:
+        blocks: function to an iterator of its samples, float32 (n, channels), from the beginning on, which waits for
+            those that have not arrived.
+        rate: samples per second.
+        channels: 1 or 2.
+    """
+
+    blocks: Callable[[], Iterator[np.ndarray]]
+    rate: int
+    channels: int = 1
 
 
 def check_sound(sound: Sound) -> None:

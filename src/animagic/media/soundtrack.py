@@ -11,7 +11,16 @@ import numpy as np
 from animagic.errors import InputError, MediaError
 from animagic.media.containers import open_container, packets
 from animagic.media.files import StrPath
-from animagic.media.sound import Sound, check_sound, iter_channels, iter_sound, origin_of, sound_facts, sound_of
+from animagic.media.sound import (
+    ArrivingSound,
+    Sound,
+    check_sound,
+    iter_channels,
+    iter_sound,
+    origin_of,
+    sound_facts,
+    sound_of,
+)
 
 Take = Callable[[Fraction | None], list[av.Packet]]
 """The packets of sound up to an instant of the film, in seconds, that were not given yet; None: and those held back."""
@@ -25,7 +34,7 @@ _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 120
 _ROLL = 0.3  # seconds that a decoder may need before the first instant that is heard
 
 
-def check_soundtrack(path: StrPath, format: str, sound: Sound | StrPath, start: float) -> None:
+def check_soundtrack(path: StrPath, format: str, sound: Sound | ArrivingSound | StrPath, start: float) -> None:
     """Raise unless `sound` can go into the film `path` from its second `start` on.
 
     A sound file is read through, so that hours of work do not end on its damaged end.
@@ -36,6 +45,8 @@ def check_soundtrack(path: StrPath, format: str, sound: Sound | StrPath, start: 
         raise MediaError(f"{path} cannot hold sound: write an .mp4 or a .webm, or leave the sound out.")
     if not 0 <= start < float("inf"):
         raise InputError(f"sound_start is {start}: give 0 or more seconds.")
+    if isinstance(sound, ArrivingSound):
+        return  # nobody has heard it
     if not isinstance(sound, Sound):
         next(iter_sound(sound, start=start))
         with open_container(Path(sound)) as container:
@@ -51,11 +62,14 @@ def check_soundtrack(path: StrPath, format: str, sound: Sound | StrPath, start: 
 
 @contextmanager
 def soundtrack(
-    container: av.container.OutputContainer, format: str, sound: Sound | StrPath, start: float
+    container: av.container.OutputContainer, format: str, sound: Sound | ArrivingSound | StrPath, start: float
 ) -> Iterator[Take]:
     """Add a stream of sound to a container. It is copied where the format allows, else encoded."""
     if isinstance(sound, Sound):
         yield _encoder(container, format, sound.rate, sound.channels, _blocks(sound, start))
+        return
+    if isinstance(sound, ArrivingSound):
+        yield _encoder(container, format, sound.rate, sound.channels, sound.blocks())
         return
     facts = sound_facts(sound)
     channels = min(facts["channels"], 2)

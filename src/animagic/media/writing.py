@@ -17,7 +17,7 @@ from animagic.media.films import FILMS, exact_rate, film, renew_film
 from animagic.media.frames import check_frames
 from animagic.media.gifs import FASTEST_GIF, gif, renew_gif
 from animagic.media.pictures import Write, pictures, save
-from animagic.media.sound import Sound
+from animagic.media.sound import ArrivingSound, Sound
 from animagic.media.soundtrack import Track, check_soundtrack, soundtrack
 
 
@@ -38,7 +38,7 @@ class VideoWriter:
         format: "mp4", "webm", "gif" or "png", where the suffix does not say it.
         sound: for .mp4 and .webm, what is heard from the first frame on, until it or the frames end: samples, or a
             film or sound file, whose track is copied if the format allows (MP4: AAC and MP3; WebM: Opus and Vorbis)
-            and else encoded (as AAC or Opus).
+            and else encoded (as AAC or Opus). Sound that is arriving is waited for as far as the frames last.
         sound_start: seconds of the sound that are left out before the first frame.
     Raises: InputError for an fps, metadata or samples that cannot be used; MediaError if `path` cannot be written (an
         unknown suffix, a missing folder, no permission) or the file of the sound not be read: at once, not after hours
@@ -53,7 +53,7 @@ class VideoWriter:
         width: int | None = None,
         metadata: dict[str, Any] | None = None,
         format: str | None = None,
-        sound: Sound | StrPath | None = None,
+        sound: Sound | ArrivingSound | StrPath | None = None,
         sound_start: float = 0.0,
     ) -> None:
         self.path = Path(path)

@@ -436,7 +436,8 @@ class VideoPipeline(DiffusionPipeline):
                 report(progress)
 
         try:
-            chunks = list(self.stream(prompt, on_progress=on_progress, **arguments))
+            # Without their latents, which would fill the device as the video grows.
+            chunks = [replace(one, latents=None) for one in self.stream(prompt, on_progress=on_progress, **arguments)]
         finally:
             if bar is not None:
                 bar.close()

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import CheckpointError, InputError
 from ..media import read_image
@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..media import Sound
+    from ..media.sound import ArrivingSound
     from ..timeline import Plan, Progress, RunFolder
+
+
+class LiveVoice(Protocol):
+    """A voice, 16 kHz, that arrives while a video is made."""
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Its samples, float32 (n,), from the beginning on; waits for those that have not arrived."""
+
+    def keep(self) -> str:
+        """The file that it is kept in, after its end."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +76,12 @@ class Job:
     """Whether `read` puts the parts of the pipeline on their devices."""
     hidden = 0
     """Frames at the front of the stream that are not shown."""
-    sound: str | Sound | None = None
+    sound: str | Sound | ArrivingSound | None = None
     """Sound that the video gets, if its format has any: that of a file, or in memory."""
     sound_start = 0.0
     """Seconds of it that are left out."""
+    voice: LiveVoice | None = None
+    """A voice that arrives while the video is made."""
     on_note: Callable[[str], None] = staticmethod(lambda line: None)
     """Told in a line what was found in the input."""
 
@@ -207,6 +220,11 @@ class Job:
                 pipe.enable_vae_tiling()
                 stack.callback(pipe.disable_vae_tiling)
             yield
+
+    def as_made(self, frames: int) -> Any:
+        """The request with what only came out when the video of so many frames was made."""
+        request = self.request
+        return request.changed(frames=frames + self.hidden) if request.frames is None or request.endless else request
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of the pipeline's `stream`, but for the prompt."""

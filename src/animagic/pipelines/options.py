@@ -37,6 +37,7 @@ class Option:
             flag sets several; None: as pydantic reads it.
         metavar: what the help shows for the value.
         file: the value names input files, and this is what they are called; {} stands for a key or name of many.
+        words: what may stand in place of a file.
         weights: those files are weights, which only whoever runs a server gives.
         plan: whether it shapes the plan.
         positional: whether it is an argument of the command, without a flag.
@@ -49,6 +50,7 @@ class Option:
     read: Callable[[Any], Any] | None = None
     metavar: str | None = None
     file: str | None = None
+    words: tuple[str, ...] = ()
     weights: bool = False
     plan: bool = False
     positional: bool = False

@@ -18,6 +18,8 @@ from ..speech.levels import HIGHEST_PEAK, normalised, true_peak, voiced
 RATE = 16_000
 SILENCE = "silence"
 """The voice of somebody who says nothing."""
+LIVE = "live"
+"""A voice that arrives while the video is made (`requests.generate`)."""
 
 _HIGHEST_RATE = 48_000  # of a mix
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..parallel.processes import Group
-    from ..pipelines.job import Job
+    from ..pipelines.job import Job, LiveVoice
     from ..timeline.plan import Step
 
 
@@ -117,6 +117,7 @@ def generate(
     on_frames: Callable[[np.ndarray, int], None] | None = None,
     latents: str | Path | None = None,
     live: Any = None,
+    voice: LiveVoice | None = None,
     stop: Callable[[], bool] | None = None,
     memory: int | None = None,
     on_note: Callable[[str], None] | None = None,
@@ -128,7 +129,7 @@ def generate(
         output: where; the suffix chooses the format.
         pipe: what `pipeline_for` gave for this model and its files, to save loading it; else it is loaded on `device`.
         contact_sheet: a PNG of evenly spaced frames, to look at.
-        preview: a PNG that shows what is being made, renewed about every second, removed at the end.
+        preview: a PNG that shows what is being made, renewed every second or less often, removed at the end.
         resume: keep the run in `<output>.resume`, and continue from it if it is there.
         allow_pickle: see `pipeline_for`.
         on_report: called after every step.
@@ -138,7 +139,8 @@ def generate(
             A run that goes on gives those before, too.
         latents: a folder that gets what the frames were decoded from, where the system can continue a video from it.
         live: asked for the prompt while the video is made, in place of the request's; what it says goes into the file.
-        stop: asked after every step of an endless video; True ends it with the frames that are final.
+        voice: arrives while the video is made, where the request has a voice that is `animagic.pipelines.voices.LIVE`.
+        stop: asked after every step of a video whose end is not known; True ends it with the frames that are final.
         memory: bytes that may be used on the device (by this process, on a CPU); what makes the video fit is
             chosen, and told to `on_note`. It changes no frame but by `tiling`, which the stored request then has.
         on_note: told in lines what was chosen and found, of prompts that the model cannot draw, and what was measured.
@@ -167,6 +169,7 @@ def generate(
     fitted = None
     job = job_for(request, live)
     job.on_note = on_note or job.on_note
+    job.voice = voice
     if memory is not None:
         if pipe is not None:
             raise InputError("memory is for loading a model; give either that or a loaded pipe.")
@@ -189,10 +192,11 @@ def generate(
     keeping = None if latents is None or not job.can_be_continued else KeptLatents(Path(latents))
     sampled, frames = Sampled(), 0
     total_frames = None if request.frames is None else request.frames - job.hidden
-    last_preview = 0.0
+    open_end = request.endless or total_frames is None
+    next_preview = 0.0
 
     def report(progress: Any) -> None:
-        if request.endless and stop is not None and stop():
+        if open_end and stop is not None and stop():
             pipe.interrupt = True
         done = max(frames, progress.clean_frames * job.frames_per_latent)
         done = done if total_frames is None else min(done, total_frames)
@@ -213,10 +217,11 @@ def generate(
             )
 
     def show(decode: Callable[[], np.ndarray]) -> None:
-        nonlocal last_preview
-        if preview is not None and time.monotonic() - last_preview >= 1:
+        nonlocal next_preview
+        if preview is not None and (now := time.monotonic()) >= next_preview:
             write_image(preview, draw_sheet(decode()))
-            last_preview = time.monotonic()
+            done = time.monotonic()
+            next_preview = done + max(1.0, 20 * (done - now))  # decoding must not take much of the time
 
     with ExitStack() as stack:
         kept = None
@@ -251,11 +256,9 @@ def generate(
                 frames += len(pixels)
                 if frames == total_frames:
                     break
-            else:
-                if not frames:
-                    raise KeyboardInterrupt  # stopped before anything was final
-                if request.endless:
-                    request = request.changed(frames=frames + job.hidden)
+            if not frames:
+                raise KeyboardInterrupt  # stopped before anything was final
+            request = job.as_made(frames)
             if live is not None:
                 later = {start: text for start, text in live.said.items() if start}
                 request = request.changed(prompt=live.said[0], prompts_at=later)

@@ -20,6 +20,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from ..errors import MediaError
+from ..jobs.inputs import check_file
 from ..jobs.service import Service
 from ..jobs.settings import Limits
 from ..media.headers import Header, read_header
@@ -109,25 +110,11 @@ def upload_folder(service: Service) -> Path:
 
 
 def measure(path: Path, limits: Limits, name: str) -> Header:
-    """What a file is. Raises ApiError for what is none of ours, and for what is over a limit."""
-
-    def refuse(what: str, most: str) -> ApiError:
-        return ApiError(413, f"{name} {what}; the most is {most}.", "file_too_large", name)
-
-    size = path.stat().st_size
-    if size > limits.upload:
-        raise refuse(f"has {size} bytes", f"{limits.upload}")
+    """What a file is. Raises TooLarge, and ApiError for what is none of ours."""
     try:
-        header = read_header(path)
+        return check_file(path, name, limits)
     except MediaError as error:
         raise ApiError(400, str(error).replace(str(path), name), "invalid_file", name) from error
-    if header.pixels > limits.pixels:
-        raise refuse(f"has {header.pixels} pixels in a frame", f"{limits.pixels}")
-    if header.frames > limits.frames:
-        raise refuse(f"has {header.frames} frames", f"{limits.frames}")
-    if header.seconds > limits.seconds:
-        raise refuse(f"lasts {header.seconds:.0f} s", f"{limits.seconds:g} s")
-    return header
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from ..jobs.service import Service
 from . import realtime, streaming, uploads, videos
 from .answers import ServiceOf
 from .errors import ApiError, add_handlers
-from .fields import schemas
+from .fields import defaults, schemas
 from .metrics import CONTENT_TYPE, Metrics
 from .security import LOCAL, Guard, Log
 
@@ -31,6 +31,8 @@ def build(service: Service, *, token_needed: bool = False, hosts: tuple[str, ...
     @contextlib.asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
         await anyio.to_thread.run_sync(service.start)
+        # What a request is read with takes seconds to import: the first one should not wait for it.
+        await anyio.to_thread.run_sync(lambda: [defaults(model.name) for model in service.models()])
         try:
             yield
         finally:

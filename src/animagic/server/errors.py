@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,10 +10,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from ..errors import AnimagicError, MediaError
-from ..jobs.service import NoSuchJob, TooMany
+from ..jobs.errors import NoSuchJob, OutOfSpace, TooLarge, TooMany
 from ..jobs.store import IdempotencyConflict, StoreUnavailable
-
-log = logging.getLogger("animagic.server")
 
 RETRY_AFTER = {429: "10", 503: "5"}
 """Seconds after which it is worth asking again."""
@@ -47,6 +44,10 @@ def as_answer(error: Exception) -> ApiError:
         return ApiError(404, str(error), "not_found")
     if isinstance(error, TooMany):
         return ApiError(429, str(error), "too_many_jobs")
+    if isinstance(error, TooLarge):
+        return ApiError(413, str(error), "file_too_large")
+    if isinstance(error, OutOfSpace):
+        return ApiError(507, str(error), "disk_full")
     if isinstance(error, IdempotencyConflict):
         return ApiError(422, str(error), "idempotency_key_reused")  # 409 would make OpenAI's client try again
     if isinstance(error, StoreUnavailable):

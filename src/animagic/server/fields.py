@@ -234,7 +234,7 @@ def _option(name: str, info: Any, value: Any, take: Take) -> dict[str, Any]:
             return {name: {key: take(one, name).path for key, one in value.items()}}
         values = value if isinstance(value, (list, tuple)) else [value]
         if origin is tuple:
-            return {name: [take(one, name).path for one in values]}
+            return {name: [one if one in option.words else take(one, name).path for one in values]}
         raise unusable(f"{name} needs numbers and files: send it as {name}[0]=...", name)
     if option.read is not None and isinstance(value, list) and all(isinstance(one, str) for one in value):
         try:  # as they are written on the command line

@@ -12,8 +12,9 @@ from fastapi import Request
 
 from .. import zoo
 from ..errors import InputError
+from ..jobs.errors import TooMany
 from ..jobs.job import Job
-from ..jobs.service import Service, TooMany
+from ..jobs.service import Service
 from ..media import count_frames
 from . import fields
 from .bodies import Inbox, inbox, read_body
@@ -52,16 +53,12 @@ class Order:
     def submit(self, options: Any) -> Job:
         self.check_queue()
         words = {name: fields.only(self.given[name], name) for name in ("seconds", "size") if name in self.given}
-        return fields.named(
-            type(options),
-            self.service.submit,
-            options,
-            asked={name: str(word) for name, word in words.items() if word is not None},
-            **self.sender(),
-        )
+        asked = {name: str(word) for name, word in words.items() if word is not None}
+        sender = {"owner": self.caller.owner, **self.sender()}
+        return fields.named(type(options), self.service.submit, options, asked=asked, **sender)
 
     def sender(self) -> dict[str, Any]:
-        return {"owner": self.caller.owner, "priority": self.caller.priority, "idempotency": self.idempotency}
+        return {"priority": self.caller.priority, "idempotency": self.idempotency}
 
     def check_queue(self) -> None:
         """Raises TooMany where the key has a limit of its own; the service knows the one of all keys."""
@@ -117,7 +114,7 @@ def remixed(id: str, order: Order) -> Job:
     order.check_queue()
     order.given.pop("model", None)
     changes = fields.changes(kind, source.model, order.given, order.box.take)
-    return fields.named(kind, order.service.remix, id, prompt, **order.sender(), **changes)
+    return fields.named(kind, order.service.remix, id, prompt, order.caller.sees, **order.sender(), **changes)
 
 
 def edited(order: Order) -> Job:
@@ -148,7 +145,8 @@ def extended(order: Order) -> Job:
         changes = fields.changes(kind, source.model, order.given, order.box.take)
         frames = _new_frames(changes.pop("frames", None))
         changes.pop("fps", None)  # it goes on as it began
-        return fields.named(kind, order.service.extend, source.id, prompt, frames, **order.sender(), **changes)
+        about = {**order.sender(), **changes}
+        return fields.named(kind, order.service.extend, source.id, prompt, frames, order.caller.sees, **about)
     model = order.model()
     changes = fields.changes(model.options_class, model.name, order.given, order.box.take)
     shown = count_frames(source.path, changes.get("fps") or fields.defaults(model.name).fps)

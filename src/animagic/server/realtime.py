@@ -14,8 +14,9 @@ import numpy as np
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from ..errors import AnimagicError
+from ..jobs.errors import JobFailed
 from ..jobs.job import Job
-from ..jobs.service import JobFailed, Service
+from ..jobs.service import Service
 from ..jobs.store import StoreUnavailable
 from .answers import video_of
 from .bodies import inbox

@@ -55,6 +55,10 @@ class Caller:
         return self.owner or None
 
 
+class CutOff(Exception):
+    """An answer that has begun cannot be ended as it should: the connection is closed, so that the client knows."""
+
+
 class Guard:
     """Lets through who has a key, or asks from this machine where none is needed.
 
@@ -173,7 +177,7 @@ class Log:
         began, fault = time.monotonic(), None
         try:
             await self.app(scope, receive, watched)
-        except ClientDisconnect:
+        except (ClientDisconnect, CutOff):
             facts["status"] = facts["status"] or 499
         except Exception as error:
             fault = "".join(traceback.format_exception(error))
@@ -205,7 +209,7 @@ class Log:
         }
         line |= {} if facts["whole"] else {"cut_off": True}
         line |= {"fault": fault} if fault else {}
-        log.info(json.dumps(line))
+        log.log(logging.ERROR if fault else logging.INFO, json.dumps(line))
 
 
 def log_to_stderr() -> None:

@@ -11,9 +11,11 @@ import anyio
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
-from ..jobs.service import JobFailed, Service
+from ..jobs.errors import JobFailed
+from ..jobs.service import Service
 from .answers import CallerOf, ServiceOf, video_of
 from .errors import ApiError
+from .security import CutOff
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"])
 T = TypeVar("T")
@@ -40,13 +42,18 @@ async def stream(
         raise ApiError(416, f"the video {id} has no chunk {start}.", "no_such_chunk", "from") from None
     except JobFailed as error:
         raise ApiError(404, f"the video {id} was not made: {error}", "video_failed") from error
-    return StreamingResponse(_joined(first, pieces), media_type=service.mime_type(id) or kind)
+    return StreamingResponse(_joined(service, id, first, pieces), media_type=service.mime_type(id) or kind)
 
 
-async def _joined(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _joined(service: Service, id: str, first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield first
-    async for piece in others:
-        yield piece
+    try:
+        async for piece in others:
+            yield piece
+    except JobFailed as error:
+        raise CutOff(str(error)) from error
+    if not (await anyio.to_thread.run_sync(service.get, id)).finished:
+        raise CutOff("the server is stopping.")
 
 
 @router.get("/{id}/events", response_class=StreamingResponse)
@@ -66,7 +73,7 @@ async def _lines(service: Service, id: str) -> AsyncIterator[str]:
         if event.kind == "status":
             data = await anyio.to_thread.run_sync(lambda: video_of(service.get(id)))
         elif event.kind == "preview":
-            data = {"url": f"/v1/videos/{id}/preview"}
+            data = {**data, "url": f"/v1/videos/{id}/preview"}
         yield f"event: {event.kind}\ndata: {json.dumps(data)}\n\n"
 
 

@@ -11,13 +11,15 @@ import numpy as np
 from ...errors import InputError
 from ...media.frames import beside, size_like
 from ...media.framing import Framing
+from ...media.sound import ArrivingSound, Sound
 from ...pipelines.drift import Drift
 from ...pipelines.dubbing import Dub
 from ...pipelines.job import Job
 from ...pipelines.latency import LatencyReport
 from ...pipelines.sound_source import LiveSound
 from ...pipelines.speakers import Speaker, read_speakers
-from ...pipelines.voices import SILENCE, Say, Voice, soundtrack
+from ...pipelines.voices import LIVE, RATE, SILENCE, Say, Voice, soundtrack
+from ...timeline import Plan
 
 
 class MagicInfiniteJob(Job):
@@ -40,6 +42,10 @@ class MagicInfiniteJob(Job):
             )
         self.pipe, self.fps, self.frames_per_latent = pipe, sampling.fps, sampling.frames_per_latent
         voices = self._voices()
+        live = LIVE in voices
+        if live:
+            self._check_live(voices)
+            voices = [Sound(np.zeros(RATE // 10, np.float32), RATE) if one == LIVE else one for one in voices]
         found = read_speakers(source, voices, request.mask, request.face, request.people, self.fps)
         self.height, self.width = self._size(sampling)
         pipe.check_size(self.height, self.width)
@@ -57,14 +63,42 @@ class MagicInfiniteJob(Job):
             self.speakers = [speaker.framed([self.framing]) for speaker in found]
             assert self.image is not None
             self.photo = self.framing.into(self.image[None])[0]
-        changes = {"order": "front"} if request.real_time else {}
-        self.request = request = request.changed(frames=int(request.frames or frames), **changes)
+        changes = {"order": "front"} if request.real_time or live else {}
+        wanted = request.frames if live else int(request.frames or frames)
+        self.request = request = request.changed(frames=wanted, **changes)
         self._seen: list[float] = []
         self._live: list[LiveSound] = []
         if request.sound is not False:
-            self.sound = soundtrack(voices)
+            self.sound = self._arriving() if live else soundtrack(voices)
         self.plan()  # refuses what no plan can be made of
         self.drift = Drift(self.photo, self._faces(range(1))[0] > 0.5, max(1, round(2 * self.fps)))
+
+    @property
+    def _is_live(self) -> bool:
+        return LIVE in self.request.audio
+
+    def _check_live(self, voices: Sequence[Voice]) -> None:
+        """Raises InputError for live voices that cannot be."""
+        if self.voice is None:
+            raise InputError(f"the voice {LIVE!r} arrives while a server makes the video; give a sound file here.")
+        if voices[0] != LIVE or set(voices[1:]) - {SILENCE} or self.request.video is not None:
+            raise InputError(f"one speaker of a portrait can be {LIVE!r}, the first; all others are {SILENCE!r}.")
+
+    def _arriving(self) -> ArrivingSound:
+        voice = self.voice
+        assert voice is not None
+        return ArrivingSound(lambda: (block[:, None] for block in voice.blocks()), RATE)
+
+    def plan(self) -> Plan:
+        endless = self._is_live and self.request.frames is None
+        return self.pipe.plan(**self.request.arguments(plan=True), **({"endless": True} if endless else {}))
+
+    def as_made(self, frames: int) -> Any:
+        request = super().as_made(frames)
+        if not self._is_live:
+            return request
+        assert self.voice is not None
+        return request.changed(audio=(self.voice.keep(), *request.audio[1:]))
 
     def _voices(self) -> list[Voice]:
         request = self.request
@@ -114,6 +148,11 @@ class MagicInfiniteJob(Job):
         return given
 
     def _sounds(self) -> list[Any]:
+        if self._is_live:
+            assert self.voice is not None
+            live = LiveSound.from_blocks(self.pipe.speech_encoder, self.fps, self.voice.blocks())
+            self._live = [live]
+            return [live, *(speaker.samples for speaker in self.speakers[1:])]
         if not self.request.real_time:
             return [speaker.samples for speaker in self.speakers]
         encoder = self.pipe.speech_encoder

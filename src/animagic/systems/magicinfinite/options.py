@@ -42,6 +42,7 @@ class MagicInfiniteOptions(MemoryOptions):
             argument=None,
             file="voice {}",
             basic=True,
+            words=("silence", "live"),
         ),
     ] = ()
     say: Annotated[
