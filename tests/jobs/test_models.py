@@ -37,7 +37,8 @@ def test_models_are_kept_as_long_as_there_is_memory(requests, get):
     pipe = get(plenty, one)
     get(plenty, other)
     assert get(plenty, one) is pipe
-    short = WarmModels("cpu", peak + bytes_of(pipe) // 2)
+    short = WarmModels("cpu", 10**12)
+    short.memory = short.fit(one, None).prediction.peak + bytes_of(pipe) // 2
     pipe = get(short, one)
     get(short, other)
     assert get(short, one) is not pipe

@@ -317,3 +317,10 @@ def test_a_server_that_is_killed_and_then_stopped_goes_on_to_the_same_bytes(serv
     assert folder.stream.read_bytes() == whole.stream.read_bytes()
     head = whole.head.size
     assert rest == whole.stream.read_bytes()[:head] + whole.stream.read_bytes()[whole.chunks[seen].offset :]
+
+
+def test_two_servers_do_not_share_a_folder(service):
+    from animagic.jobs.lock import FolderLock
+
+    with pytest.raises(InputError, match="another server uses"):
+        FolderLock(service.settings.folder, wait=0.0)

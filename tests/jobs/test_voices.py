@@ -79,7 +79,7 @@ def test_a_portrait_says_what_is_said_meanwhile(tmp_path):
         job = service.get(job.id)
         assert job.status == "completed", job.error
         said = read_sound(folder.inputs / "voice.wav").seconds
-        assert probe(folder.video)["seconds"] == pytest.approx(said, abs=0.3)
+        assert probe(folder.video)["seconds"] == pytest.approx(said, abs=0.05)
         for film in (folder.video, folder.stream):
             assert np.abs(read_sound(film).samples).max() > 0.1
         made = from_metadata(read_metadata(folder.video))

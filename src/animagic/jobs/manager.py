@@ -9,12 +9,13 @@ import queue
 import shutil
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, TimeoutError
 from typing import Any
 
 from ..errors import InputError
 from .errors import OutOfSpace
 from .folder import Folder, Head, Piece
+from .lock import FolderLock
 from .process import WorkerProcess
 from .record import Record, Records
 from .settings import Settings
@@ -47,9 +48,12 @@ class Manager:
         self.stopping = False
 
     def start(self) -> None:
+        """Raises InputError if another server uses the folder."""
+        self._lock = FolderLock(self._settings.folder)
         self._store.requeue()
         self._process = self._new_process()  # at once: it takes seconds to import what it needs
         self._thread.start()
+        self.wake()
 
     def stop(self) -> None:
         """Let the present job go on for a while, then stop it; it stays in progress, and goes on at the next start."""
@@ -65,6 +69,7 @@ class Manager:
         if self._process is not None:
             self._process.close(5.0)
         self._thread.join()
+        self._lock.close()
 
     @property
     def worker(self) -> int | None:
@@ -92,6 +97,8 @@ class Manager:
             raise InputError("the video is not being made at the moment; try again.")
         try:
             return answer.result(PATIENCE)
+        except TimeoutError:
+            raise InputError("the video is not being made at the moment; try again.") from None
         finally:
             self._answers.pop(number, None)
 
@@ -125,11 +132,8 @@ class Manager:
     def _run(self) -> None:
         cleaned = 0.0
         while not (self.stopping and self._current is None):
-            try:
-                message = self._inbox.get(timeout=1.0)
-            except queue.Empty:
-                message = ()
-            self._until_kept(message)
+            with contextlib.suppress(queue.Empty):
+                self._until_kept(self._inbox.get(timeout=1.0))
             self._end_by_force()
             if time.monotonic() - cleaned > _HOUSEKEEPING and not self.stopping:
                 cleaned = time.monotonic()
@@ -171,7 +175,7 @@ class Manager:
             log.exception("old jobs could not be deleted")
 
     def _new_process(self) -> WorkerProcess:
-        return WorkerProcess(self._settings, self._on_message)
+        return WorkerProcess(self._settings, self._lock.number, self._on_message)
 
     def _give(self) -> None:
         """Give the worker the next job, if it is idle."""

@@ -18,11 +18,12 @@ from .settings import Settings
 class WorkerProcess:
     """A process that makes videos. It ends with this one, however this one ends: their pipe breaks.
 
+    lock: a file descriptor that it inherits.
     on_message: called in a thread of its own with every message, see `animagic.jobs.worker`; and with ("gone", exit
         code) when the process has ended.
     """
 
-    def __init__(self, settings: Settings, on_message: Callable[..., None]):
+    def __init__(self, settings: Settings, lock: int, on_message: Callable[..., None]):
         ours, theirs = multiprocessing.Pipe()
         about = {
             "device": settings.device,
@@ -37,7 +38,7 @@ class WorkerProcess:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "animagic.jobs.worker", str(theirs.fileno()), json.dumps(about)],
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), lock],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for the server, which stops this one in good order

@@ -7,17 +7,16 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
 
-from .. import zoo
 from ..errors import InputError
 from ..pipelines.options import VideoOptions
 from ..pipelines.voices import LIVE
-from ..systems import SYSTEMS
+from .catalog import Model, models
 from .errors import JobFailed, NoSuchJob, OutOfSpace, TooMany
 from .folder import Folder
 from .inputs import check_limits, copied, fingerprint
@@ -32,19 +31,6 @@ from .voices import VoiceFile
 __all__ = ["Event", "JobFailed", "Model", "NoSuchJob", "OutOfSpace", "Service", "TooMany"]
 
 _CANCELLED = ("cancelled", "The video was cancelled.")
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model of the zoo. command: the one that makes its videos. bytes: on disk."""
-
-    name: str
-    system: str
-    title: str
-    summary: str
-    command: str
-    options_class: type[VideoOptions]
-    bytes: int
 
 
 class Service:
@@ -63,7 +49,10 @@ class Service:
         self._importing = threading.Thread(target=_import_all, name="animagic-import", daemon=True)
 
     def start(self) -> None:
-        """Begin to make what is queued; what was being made when the last server ended goes on first."""
+        """Begin to make what is queued; what was being made when the last server ended goes on first.
+
+        Raises: InputError if another server uses the folder.
+        """
         self._manager.start()
         self._importing.start()
 
@@ -83,20 +72,7 @@ class Service:
 
     def models(self) -> list[Model]:
         """The models of the zoo that make videos."""
-        entries = [zoo.entry(name) for name in zoo.names()]
-        return [
-            Model(
-                entry.name,
-                entry.system,
-                (system := SYSTEMS[entry.system]).title,
-                entry.summary,
-                system.command,
-                system.options_class,
-                entry.bytes,
-            )
-            for entry in entries
-            if not zoo.is_base(entry.name)
-        ]
+        return models()
 
     # ------------------------------------------------------------ jobs
 
@@ -178,10 +154,12 @@ class Service:
         if record.job.finished:
             return record.job
         record.cancelled = record.cancelled or time.monotonic()
-        now = time.time()
-        job = self.store.update(id, expected="queued", status="failed", error=_CANCELLED, completed_at=now)
+        now, keep = time.time(), self.settings.keep
+        times = {"completed_at": now, "expires_at": None if keep is None else now + keep}
+        with _there(id):
+            job = self.store.update(id, expected="queued", status="failed", error=_CANCELLED, **times)
         if job.finished:
-            record.change(status=job.status, error=job.error, completed_at=job.completed_at)
+            record.change(status=job.status, error=job.error, **times)
             self.folder(id).tidy()
             record.released.set()
         else:
@@ -294,7 +272,8 @@ class Service:
             if chunk == 0
             else {"prompts_at": {**stored["prompts_at"], str(chunk): text.strip()}}
         )
-        job = self.store.update(id, expected=record.job.status, request={**stored, **said})
+        with _there(id):
+            job = self.store.update(id, expected=record.job.status, request={**stored, **said})
         if not record.job.finished:
             record.change(request=job.request)
         return chunk
@@ -385,6 +364,15 @@ class Service:
         from ..requests import from_metadata
 
         return from_metadata({"request": job.request}, job.id)
+
+
+@contextmanager
+def _there(id: str) -> Iterator[None]:
+    """Raises NoSuchJob for a row that somebody else has deleted meanwhile."""
+    try:
+        yield
+    except KeyError:
+        raise NoSuchJob(f"there is no video {id!r}.") from None
 
 
 def _import_all() -> None:

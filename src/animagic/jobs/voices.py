@@ -69,6 +69,11 @@ class VoiceFile:
                         self._end.touch()
                     time.sleep(_OFTEN)
 
+    @property
+    def seconds(self) -> float | None:
+        """How long it is; None: it has not ended."""
+        return self._file.stat().st_size // 4 / RATE if self._end.exists() and self._file.exists() else None
+
     def keep(self) -> str:
         """Ends it, and writes it as a WAV file among the inputs of the job."""
         self._end.touch()

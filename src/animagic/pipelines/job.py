@@ -30,6 +30,10 @@ class LiveVoice(Protocol):
     def blocks(self) -> Iterator[np.ndarray]:
         """Its samples, float32 (n,), from the beginning on; waits for those that have not arrived."""
 
+    @property
+    def seconds(self) -> float | None:
+        """How long it is; None: it has not ended."""
+
     def keep(self) -> str:
         """The file that it is kept in, after its end."""
 

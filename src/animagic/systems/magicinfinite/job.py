@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from ...pipelines.drift import Drift
 from ...pipelines.dubbing import Dub
 from ...pipelines.job import Job
 from ...pipelines.latency import LatencyReport
-from ...pipelines.sound_source import LiveSound
+from ...pipelines.sound_source import LiveSound, frames_of
 from ...pipelines.speakers import Speaker, read_speakers
 from ...pipelines.voices import LIVE, RATE, SILENCE, Say, Voice, soundtrack
 from ...timeline import Plan
@@ -146,6 +148,16 @@ class MagicInfiniteJob(Job):
         }
         given.pop("video")
         return given
+
+    def stream(self, *watched: Any) -> Iterator[Any]:
+        for chunk in super().stream(*watched):
+            seconds = self.voice.seconds if self._is_live and self.voice is not None else None
+            # No frame after the end of the voice was made before it was known.
+            last = math.inf if seconds is None else max(1, frames_of(seconds, self.fps))
+            kept = chunk.frames[:, : int(min(len(chunk), last - chunk.start))]
+            yield replace(chunk, frames=kept)
+            if chunk.stop >= last:
+                return
 
     def _sounds(self) -> list[Any]:
         if self._is_live:
