@@ -1,4 +1,4 @@
-"""Each tab makes a video with its embedded model, through the server and its worker, in as few steps as there may be."""
+"""Each tab makes a video with its embedded model, through server and worker, in as few steps as there may be."""
 
 from __future__ import annotations
 

@@ -125,16 +125,14 @@ def _settings() -> dict[str, Any]:
             continue
         label = field.name.replace("_", " ").capitalize()
         kinds = _kinds(field.name)
+        value: Any = field.default
         if kinds == {bool}:
-            controls[field.name] = gr.Checkbox(field.default, label=label)
+            controls[field.name] = gr.Checkbox(value, label=label)
         else:
-            default = "" if field.default is None else f"{field.default:g}"
             number = kinds <= {int, float}
-            about = {
-                "placeholder": "as the method" if number else "none",
-                "elem_classes": [f"am-learn-{field.name}", *["am-number"] * number],
-            }
-            controls[field.name] = gr.Textbox(default, label=label, **about)
+            about: dict[str, Any] = {"placeholder": "as the method" if number else "none"}
+            about["elem_classes"] = [f"am-learn-{field.name}", *["am-number"] * number]
+            controls[field.name] = gr.Textbox("" if value is None else f"{value:g}", label=label, **about)
     return controls
 
 
