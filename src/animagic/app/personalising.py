@@ -30,13 +30,16 @@ class Personalise:
         able = {system.name for system in systems_with("dreambooth")}  # they build on text-to-image models
         names = [model.name for model in models if model.system in able]
         gr.Markdown("Three to twenty pictures of a thing or in a style. What is learned moves at once.")
-        pictures = gr.File(file_count="multiple", file_types=["image"], label="Pictures", height=140)
+        pictures = gr.File(
+            file_count="multiple", file_types=["image"], label="Pictures", height=140, elem_classes="am-pictures"
+        )
         name = gr.Textbox("", label="Name", info="How the result is called.", placeholder="my drawings")
         prompt = gr.Textbox(
             "",
             label="Prompt",
             info="What a picture shows, with a word for what is new.",
             placeholder="a picture of sks ball",
+            elem_classes="am-learn-prompt",
         )
         method = gr.Radio(list(FILLS), value="lora", label="Method", info="A new word is textual inversion.")
         with gr.Accordion("Advanced", open=False):
@@ -122,13 +125,14 @@ def _settings() -> dict[str, Any]:
             continue
         label = field.name.replace("_", " ").capitalize()
         kinds = _kinds(field.name)
+        value: Any = field.default
         if kinds == {bool}:
-            controls[field.name] = gr.Checkbox(field.default, label=label)
+            controls[field.name] = gr.Checkbox(value, label=label)
         else:
-            default = "" if field.default is None else f"{field.default:g}"
             number = kinds <= {int, float}
-            about = {"placeholder": "as the method" if number else "none", "elem_classes": ["am-number"] * number}
-            controls[field.name] = gr.Textbox(default, label=label, **about)
+            about: dict[str, Any] = {"placeholder": "as the method" if number else "none"}
+            about["elem_classes"] = [f"am-learn-{field.name}", *["am-number"] * number]
+            controls[field.name] = gr.Textbox("" if value is None else f"{value:g}", label=label, **about)
     return controls
 
 

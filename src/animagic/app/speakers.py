@@ -15,7 +15,7 @@ from ..media import read_image, write_image
 from .forms import Form
 from .telling import told
 
-COLOURS = ["#ffd666", "#5ec8f2", "#f28ab2", "#8fd694"]
+COLOURS: list[Any] = ["#ffd666", "#5ec8f2", "#f28ab2", "#8fd694"]
 
 
 def speaker_editor(form: Form) -> None:
