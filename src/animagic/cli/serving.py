@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ import typer
 
 from ..errors import InputError
 from .app import Json, app, print_json, say
-from .options import Device, Threads
+from .options import Device, Flags, Threads, takes_options
 
 if TYPE_CHECKING:
     from ..jobs.keys import Keys
@@ -26,106 +27,90 @@ keys = typer.Typer(help="Who may use the server from elsewhere.", no_args_is_hel
 serve.add_typer(keys, name="keys")
 app.add_typer(serve, name="serve")
 
-Host = Annotated[str, typer.Option(help="Address to listen on; any but this machine's own needs a key.")]
-Port = Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65_535)]
 Folder = Annotated[str, typer.Option(help="Where jobs, uploads and the database are kept.")]
 Database = Annotated[
     str | None, typer.Option(metavar="URL", help="postgresql+psycopg://...; default: a file of SQLite in the folder.")
 ]
-Memory = Annotated[
-    str | None, typer.Option(help="Such as 12GB: for the models that stay loaded; default: one model stays.")
-]
-Keep = Annotated[
-    str | None, typer.Option(help="How long a finished video is kept, such as 7d or 12h; default: for ever.")
-]
-Disk = Annotated[str | None, typer.Option(help="Such as 50GB: the most that videos take; the oldest go first.")]
-Drain = Annotated[float, typer.Option(help="Seconds that a running video may go on when the server is to end.", min=0)]
-Upload = Annotated[str, typer.Option(help="The largest file that is taken.")]
-Queued = Annotated[int, typer.Option(help="The most unfinished videos of a key.", min=1)]
-Frames = Annotated[int, typer.Option(help="The most frames of a video, given or made.", min=1)]
-Pixels = Annotated[str, typer.Option(metavar="WIDTHxHEIGHT", help="The largest frame, given or made.")]
+Port = Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65_535)]
+
+
+@dataclass(frozen=True)
+class Serving(Flags):
+    """How a server works, whatever it shows."""
+
+    host: Annotated[str, typer.Option(help="Address to listen on; any but this machine's own needs a key.")] = (
+        "127.0.0.1"
+    )
+    folder: Folder = _FOLDER
+    database: Database = None
+    device: Device = None
+    threads: Threads = None
+    memory: Annotated[
+        str | None, typer.Option(help="Such as 12GB: for the models that stay loaded; default: one model stays.")
+    ] = None
+    keep: Annotated[
+        str | None, typer.Option(help="How long a finished video is kept, such as 7d or 12h; default: for ever.")
+    ] = None
+    disk: Annotated[str | None, typer.Option(help="Such as 50GB: the most that videos take; the oldest go first.")] = (
+        None
+    )
+    drain: Annotated[
+        float, typer.Option(help="Seconds that a running video may go on when the server is to end.", min=0)
+    ] = 5.0
+    max_upload: Annotated[str, typer.Option(help="The largest file that is taken.")] = "256MB"
+    max_queued: Annotated[int, typer.Option(help="The most unfinished videos of a key.", min=1)] = 100
+    max_frames: Annotated[int, typer.Option(help="The most frames of a video, given or made.", min=1)] = 10_000
+    max_size: Annotated[str, typer.Option(metavar="WIDTHxHEIGHT", help="The largest frame, given or made.")] = (
+        "4096x4096"
+    )
+
+    def settings(self) -> Settings:
+        """Raises InputError."""
+        from ..doctor import parse_memory
+        from ..jobs.settings import Limits, Settings
+        from ..pipelines.flags import read_size
+
+        sides = read_size(self.max_size)
+        limits = Limits(
+            upload=parse_memory(self.max_upload),
+            pixels=sides["width"] * sides["height"],
+            frames=self.max_frames,
+            queued=self.max_queued,
+        )
+        return Settings(
+            Path(self.folder).absolute(),
+            self.database or "",
+            device=self.device,
+            threads=self.threads,
+            memory=None if self.memory is None else parse_memory(self.memory),
+            keep=None if self.keep is None else parse_time(self.keep),
+            disk=None if self.disk is None else parse_memory(self.disk),
+            drain=self.drain,
+            limits=limits,
+        )
 
 
 @serve.callback(invoke_without_command=True)
+@takes_options()
 def serve_videos(
     context: typer.Context,
-    host: Host = "127.0.0.1",
     port: Port = 8000,
-    folder: Folder = _FOLDER,
-    database: Database = None,
-    device: Device = None,
-    threads: Threads = None,
-    memory: Memory = None,
-    keep: Keep = None,
-    disk: Disk = None,
-    drain: Drain = 5.0,
-    max_upload: Upload = "256MB",
-    max_queued: Queued = 100,
-    max_frames: Frames = 10_000,
-    max_size: Pixels = "4096x4096",
+    serving: Serving = Serving(),
 ) -> None:
     """Serve videos over HTTP, in the shape of OpenAI's, until Ctrl-C."""
     if context.invoked_subcommand is None:
-        limits = _limits(max_upload, max_queued, max_frames, max_size)
-        settings = _settings(folder, database, device, threads, memory, keep, disk, drain, limits)
-        _run(settings, host, port, page=False)
+        _run(serving, port, page=False)
 
 
 @app.command(name="app")
+@takes_options()
 def app_page(
-    host: Host = "127.0.0.1",
     port: Port = 7860,
     open: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
-    folder: Folder = _FOLDER,
-    database: Database = None,
-    device: Device = None,
-    threads: Threads = None,
-    memory: Memory = None,
-    keep: Keep = None,
-    disk: Disk = None,
-    drain: Drain = 5.0,
+    serving: Serving = Serving(),
 ) -> None:
     """Make videos on a page in the browser; the same server answers over HTTP."""
-    settings = _settings(folder, database, device, threads, memory, keep, disk, drain, None)
-    _run(settings, host, port, page=True, open=open)
-
-
-def _limits(upload: str, queued: int, frames: int, size: str) -> Any:
-    from ..doctor import parse_memory
-    from ..jobs.settings import Limits
-    from ..pipelines.flags import read_size
-
-    sides = read_size(size)
-    return Limits(
-        upload=parse_memory(upload), pixels=sides["width"] * sides["height"], frames=frames, queued=queued
-    )  # fmt: skip
-
-
-def _settings(
-    folder: str,
-    database: str | None,
-    device: str | None,
-    threads: int | None,
-    memory: str | None,
-    keep: str | None,
-    disk: str | None,
-    drain: float,
-    limits: Any,
-) -> Settings:
-    from ..doctor import parse_memory
-    from ..jobs.settings import Limits, Settings
-
-    return Settings(
-        Path(folder).absolute(),
-        database or "",
-        device=device,
-        threads=threads,
-        memory=None if memory is None else parse_memory(memory),
-        keep=None if keep is None else parse_time(keep),
-        disk=None if disk is None else parse_memory(disk),
-        drain=drain,
-        limits=limits or Limits(),
-    )
+    _run(serving, port, page=True, open=open)
 
 
 def parse_time(text: str) -> float:
@@ -136,7 +121,8 @@ def parse_time(text: str) -> float:
     return seconds
 
 
-def _run(settings: Settings, host: str, port: int, page: bool, open: bool = False) -> None:
+def _run(serving: Serving, port: int, page: bool, open: bool = False) -> None:
+    settings, host = serving.settings(), serving.host
     _need("fastapi", "serve")
     if page:
         _need("gradio", "app")

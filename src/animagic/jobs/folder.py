@@ -77,6 +77,11 @@ class Folder:
         return self.root / "latents"
 
     @property
+    def cancelled(self) -> Path:
+        """Is there when somebody wants the job to stop, so that this outlives a crash."""
+        return self.root / "cancelled"
+
+    @property
     def log(self) -> Path:
         return self.root / "log.txt"
 
@@ -153,7 +158,11 @@ class Folder:
         """Remove what is of use only while the video is made."""
         for path in self.root.iterdir():
             name = path.name
-            if name.startswith(".") or name.endswith((".resume", ".part", ".f32", ".end")) or path == self.preview:
+            if (
+                name.startswith(".")
+                or name.endswith((".resume", ".part", ".f32", ".end"))
+                or path in (self.preview, self.cancelled)
+            ):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def remove(self) -> None:

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 60.0
 """Seconds that a worker may take for a step, when it is to stop, before it is ended by force."""
+LAST_PATIENCE = 10.0
+"""The same when the server ends."""
 SPARE = 256 * 2**20
 """Bytes of the disk that stay free: no new job is taken when there are less."""
 _HOUSEKEEPING = 30.0  # seconds
@@ -65,7 +67,7 @@ class Manager:
         self._thread.join(self._settings.drain)
         if (record := self._current) is not None and (process := self._process) is not None:
             process.send("stop", record.job.id)
-            self._thread.join(10.0)
+            self._thread.join(LAST_PATIENCE)
         if self._process is not None:
             self._process.close(5.0)
         self._thread.join()
@@ -186,6 +188,8 @@ class Manager:
             if job is None:
                 return
             record = self._records.add(job)
+            if self._records.folder(job.id).cancelled.exists():  # before a crash
+                record.cancelled = time.monotonic()
             record.change(status=job.status, started_at=job.started_at)
             self._hand_over(record)
 

@@ -162,7 +162,8 @@ class Service:
             record.change(status=job.status, error=job.error, **times)
             self.folder(id).tidy()
             record.released.set()
-        else:
+        elif self.folder(id).root.exists():
+            self.folder(id).cancelled.touch()
             self._manager.send(record, "stop", id)
         return record.job
 
@@ -285,10 +286,10 @@ class Service:
         Raises: InputError for other samples, a voice that has ended, and a job without one.
         """
         record = self._record(id, owner)
-        if LIVE not in record.job.request.get("audio", ()):
-            raise InputError(f"no voice is waited for: hand in a job with the voice {LIVE!r}.")
         if record.job.finished:
             raise InputError("the video is finished: nobody listens any more.")
+        if LIVE not in record.job.request.get("audio", ()):
+            raise InputError(f"no voice is waited for: hand in a job with the voice {LIVE!r}.")
         with record.voice:
             VoiceFile(self.folder(id)).add(samples, end, self.settings.limits.seconds)
 

@@ -8,7 +8,7 @@ import contextlib
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,7 @@ async def read_body(request: Request, box: Inbox) -> dict[str, Any]:
     return value
 
 
-async def _pieces(request: Request, most: int) -> AsyncIterator[bytes]:
+async def _pieces(request: Request, most: int) -> AsyncGenerator[bytes, None]:
     def too_large() -> ApiError:
         return ApiError(
             413, f"the body is larger than {most} bytes, which is the most.", "body_too_large", Connection="close"

@@ -30,9 +30,10 @@ def build(service: Service, *, token_needed: bool = False, hosts: tuple[str, ...
 
     @contextlib.asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
-        await anyio.to_thread.run_sync(service.start)
-        # What a request is read with takes seconds to import: the first one should not wait for it.
+        # What a request is read with takes seconds to import: the first one should not wait for it. Before the service
+        # starts, which imports as well: transformers cannot be imported by two threads.
         await anyio.to_thread.run_sync(lambda: [defaults(model.name) for model in service.models()])
+        await anyio.to_thread.run_sync(service.start)
         try:
             yield
         finally:

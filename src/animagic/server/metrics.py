@@ -31,7 +31,7 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
-        self._registry.register(self)  # type: ignore[arg-type]  # what matters is `collect`
+        self._registry.register(self)
 
     def text(self) -> bytes:
         """Raises StoreUnavailable."""

@@ -105,11 +105,11 @@ class Session:
 
     # ------------------------------------------------------------ to the client
 
-    async def _send(self, job: Job, type: str, data: bytes | None = None, **facts: Any) -> None:
+    async def _send(self, job: Job, type: str, *, payload: bytes | None = None, **facts: Any) -> None:
         async with self.sending:  # a message and its bytes stay together
             await self.socket.send_text(json.dumps({"type": type, "request_id": job.id, **facts}))
-            if data is not None:
-                await self.socket.send_bytes(data)
+            if payload is not None:
+                await self.socket.send_bytes(payload)
 
     async def _fail(self, error: ApiError) -> None:
         message = {"type": "error", "code": error.code, "message": error.message, "param": error.param}
@@ -133,8 +133,7 @@ class Session:
             if not self.stopped:
                 await self._fail(ApiError(500, str(error), error.code))
                 return
-        facts = {"chunks": sent, "frames": frames, "stopped": self.stopped}
-        await self._send(self.job, "session.done", id=self.job.id, **facts)
+        await self._send(self.job, "session.done", id=self.job.id, chunks=sent, frames=frames, stopped=self.stopped)
         await self.socket.close()
 
     async def _send_chunk(self, index: int, chunk: Any, data: bytes) -> None:
@@ -142,7 +141,7 @@ class Session:
         await self._send(
             self.job,
             "video.chunk_metadata",
-            data,
+            payload=data,
             kind="media" if chunk.frames else "trailer",
             transport_chunk_index=index,
             generation_chunk_index=index,
@@ -173,7 +172,7 @@ class Session:
             except (ApiError, AnimagicError, StoreUnavailable) as error:
                 answer = as_answer(error)
                 code = answer.code if isinstance(error, ApiError) else "interaction_failed"
-                about = {"event_id": event} if isinstance(event, str) else {}
+                about: dict[str, Any] = {"event_id": event} if isinstance(event, str) else {}
                 await self._send(self.job, "error", code=code, message=answer.message, **about)
 
     async def _obey(self, given: dict[str, Any]) -> None:
@@ -193,7 +192,7 @@ class Session:
     async def _interact(self, interaction: Any) -> None:
         event = interaction.get("event") if isinstance(interaction, dict) else None
         text = event.get("prompt") if isinstance(event, dict) else None
-        if not isinstance(text, str):
+        if not isinstance(event, dict) or not isinstance(text, str):
             raise ApiError(400, 'give {"interaction": {"event": {"prompt": ...}}}.', "invalid_message", "interaction")
         if event.keys() - {"prompt"} or interaction.get("transition_chunks") not in (None, 0):
             sentence = "only the prompt can change, at once; how prompts hand over is said by hand_over at the start."
