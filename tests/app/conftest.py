@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-PATIENCE = 120_000
+PATIENCE = int(os.environ.get("PATIENCE", 120_000))
 """Milliseconds that a page may take for anything, on a machine that has other things to do."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import threading
@@ -49,8 +50,12 @@ class FakeService:
         requests.job_for(request)
         job = Job(f"video_{uuid.uuid4().hex}", "queued", request.model, request.stored(), time.time(), owner)
         self.jobs[job.id], self.parts[job.id] = job, []
-        threading.Thread(target=self._make, args=(job.id, request), daemon=True).start()
+        threading.Thread(target=self._run, args=(job.id, request), daemon=True).start()
         return job
+
+    def _run(self, *about: Any) -> None:
+        with contextlib.suppress(InterruptedError):
+            self._make(*about)
 
     def _make(self, id: str, request: Any) -> None:
         self._set(id, status="in_progress")
@@ -62,7 +67,7 @@ class FakeService:
                 for step in range(STEPS):
                     if id in self.cancelled:
                         self._set(id, status="failed", error=("cancelled", "it was cancelled."))
-                        raise SystemExit
+                        raise InterruptedError
                     levels = [level for ahead in range(min(4, CHUNKS - chunk)) for level in [12 - 4 * ahead + step] * 6]
                     done = chunk * STEPS + step
                     self.reports[id] = {

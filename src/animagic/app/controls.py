@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import typing
+from abc import ABCMeta
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -199,8 +200,8 @@ def _weights(field: Field, about: dict[str, Any]) -> list[Any]:
 
 
 def _sounds(field: Field, about: dict[str, Any]) -> list[Any]:
-    first = gr.Audio(sources=["upload", "microphone"], type="filepath", **_helped(field, about))
-    return [_as_it_is(first), _file(about | {"label": f"{field.label} of further speakers"}, many=True, render=False)]
+    first = Recording(sources=["upload", "microphone"], type="filepath", **_helped(field, about))
+    return [first, _file(about | {"label": f"{field.label} of further speakers"}, many=True, render=False)]
 
 
 def _placed_files(field: Field, about: dict[str, Any]) -> list[Any]:
@@ -217,11 +218,17 @@ def _helped(field: Field, about: dict[str, Any]) -> dict[str, Any]:
     return about | {"label": f"{about['label']}: {field.help[0].lower()}{field.help[1:].rstrip('.')}"}
 
 
-def _as_it_is(component: Any) -> Any:
-    """A component that hands on the file that was uploaded: what is wrong with it is said by who reads it."""
-    component.preprocess = lambda payload: payload.path if payload is not None else None
-    return component
+def _as_it_is(component: type) -> Any:
+    """A component of Gradio's, but that it hands on the file that was uploaded: what is wrong with it is said by who
+    reads it."""
+    own = {"preprocess": lambda self, payload: payload.path if payload is not None else None}
+    # Under its own name, as that is what the page loads; past its metaclass, which would write a file beside this one.
+    return ABCMeta.__new__(
+        type(component), component.__name__, (component,), own | {"__module__": component.__module__}
+    )
 
+
+Image, Film, Recording = _as_it_is(gr.Image), _as_it_is(gr.Video), _as_it_is(gr.Audio)
 
 _COMPONENTS: dict[str, Callable[[Field, dict[str, Any]], list[Any]]] = {
     "text": _text,
@@ -229,8 +236,8 @@ _COMPONENTS: dict[str, Callable[[Field, dict[str, Any]], list[Any]]] = {
     "number": _number,
     "choice": _choice,
     "yes": lambda field, about: [gr.Checkbox(field.default, info=field.help, **about)],
-    "image": lambda field, about: [_as_it_is(gr.Image(type="filepath", height=250, **_helped(field, about)))],
-    "video": lambda field, about: [_as_it_is(gr.Video(height=250, **_helped(field, about)))],
+    "image": lambda field, about: [Image(type="filepath", height=250, **_helped(field, about))],
+    "video": lambda field, about: [Film(height=250, **_helped(field, about))],
     "sounds": _sounds,
     "file": lambda field, about: [_file(_helped(field, about))],
     "files": lambda field, about: [_file(_helped(field, about), many=True)],
