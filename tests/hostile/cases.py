@@ -249,7 +249,8 @@ def case_loras(rng: random.Random, kit: Kit) -> list[str]:
 
 
 YAML = ("a: &a [*a]", "!!python/object/apply:os.system [id]", "{[", "- 1", "1", "", "\0", "a: 2020-01-01",
-        "a: !!set {x}", "? [a]\n: b", "a: " + "9" * 5000, "[" * 50_000, "a: 1\na: 2", "\t", "%YAML 9.9\n---\n", "a: !x 1",
+        "a: !!set {x}", "? [a]\n: b", "a: " + "9" * 5000, "[" * 50_000,
+        "a: 1\na: 2", "\t", "%YAML 9.9\n---\n", "a: !x 1",
         "a: .nan", "<<: 1")  # fmt: skip
 
 
