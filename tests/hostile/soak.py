@@ -183,4 +183,5 @@ def soak(kit: Kit, cases: int, seed: int = 0, kinds: list[str] | None = None) ->
                     print(f"{kind} {number}: {ascii(words)[:150]} -> {said.strip()[:250]}")
                 if fault is not None:
                     broken.append(f"{kind} {number}: {fault}: {ascii(words)[:300]}: {ascii(said)[:400]}")
+                    print("broken:", broken[-1], flush=True)
     return tried, broken

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AnimagicError, CheckpointError, InputError, first_line
+from ..outside import parsed, read_text
 from ..systems import SYSTEMS, System
 from .words import Vocabulary, read_vocabulary
 
@@ -107,7 +108,7 @@ def _index(model: str | Path, **hub: Any) -> dict[str, Any]:
     try:
         index = Path(source) / "model_index.json"
         path = index if index.exists() else Path(hf_hub_download(source, "model_index.json", **hub))
-        fields = json.loads(path.read_text("utf-8"))
+        fields = parsed(read_text(path, "file"), f"file {path}", as_json=True)
         if not isinstance(fields, dict) or not isinstance(fields.get("_class_name"), str):
             raise ValueError("its model_index.json is not that of a pipeline.")
         return fields
