@@ -20,7 +20,7 @@ import torch
 # so small that one is the fastest.
 torch.set_num_threads(1)
 
-INTEGRATION = {"benchmarks", "docs", "e2e", "evaluation", "examples"}
+INTEGRATION = {"benchmarks", "docs", "e2e", "evaluation", "examples", "hostile"}
 """The folders whose tests run something from end to end; `make check` leaves them out."""
 
 

@@ -70,7 +70,7 @@ def test_it_can_go_on_later(interrupt, tiny_model, tmp_path):
     [
         (("--frames", "endless", "-o", "ball.gif"), "without an end"),
         (("--frames", "forever"), "integer or endless"),
-        (("--hand-over", "-1"), "--hand-over is -1; 0 is the least"),
+        (("--hand-over", "-1"), "--hand-over is -1; it must lie between"),
     ],
 )
 def test_wrong_input_is_refused(generate, words, said):

@@ -49,6 +49,7 @@ class Kit:
     commands: dict[str, list[tuple[str, bool]]]
 
 
+_BOMB = zlib.compress(b"\0" * 5_000_000)
 GENERATE = ("generate", "a red ball", "--frames", "8", "-o", "new.mp4", "--model")
 
 
@@ -98,7 +99,7 @@ def png(width: int, height: int, *more: bytes) -> bytes:
 
 
 def pictures(rng: random.Random, kit: Kit) -> bytes:
-    bomb = chunk(b"zTXt", b"comment\0\0" + zlib.compress(b"\0" * 80_000_000))
+    bomb = chunk(b"zTXt", b"comment\0\0" + _BOMB)
     note = chunk(b"tEXt", b"comment\0" + rng.choice((b"[" * 100_000, b"{}", b'{"animagic": 1}', b"\xff", b"9" * 5000)))
     specials = (
         lambda: png(8, 8, bomb),
@@ -129,7 +130,8 @@ def case_values(rng: random.Random, kit: Kit) -> list[str]:
     }[command]
     for flag, is_flag in rng.sample(kit.commands[command], rng.randint(1, 3)):
         if flag not in ("--live", "--help", "--enhance"):
-            words += [flag] if is_flag else [flag, rng.choice(SIZES if flag == "--size" else NUMBERS + TEXTS)]
+            pool = SIZES if flag == "--size" else NUMBERS if rng.random() < 0.5 else TEXTS
+            words += [flag] if is_flag else [flag, rng.choice(pool)]
     return words
 
 
@@ -249,7 +251,8 @@ def case_loras(rng: random.Random, kit: Kit) -> list[str]:
 
 
 YAML = ("a: &a [*a]", "!!python/object/apply:os.system [id]", "{[", "- 1", "1", "", "\0", "a: 2020-01-01",
-        "a: !!set {x}", "? [a]\n: b", "a: " + "9" * 5000, "[" * 50_000, "a: 1\na: 2", "\t", "%YAML 9.9\n---\n", "a: !x 1",
+        "a: !!set {x}", "? [a]\n: b", "a: " + "9" * 5000, "[" * 50_000,
+        "a: 1\na: 2", "\t", "%YAML 9.9\n---\n", "a: !x 1",
         "a: .nan", "<<: 1")  # fmt: skip
 
 

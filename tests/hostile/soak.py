@@ -40,11 +40,10 @@ def commands() -> dict[str, list[tuple[str, bool]]]:
     from animagic.cli import command_line
 
     found = typer.main.get_command(command_line()).commands  # type: ignore[attr-defined]
-    flags = {
+    return {
         name: [(p.opts[0], bool(getattr(p, "is_flag", False))) for p in one.params if p.opts[0].startswith("--")]
         for name, one in found.items()
     }
-    return flags
 
 
 def kit_of(model: Path, folder: Path, recipe: dict) -> Kit:
@@ -180,6 +179,9 @@ def soak(kit: Kit, cases: int, seed: int = 0, kinds: list[str] | None = None) ->
             for number in range(max(1, cases * share // sum(chosen.values()))):
                 words, fault, said = try_case(kind, f"{seed} {kind} {number}", kit)
                 tried[kind] += 1
+                if os.environ.get("SOAK_VERBOSE"):
+                    print(f"{kind} {number}: {ascii(words)[:150]} -> {said.strip()[:250]}")
                 if fault is not None:
                     broken.append(f"{kind} {number}: {fault}: {ascii(words)[:300]}: {ascii(said)[:400]}")
+                    print("broken:", broken[-1], flush=True)
     return tried, broken

@@ -35,9 +35,8 @@ def kit(tiny_model, tmp_path):
 
 def report(kit, cases: int) -> None:
     tried, broken = soak(kit, cases, SEED)
-    print(
-        f"{sum(tried.values())} cases tried ({', '.join(f'{n} {kind}' for kind, n in tried.items())}), {len(broken)} broken"
-    )
+    kinds = ", ".join(f"{count} {kind}" for kind, count in tried.items())
+    print(f"{sum(tried.values())} cases tried ({kinds}), {len(broken)} broken")
     assert not broken, "\n".join(broken)
     assert set(tried) == set(KINDS)
 

@@ -115,28 +115,55 @@ class Job:
 
         Raises: InputError, CheckpointError.
         """
-        import torch
-
-        from .memory import Predictor
-
         request, device = self.request, device or default_device()
         if Path(request.model).is_file():
             raise InputError(
                 f"a budget of memory needs a model folder; make one from {request.model} with animagic convert."
             )
-        model = request.model if request.model in self.models.names() else str(self.models.folder_of(request.model))
         with refusing(device):
-            predictor = Predictor(
-                self.models.networks_of(model, self.models.dtype_on(model, device)),
-                torch.device(device).type,
-                request.height,
-                request.width,
-                request.frames,
-                request.steps,
-                tight=True,
-                process=process,
-            )
+            predictor = self._predictor(device, request.height, request.width, tight=True, process=process)
             return predictor.fit(memory, drop_text=self.live is None, tiling=request.tiling)
+
+    def _predictor(self, device: str, height: int | None, width: int | None, **how: Any) -> Any:
+        import torch
+
+        from .memory import Predictor
+
+        request = self.request
+        model = request.model if request.model in self.models.names() else str(self.models.folder_of(request.model))
+        networks = self.models.networks_of(model, self.models.dtype_on(model, device))
+        kind = torch.device(device).type
+        return Predictor(networks, kind, height, width, request.frames, request.steps, **how)
+
+    def check_memory(self, device: str | None) -> None:
+        """Raises InputError for pictures far larger than the model's own that the machine cannot hold: the system would
+        end the process in the middle of its work."""
+        from .memory import Techniques, room_on
+
+        request, device = self.request, device or default_device()
+        if request.height is None or request.width is None or Path(request.model).is_file():
+            return
+        usual = self.settings()
+        ratio = request.height * request.width / (usual.height * usual.width)
+        if ratio <= 4:
+            return  # predicting takes its time
+        techniques = Techniques(tiling=request.tiling)
+
+        def peak(times: int) -> int:
+            return self._predictor(device, usual.height * times, usual.width * times).predict(techniques).peak
+
+        try:
+            with refusing(device):
+                small, large = peak(1), peak(2)
+        except InputError:  # of a kind whose memory nobody can predict
+            return
+        # On from two small sizes, because to predict a large one takes minutes. Memory grows at least so fast.
+        needed = small + (ratio - 1) * (large - small) / 3
+        if needed > (room := room_on(device)):
+            raise InputError(
+                f"{request.width}x{request.height} takes about {needed / 1e9:.0f} GB, and {device} has "
+                f"{room / 1e9:.0f} GB; give a smaller --size, or --memory."
+            )
 
     def load(self, device: str | None = None, allow_pickle: bool = False, fitted: Any = None) -> Any:
         """The pipeline that the request names, on a device. Raises InputError, CheckpointError."""

@@ -279,6 +279,13 @@ class Predictor:
         return (peak if self.cuda else max(peak, 3 * pixels.nbytes)) + pixels.nbytes
 
 
+def room_on(device: str) -> int:
+    """Bytes of memory of a device, whether they are free or not."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def process_bytes() -> int:
     """Memory of this process: Python and the libraries, as long as no model is loaded."""
     try:

@@ -186,6 +186,8 @@ def generate(
             on_note(str(fitted))
     if request.endless and request.frames is None and Path(output).suffix.lower() not in (".mp4", ".webm"):
         raise MediaError(f"{output} cannot hold a video without an end; write an .mp4 or .webm.")
+    if fitted is None:
+        job.check_memory(device)
     pipe = pipe or job.load(device, allow_pickle, fitted)
     if group is not None:
         pipe.parallel_map = group.map

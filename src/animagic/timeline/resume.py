@@ -66,7 +66,8 @@ class RunFolder:
             return None, []
         try:
             state = _load(path)
-            done, frames = [], int(state["clean_frames"])
+            frames = int(state["clean_frames"])
+            done: list[Clean] = []
             for path in sorted(self.folder.glob("clean-*.safetensors")):
                 if frames <= 0:
                     break  # written just before an interruption: the state does not know it yet

@@ -35,7 +35,7 @@ from ..weights.fit import check
 from .bank import SceneBank
 from .data import SceneBatches
 from .recipes import read_stages, reader_of, with_new_names
-from .trainer import LOCK, Trainer, TrainingConfig, processes
+from .trainer import FILES, Trainer, TrainingConfig, processes
 
 SHIPPED = "shipped.safetensors"
 """In the folder of a stage: weights from which it begins, see `start_from`."""
@@ -172,7 +172,8 @@ class Run:
 
     def check_folder(self) -> None:
         """Raises InputError where the model folder would take the place of one that no training has left."""
-        model, begun = self.root / "model", any((self.root / stage.folder / LOCK).exists() for stage in self.known)
+        model, left = self.root / "model", [self.root / stage.folder / name for stage in self.known for name in FILES]
+        begun = any(path.exists() for path in left)
         if os.path.lexists(model) and not begun and not (self.root / MARKER).exists():
             raise InputError(f"{model} is there already, and no training has left it; give another --folder.")
 

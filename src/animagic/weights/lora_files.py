@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from peft.utils.other import get_pattern_key
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..errors import CheckpointError, InputError, first_line
@@ -123,8 +123,8 @@ def read_lora(
         network = networks[part.component]
         try:
             own = part.convert(own, network.config) if part.convert else own
-        except (IndexError, KeyError, ValueError) as error:
-            raise CheckpointError(f"{what} has names that cannot be understood: {error}.") from error
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{what} has names that cannot be understood: {first_line(error)}.") from error
         # diffusers writes the settings of all components together.
         trained = {name.removeprefix(f"{part.component}."): value for name, value in owned(settings, part).items()}
         _check_settings(trained, what)
@@ -193,7 +193,7 @@ def read_lora_file(path: Path, allow_pickle: bool = False) -> tuple[dict[str, to
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 settings = dict(json.loads((file.metadata() or {}).get(LORA_ADAPTER_METADATA_KEY, "{}")))
-    except (TypeError, ValueError) as error:
+    except (RecursionError, SafetensorError, TypeError, ValueError) as error:
         raise CheckpointError(f"the settings inside the LoRA {path} cannot be read: {first_line(error)}.") from error
     beside = path.with_name("adapter_config.json")
     return tensors, settings or (read_json(beside) if beside.is_file() else {})
@@ -233,7 +233,7 @@ def _pairs_of(
             if side in sides and other not in sides:
                 raise CheckpointError(f"{what} has the tensor {sides[side][0]} without its lora_{other} partner.")
         (down_name, down), (up_name, up) = sides["down"], sides["up"]
-        if down.ndim < 2 or up.ndim < 2 or up.shape[1] != down.shape[0]:
+        if down.ndim < 2 or up.ndim < 2 or up.shape[1] != down.shape[0] or not len(down):
             shapes = f"{list(down.shape)} and {list(up.shape)}"
             raise CheckpointError(f"{what} has tensors {down_name} and {up_name} of shapes {shapes}: ranks differ.")
         scale = _scale(layer, len(down), settings, sides.get("alpha"), what)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AnimagicError, CheckpointError, InputError, first_line
+from ..outside import parsed, read_text
 from ..systems import SYSTEMS, System
 from .words import Vocabulary, read_vocabulary
 
@@ -107,7 +108,7 @@ def _index(model: str | Path, **hub: Any) -> dict[str, Any]:
     try:
         index = Path(source) / "model_index.json"
         path = index if index.exists() else Path(hf_hub_download(source, "model_index.json", **hub))
-        fields = json.loads(path.read_text("utf-8"))
+        fields = parsed(read_text(path, "file"), f"file {path}", as_json=True)
         if not isinstance(fields, dict) or not isinstance(fields.get("_class_name"), str):
             raise ValueError("its model_index.json is not that of a pipeline.")
         return fields
@@ -235,9 +236,11 @@ def load(model: str | Path = DEFAULT, task: str = "text", **arguments: Any) -> D
         if not Path(source).is_dir():
             hub = {name: arguments[name] for name in (*HUB, "use_safetensors") if name in arguments}
             source = kind.download(source, **hub)
-        weights = open_weights(Path(source), index, allow_pickle=not arguments["use_safetensors"])
+        named = [name for name in index if name not in arguments]  # what the caller gives is not read from the folder
+        weights = open_weights(Path(source), named, allow_pickle=not arguments["use_safetensors"])
         pipe: Any = kind.from_pretrained(source, **arguments)
-        check_loaded({name: part for name, part in pipe.components.items() if name in weights}, weights)
+        if "quantization_config" not in arguments:  # which gives tensors of other shapes
+            check_loaded(pipe.components, weights)
         pipe.plan()  # settings that no plan can be made from
     except AnimagicError as error:
         raise type(error)(f"the model {model} cannot be loaded: {error}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _STEMS = ("diffusion_pytorch_model", "model")
 
 
-def open_weights(folder: Path, index: Mapping[str, Any], allow_pickle: bool) -> dict[str, Weights]:
-    """The weights of every network that lies in a model folder, by the names of the components; nothing is read but
+def open_weights(folder: Path, names: Iterable[str], allow_pickle: bool) -> dict[str, Weights]:
+    """The weights of the networks of these names that lie in a model folder, by their names; nothing is read but
     the headers.
 
     Raises: InputError for a pickle that is not allowed, CheckpointError for a damaged file or a configuration of
@@ -28,7 +28,7 @@ def open_weights(folder: Path, index: Mapping[str, Any], allow_pickle: bool) -> 
     from ..weights.values import check_sizes
 
     found = {}
-    for name in index:
+    for name in names:
         place = folder / name
         stem = next((stem for stem in _STEMS if place.is_dir() and find_weights(place, stem)), None)
         if stem is not None:
@@ -49,8 +49,8 @@ def check_loaded(components: Mapping[str, Any], weights: Mapping[str, Weights]) 
         module = components.get(part)
         if isinstance(module, torch.nn.Module):
             _check_names(part, module, stored)
-    for part, module in components.items():
-        for name, tensor in _tensors(module):
+    for part in weights:
+        for name, tensor in _tensors(components.get(part)):
             if not is_finite(tensor):
                 raise CheckpointError(f"the tensor {part}.{name} holds NaN or infinity; get the model again.")
 
