@@ -60,7 +60,8 @@ class RunFolder:
             return None, []
         try:
             state = load_file(path)
-            done, frames = [], int(state["clean_frames"])
+            done: list[Clean] = []
+            frames = int(state["clean_frames"])
             for path in sorted(self.folder.glob("clean-*.safetensors")):
                 if frames <= 0:
                     break  # written just before an interruption: the state does not know it yet
