@@ -38,7 +38,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 def velocity_errors(pipes, latents: torch.Tensor, times=(0.05, 0.3, 0.6, 0.9)) -> list[float]:
     """Relative difference of the velocity of the two, on a video's latents with the noise of each time."""
     sampling, device = pipes[0].sampling, pipes[0].device
-    text = pipes[0].encode_prompt(HELD_OUT[0]).at(0)
+    text = pipes[0].embed_prompts(HELD_OUT[0]).at(0)
     latents = latents[:, :, : latents.shape[2] // sampling.chunk_width * sampling.chunk_width].to(device)
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)).to(device)
     errors = []

@@ -148,12 +148,13 @@ def test_what_cannot_be_asked_for():
         ({"guidance_scale": 101}, "between 0 and 100, not 101"),
         ({"generator": [torch.Generator()] * 2}, "2 generators, but 1 videos"),
         ({"latents": torch.zeros(2, 3, 8, 16, 16)}, "latents of 2 videos, but 1"),
-        ({"endless": True}, "use stream"),
     ):
         with pytest.raises(InputError, match=said):
             make(**arguments)
-    with pytest.raises(TypeError, match="colour"):
+    with pytest.raises(TypeError, match="no argument 'colour'; known are prompt, "):
         make(colour="red")
+    with pytest.raises(TypeError, match="no argument 'num_frame'; did you mean num_frames"):
+        make(num_frame=8)
     with pytest.raises(InputError, match="no autoencoder that could work in tiles"):
         SquarePipeline().enable_vae_tiling()
     SquarePipeline().disable_vae_tiling()

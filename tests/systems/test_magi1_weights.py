@@ -118,7 +118,7 @@ def test_all_parts_come_as_they_are_stored(whole, make_weights):
     assert not any(
         p.is_meta for name in ("transformer", "vae", "text_encoder") for p in getattr(pipe, name).parameters()
     )
-    text = pipe.encode_prompt("a red ball").at(0)
+    text = pipe.embed_prompts("a red ball").at(0)
     assert text.embeds.shape[-1] == 32
     assert text.mask.sum() >= 4  # three words and the end
 
@@ -264,7 +264,7 @@ def test_the_converted_folder_is_a_pipeline(whole, tmp_path, make_weights):
             assert_equal(getattr(loaded, part), getattr(direct, part).state_dict())
         assert loaded.sampling == direct.sampling
         words = "a red ball bounces"
-        assert torch.equal(loaded.encode_prompt(words).at(0).embeds, direct.encode_prompt(words).at(0).embeds)
+        assert torch.equal(loaded.embed_prompts(words).at(0).embeds, direct.embed_prompts(words).at(0).embeds)
     assert type(animagic.load(out, task="image")) is animagic.Magi1ImageToVideoPipeline
 
 

@@ -124,7 +124,7 @@ def test_calls_grow_linearly_with_the_clip():
         ({"stride": 0}, "stride must be at least 1"),
         ({"overlap": 16}, "overlap must be 0 to 15, less than the window's 16 frames, not 16"),
         ({"overlap": -1}, "overlap must be 0 to 15"),
-        ({"weights": "round"}, "'round' are unknown; choose pyramid or flat"),
+        ({"weights": "round"}, "'round' are unknown; choose pyramid, flat or"),
     ],
 )
 def test_what_cannot_be_is_refused(settings, message):

@@ -153,7 +153,8 @@ class InflatedMixin(PassesConfigOn):
         """Let group norms take all frames of a video together, or each frame on its own."""
         for norm in norms:
             if isinstance(norm, nn.GroupNorm):
-                norm.__class__, norm.clip = (JointGroupNorm if joint else nn.GroupNorm), self.clip
+                norm.__class__ = JointGroupNorm if joint else nn.GroupNorm
+                vars(norm)["clip"] = self.clip
 
     def _join_motion_norms(self, joint: bool) -> None:
         self._join_norms((layer.norm for layer in self.modules() if isinstance(layer, TemporalTransformer)), joint)

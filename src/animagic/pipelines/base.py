@@ -350,6 +350,17 @@ class VideoPipeline(DiffusionPipeline):
         if self.vae is not None:
             self.vae.disable_tiling()
 
+    def enable_vae_slicing(self) -> None:
+        """Encode and decode one picture (one video) at a time. Raises InputError."""
+        if self.vae is None:
+            raise InputError("this pipeline has no autoencoder that could work in slices.")
+        self.vae.enable_slicing()
+
+    def disable_vae_slicing(self) -> None:
+        """Encode and decode all at once again."""
+        if self.vae is not None:
+            self.vae.disable_slicing()
+
     @contextlib.contextmanager
     def using_loras(self, *loras: Any, **named: Any) -> Iterator[None]:
         """Inside, these LoRAs (name or file -> weight) are in place. Raises InputError: this system takes none."""

@@ -50,7 +50,8 @@ def encode_texts(
     clip_skip: as in diffusers. convert: writes out tokens that stand for several (textual inversion). texts_2: what the
     second encoder reads; None: the same.
     """
-    sequences, pooled = [], None
+    sequences: list[torch.Tensor] = []
+    pooled = None
     for tokenizer, encoder in encoders:
         if sequences and texts_2 is not None:
             texts = texts_2

@@ -100,7 +100,7 @@ class SchedulerSolver(Solver):
         takes = inspect.signature(self.scheduler.step).parameters
         if eta and "eta" not in takes:
             raise InputError(f"{type(scheduler).__name__} adds no noise by eta; leave it out, or take DDIMScheduler.")
-        self._step_arguments = {"eta": eta} if eta else {}
+        self._step_arguments: dict[str, Any] = {"eta": eta} if eta else {}
         if "generator" in takes:
             self._step_arguments["generator"] = self.generator
         self._inference_steps = num_steps

@@ -52,7 +52,7 @@ def test_a_clip_that_fits_is_whole_and_others_have_windows():
     assert long.plan(STEPS) == OverlappingWindows(17, STEPS, size=16, overlap=4)
     loop = settings.plan(STEPS, closed_loop=True, context_stride=2, context_weights="flat")
     assert loop == OverlappingWindows(16, STEPS, 16, 4, stride=2, closed_loop=True, weights="flat")
-    with pytest.raises(InputError, match="choose pyramid or flat"):
+    with pytest.raises(InputError, match="choose pyramid, flat or"):
         long.plan(STEPS, context_weights="round")
 
 
@@ -140,12 +140,12 @@ def test_the_scheduler_scales_what_the_network_reads():
 def test_a_controlnet_is_asked_with_what_the_network_is_given():
     unet, asked = Spy(), []
 
-    def residuals(sample, timestep, text, frames):
-        asked.append((sample.shape, float(timestep), text.shape, frames))
+    def residuals(sample, timestep, text, frames, steps):
+        asked.append((sample.shape, float(timestep), text.shape, frames, steps))
         return {"mid_block_additional_residual": "r"}
 
-    AnimateDiffDenoiser(unet, solver(), prompts(), 3.0, residuals, use_motion=False).guided()(LATENTS, WINDOW)
-    assert asked == [((4, 4, 4, 2, 2), float(solver().timesteps[0]), (4, 3, 4), [2, 3, 4, 5])]
+    AnimateDiffDenoiser(unet, solver(), prompts(), 3.0, [residuals], use_motion=False).guided()(LATENTS, WINDOW)
+    assert asked == [((4, 4, 4, 2, 2), float(solver().timesteps[0]), (4, 3, 4), [2, 3, 4, 5], (0.0, 1 / STEPS))]
     assert unet.calls[0]["mid_block_additional_residual"] == "r"
     assert unet.calls[0]["use_motion"] is False
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from animagic import AnimateDiffPipeline, AnimateDiffUNet, CheckpointError, InputError
+from animagic import AnimateDiffPipeline, CheckpointError, InputError
 from animagic.media import VideoWriter
 from animagic.systems.animatediff import training as room
 from animagic.systems.animatediff.training import STAGES, start_motion, trained_motion
@@ -68,7 +68,7 @@ def test_a_recipe_makes_a_model(recipe, tmp_path):
 
     # What comes out is the picture model, bit for bit, and a motion module that has learnt.
     base = load_text_to_image(recipe["base"])
-    unet = AnimateDiffUNet.from_pretrained(folder / "unet")
+    unet = AnimateDiffPipeline.from_pretrained(folder).unet
     assert same(unet.base_state_dict(), {name: x.half() for name, x in base.unet.state_dict().items()})
     motion = load_file(tmp_path / "motion_module.safetensors")
     assert same(unet.motion_state_dict(), {name: x.half() for name, x in motion.items()})
@@ -160,7 +160,7 @@ def test_a_frozen_weight_that_changes_is_noticed(only_motion, tmp_path, monkeypa
 def test_weight_decay_does_not_reach_what_is_frozen(only_motion, tmp_path):
     only_motion["motion"]["training"]["weight_decay"] = 0.5
     folder = train(only_motion, tmp_path)
-    unet, base = AnimateDiffUNet.from_pretrained(folder / "unet"), load_text_to_image(only_motion["base"]).unet
+    unet, base = AnimateDiffPipeline.from_pretrained(folder).unet, load_text_to_image(only_motion["base"]).unet
     assert same(unet.base_state_dict(), {name: x.half() for name, x in base.state_dict().items()})
 
 

@@ -188,7 +188,8 @@ class IPAdapterVideoMixin(IPAdapterMixin):
         given = embeds if embeds is not None else images if isinstance(images, list | tuple) else [images]
         if len(given) != len(layers):
             raise InputError(f"there are {len(layers)} IP-Adapters but {len(given)} pictures; give one each.")
-        follow, leave = [], []
+        follow: list[torch.Tensor] = []
+        leave: list[torch.Tensor] = []
         for place, one in enumerate(given):
             keys = one if isinstance(one, Mapping) else {0: one}
             made = {frame: self._looks(place, key, videos, guided, embeds is not None) for frame, key in keys.items()}
@@ -213,6 +214,6 @@ class IPAdapterVideoMixin(IPAdapterMixin):
             if isinstance(one, np.ndarray | torch.Tensor):
                 one = [Image.fromarray(frame) for frame in frames_of(None, one)]  # type: ignore[union-attr]
             hidden = not isinstance(layers[place], diffusers.models.embeddings.ImageProjection)
-            follow, leave = (x[None] for x in self.encode_image(one, self._execution_device, 1, hidden))  # type: ignore[attr-defined]
+            follow, leave = (x[None] for x in self.encode_image(one, self._execution_device, 1, hidden))
         count = videos // len(follow)
         return leave.repeat(count, *[1] * (leave.ndim - 1)), follow.repeat(count, *[1] * (follow.ndim - 1))

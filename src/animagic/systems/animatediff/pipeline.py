@@ -256,7 +256,7 @@ class AnimateDiffPipeline(HabitsMixin, IPAdapterVideoMixin, AnimateDiffLoraMixin
         if conditioning_frames is not None:
             if self.controlnet is None:
                 raise InputError("conditioning_frames need a ControlNet; give the pipeline a controlnet.")
-            bounds = {"start": control_guidance_start, "end": control_guidance_end}
+            bounds: Any = {"start": control_guidance_start, "end": control_guidance_end}
             how: Any = {"scale": controlnet_conditioning_scale, "guess": guess_mode}
             controls.append(FrameControl.of(self.controlnet, conditioning_frames, **how, **bounds, **where))
         scale, more = settings.guidance_scale, cross_attention_kwargs
@@ -278,7 +278,7 @@ class AnimateDiffPipeline(HabitsMixin, IPAdapterVideoMixin, AnimateDiffLoraMixin
         return free_noise(shape, generator, window, hop)
 
     def callback_tensors(self, run: Run) -> dict[str, torch.Tensor]:
-        inner = getattr(run.denoiser, "denoiser", run.denoiser)
+        inner: Any = getattr(run.denoiser, "denoiser", run.denoiser)
         return inner.prompts.tensors(self.do_classifier_free_guidance)
 
     def take_back(self, run: Run, tensors: Mapping[str, torch.Tensor]) -> None:

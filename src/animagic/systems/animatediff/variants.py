@@ -22,7 +22,7 @@ class AnimateDiffControlNetPipeline(AnimateDiffPipeline):
 class AnimateDiffSparseControlNetPipeline(AnimateDiffPipeline):
     """AnimateDiff with SparseCtrl: `pipe(prompt, conditioning_frames=pictures, controlnet_frame_indices=[0, 8])`."""
 
-    def prepare(
+    def prepare(  # type: ignore[override]  # fewer names; the rest is passed on
         self,
         call: Call,
         *,

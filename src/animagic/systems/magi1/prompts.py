@@ -231,7 +231,8 @@ class Magi1PromptMixin(TextMixin):
 
         if prompt is not None and prompt_embeds is not None:
             raise InputError("give either prompt or prompt_embeds, not both.")
-        if prompt is not None and len(texts := [prompt] if isinstance(prompt, str) else prompt):
+        texts: Any = [prompt] if isinstance(prompt, str) else prompt
+        if texts is not None and len(texts):
             first = self.encode_texts([enhanced(text) for text in texts])
         elif prompt_embeds is not None:
             if prompt_enhancer is not None:
