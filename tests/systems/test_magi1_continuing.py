@@ -52,7 +52,7 @@ def test_its_first_frames_are_those_of_the_other_video(make, make_moving_clip, t
 
 
 def test_it_goes_on_from_the_very_latents(make, tiny_pipe):
-    first, latents = make("first", frames=18)
+    _first, latents = make("first", frames=18)
     longer, _ = make("longer", frames=34, latents=str(latents), latent_frames=5, prompt="a blue cat")
     by_hand = tiny_pipe(
         "a blue cat",
