@@ -280,10 +280,7 @@ class Job:
     ) -> Iterator[Any]:
         """Pieces of the video (`Chunk`, output_type "np") as they become clean. The arguments are the pipeline's."""
         watched = {"on_progress": on_progress, "on_preview": on_preview, "resume": resume}
-        arguments = self.arguments()
-        if self.live is None:
-            return self.pipe.stream(self.request.prompt, **arguments, **watched)
-        return self.pipe.stream(self.live, **{**arguments, "prompts_at": None}, **watched)  # it has said those, too
+        return self.pipe.stream(self.request.prompt if self.live is None else self.live, **self.arguments(), **watched)
 
     # ------------------------------------------------------------ what was made
 
