@@ -144,7 +144,7 @@ class Served:
 
     def start(self, words: list[str]) -> None:
         self.process = subprocess.Popen([sys.executable, "-m", "animagic", *words, "--port", self.port])
-        for _ in range(600):
+        for _ in range(3000):
             assert self.process.poll() is None, f"animagic {' '.join(words)} has ended"
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=10)

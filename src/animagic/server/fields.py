@@ -102,6 +102,9 @@ def request_schema(extra: Mapping[str, Any], required: tuple[str, ...] = ()) -> 
 @functools.cache
 def defaults(model: str) -> Any:
     """The sampling settings of a model: fps, num_frames, height, width. Raises InputError, CheckpointError."""
+    from ..pipelines.devices import be_quiet
+
+    be_quiet()  # before the systems' modules are imported: with them come libraries that warn
     return zoo.pipeline_class(model).sampling_of(zoo.settings(model) or None)
 
 
