@@ -123,7 +123,8 @@ class Form:
 
     def request(self, model: str, *values: Any) -> Any:
         """The request that the values of `components` stand for. Raises InputError, CheckpointError."""
-        system, options = zoo.system_of(model), {}
+        system = zoo.system_of(model)
+        options: dict[str, Any] = {}
         for control, given in self._dealt(values):
             if system in control.field.owners:
                 options |= control.read(model, *given)
