@@ -1,4 +1,4 @@
-"""`animagic serve` when things go wrong around it: killed in the middle, a full disk, clients that leave."""
+"""`animagic serve` when things go wrong around it: killed in the middle, clients that leave."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import os
 import re
 import signal
 import socket
+import threading
 import time
+from collections import deque
 
 import pytest
 
 import animagic
-from animagic.client import VideoFailed
 
 pytest.importorskip("fastapi", reason="a server needs fastapi: pip install -e '.[serve]'")
 SHORT = {"model": "magi1-tiny", "steps": 4, "seed": 7}
@@ -25,6 +26,8 @@ def serve(start):
         process = start("serve", "--port", 0, "--folder", folder, "--device", "cpu", "--threads", 1)
         for line in process.stderr:
             if found := re.search(r"serving at (http://\S+?);", line):
+                # Its log is read on, or the server would stand still when the pipe is full.
+                threading.Thread(target=deque, args=(process.stderr, 0), daemon=True).start()
                 return process, found[1]
         pytest.fail("the server did not start")
 
@@ -48,27 +51,6 @@ def test_a_killed_server_goes_on_to_the_same_bytes(serve, tmp_path):
         again = client.download(client.wait(video), tmp_path / "again.mp4")
         assert client.wait(waiting).finished
     assert again.read_bytes() == whole.read_bytes()
-
-
-def test_a_full_disk_fails_a_video_and_not_the_server(serve, mount, tmp_path):
-    disk = mount(tmp_path / "disk", "size=320m")
-    _, url = serve(disk / "jobs")
-    with animagic.Client(url, retries=0) as client:
-        video = client.generate("a red ball bounces", wait=False, **SHORT, frames=240)
-        fill(disk / "ballast")
-        with pytest.raises(VideoFailed, match="disk is full"):
-            client.wait(video)
-        with pytest.raises(animagic.AnimagicError, match=r"space|full"):
-            client.generate("a red ball bounces", wait=False, **SHORT, frames=24)
-        (disk / "ballast").unlink()
-        assert client.generate("a red ball bounces", **SHORT, frames=24).status == "completed"
-
-
-def fill(path) -> None:
-    """A file that takes all the space there is."""
-    with path.open("wb") as file:
-        space = os.statvfs(path.parent)
-        os.posix_fallocate(file.fileno(), 0, space.f_bavail * space.f_frsize)
 
 
 def test_clients_that_leave_do_no_harm(serve, tmp_path):

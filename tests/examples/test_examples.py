@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import sys
 import warnings
@@ -55,6 +56,7 @@ RUNS: dict[str, tuple[list[str], dict[str, int | None]]] = {
     ),
     "animate_person": (FEWEST, {"animate_person.mp4": 24}),
     "talk": ([*FEWEST, "--voice", "voice.wav"], {"talk.mp4": 13}),
+    "client": (FEW, {"client.mp4": 48, "client-stream.mp4": 48}),
     "low_memory": ([*FEW, "--model", "magi1-tiny"], {}),
     "quantize": (FEW, {"quantize.mp4": 24, "magi1-tiny-fp8/model_index.json": None}),
     "compiled": ([*FEW, "--frames", "24", "--backend", "aot_eager"], {}),
@@ -110,11 +112,26 @@ def save_voice(path: Path) -> None:
         file.writeframes((6000 * np.sin(np.arange(8000) * 0.1)).astype("<i2").tobytes())
 
 
+@pytest.fixture
+def address(start, tmp_path_factory):
+    """Starts a server; returns its address."""
+
+    def address() -> str:
+        pytest.importorskip("fastapi", reason="a server needs fastapi: pip install -e '.[serve]'")
+        process = start("serve", "--port", 0, "--folder", tmp_path_factory.mktemp("server"), "--threads", 1)
+        found = (re.search(r"serving at (http://\S+?);", line) for line in process.stderr)
+        return next(match[1] for match in found if match)
+
+    return address
+
+
 @pytest.mark.parametrize("name", RUNS)
-def test_example(name, empty_folder, monkeypatch, capsys):
+def test_example(name, empty_folder, address, monkeypatch, capsys):
     from animagic.media import read_video
 
     arguments, written = RUNS[name]
+    if name == "client":
+        arguments = [*arguments, "--url", address()]
     if name == "read_original_weights":
         save_original_weights(empty_folder)
     if name == "talk":
