@@ -1,12 +1,13 @@
 """A run does not write over what it reads, and removes only what it has made."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from animagic.errors import InputError
+from animagic.errors import InputError, MediaError
 from animagic.media import atomic_path
 from animagic.media.files import dead_parts, replace_folder, temporary_name
 from animagic.media.keeping import RunPlace, check_apart
@@ -108,3 +109,10 @@ def test_a_folder_takes_the_place_of_another(tmp_path, monkeypatch):
 
 def interrupt():
     raise KeyboardInterrupt
+
+
+def test_a_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(MediaError, match="is no file"), atomic_path(tmp_path / "pipe.png"):
+        pass
+    assert (tmp_path / "pipe.png").is_fifo()

@@ -98,6 +98,8 @@ def check_writable(path: Path, folder: bool = False) -> None:
             raise MediaError(f"{old[0]} exists already: remove the old frames or choose another name.")
         if not folder and path.is_dir():
             raise MediaError(f"{path} is a folder: give the name of a file.")
+        if not folder and not path.is_dir():
+            check_file(path)  # a pipe or a device would be replaced
         trial = temporary_name(path)
         trial.touch(exist_ok=False)
         trial.unlink()
