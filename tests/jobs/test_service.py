@@ -199,7 +199,9 @@ def test_the_same_request_with_the_same_key_is_made_once(service, tiny_model):
 
 def test_nobody_fills_the_queue(service, ball):
     running = service.submit(ball(frames=1600), owner="eve")
-    jobs = [service.submit(ball(), owner="eve") for _ in range(7)]
+    jobs = [service.submit(ball(), owner="eve") for _ in range(6)]
+    jobs.append(service.submit(ball(), owner="eve", idempotency="key"))
+    assert service.submit(ball(), owner="eve", idempotency="key").id == jobs[-1].id  # it is there already
     with pytest.raises(TooMany, match="8 unfinished videos"):
         service.submit(ball(), owner="eve")
     for job in [*jobs, running]:

@@ -98,9 +98,9 @@ class Service:
         from ..requests import job_for
 
         self._manager.check_space()
-        counts = self.store.counts(owner)
-        if counts["queued"] + counts["in_progress"] >= self.settings.limits.queued:
-            raise TooMany(f"you have {self.settings.limits.queued} unfinished videos; wait until one is finished.")
+        counts, most = self.store.counts(owner), self.settings.limits.queued
+        if counts["queued"] + counts["in_progress"] >= most and not self.store.earlier(owner, idempotency):
+            raise TooMany(f"you have {most} unfinished videos; wait until one is finished.")
         check_limits(request, self.settings.limits)
         job_for(request)
         print_ = fingerprint(request, remixed_from=remixed_from, extends=extends) if idempotency else ""

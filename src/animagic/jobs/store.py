@@ -92,7 +92,7 @@ class Store:
         Raises:
             IdempotencyConflict: if the earlier request's fingerprint differs.
         """
-        key = hashlib.sha256(idempotency.encode("utf-8", "surrogatepass")).hexdigest() if idempotency else None
+        key = _key(idempotency)
         values = {**dataclasses.asdict(job), "idempotency": key, "fingerprint": fingerprint}
         insert = self.database.insert(jobs).values(values).on_conflict_do_nothing()
         same = jobs.c.id == job.id
@@ -115,6 +115,12 @@ class Store:
                 "give each request a key of its own."
             )
         return found
+
+    def earlier(self, owner: str, idempotency: str) -> Job | None:
+        """The job that this owner added with an idempotency key, if there is one."""
+        same = (jobs.c.owner == owner) & (jobs.c.idempotency == _key(idempotency))
+        row = self.database.read(lambda connection: connection.execute(_select().where(same)).first())
+        return _job(row) if row else None
 
     def get(self, id: str) -> Job | None:
         """The job with this id, if there is one."""
@@ -300,6 +306,10 @@ def _select() -> sa.Select:
 def _job(row: Row) -> Job:
     values = {column.name: getattr(row, column.name) for column in _FIELDS}
     return Job(**{**values, "error": values["error"] and tuple(values["error"])})
+
+
+def _key(idempotency: str) -> str | None:
+    return hashlib.sha256(idempotency.encode("utf-8", "surrogatepass")).hexdigest() if idempotency else None
 
 
 def _is_id(text: str) -> bool:
