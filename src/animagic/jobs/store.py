@@ -117,7 +117,9 @@ class Store:
         return found
 
     def earlier(self, owner: str, idempotency: str) -> Job | None:
-        """The job that this owner added with an idempotency key, if there is one."""
+        """The job that this owner added with an idempotency key, if there is one; without a key there is none."""
+        if not idempotency:
+            return None
         same = (jobs.c.owner == owner) & (jobs.c.idempotency == _key(idempotency))
         row = self.database.read(lambda connection: connection.execute(_select().where(same)).first())
         return _job(row) if row else None
