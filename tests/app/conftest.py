@@ -17,12 +17,13 @@ PATIENCE = int(os.environ.get("PATIENCE", 120_000))
 """Milliseconds that a page may take for anything, on a machine that has other things to do."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'animagic[app]'")
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install 'animagic[browser]'")
     if CHROMIUM is None:
         pytest.skip("the page is tested in Chromium: apt install chromium")
+    # Of a module: as long as it runs, there is an event loop in the thread, and tests of others have none of their own.
     with playwright.sync_playwright() as driver:
         # As root there is no sandbox; sound needs no touch of the page.
         arguments = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
