@@ -321,4 +321,4 @@ def test_configurations_that_cannot_be_read(magi, tmp_path):
     (tmp_path / "other.yaml").write_text("- motion_module: a.ckpt")
     magi(config="other.yaml").refused("other.yaml must hold the sections model_config")
     (tmp_path / "cut.json").write_text('{"model_config": ')
-    magi(config="cut.json").refused("cut.json is not JSON")
+    magi(config="cut.json").refused("cut.json is not valid JSON")

@@ -34,6 +34,7 @@ def serve(start):
     return serve
 
 
+@pytest.mark.slow
 def test_a_killed_server_goes_on_to_the_same_bytes(serve, tmp_path):
     asked = {"prompt": "a red ball bounces", **SHORT, "frames": 240}
     process, url = serve(tmp_path / "jobs")

@@ -26,6 +26,7 @@ from cases import KINDS, Kit
 
 SECONDS = 60
 """The longest that a case may take."""
+LINKS = ("gone.mp4", "loop.png")
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -96,8 +97,8 @@ def fault_of(code: object, out: str, err: str, before: dict[str, bytes], folder:
     if "Traceback" in err or _STEERING.search(out + err):
         return "a traceback or a control character"
     after = contents(folder)
-    # An output that is named may be replaced, here a link that leads nowhere.
-    kept = {name: data for name, data in before.items() if ".resume" not in name and name != "gone.mp4"}
+    # An output that is named may be replaced, here a link that leads nowhere or to itself.
+    kept = {name: data for name, data in before.items() if ".resume" not in name and name not in LINKS}
     if lost := [name for name, data in kept.items() if after.get(name) != data]:
         return f"{lost[0]} has changed"
     if left := [name for name in after if ".part-" in name]:

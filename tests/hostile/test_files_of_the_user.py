@@ -73,3 +73,8 @@ def test_reproduce_does_not_replace_its_source(files, run, generate):
 
 def test_poses_do_not_replace_the_video(files, run):
     run("pose", "clip.mp4", "-o", "clip.mp4").refused("is the source clip.mp4")
+
+
+@pytest.mark.parametrize("place", ["", ".", "/"])
+def test_a_place_without_a_name_is_not_made_again(run, place):
+    run("reproduce", place).refused("is a folder without pictures")

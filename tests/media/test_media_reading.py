@@ -11,6 +11,7 @@ from PIL import Image
 
 from animagic.errors import InputError, MediaError
 from animagic.media import iter_video, probe, read_image, read_metadata, read_video, write_image
+from animagic.media.headers import read_header
 
 
 def test_import_is_light():
@@ -228,3 +229,11 @@ def test_samples(samples):
         assert (video.fps, video.metadata) == (facts["fps"], {})
     assert read_image(samples / "portrait_astronaut_512.jpg").shape == (512, 512, 3)
     assert read_image(samples / "portrait_astronaut_256.png").shape == (256, 256, 3)
+
+
+def test_a_film_in_an_unknown_codec(write, clip):
+    path = write("clip.mp4", clip)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+    for read in (read_video, read_header):
+        with pytest.raises(MediaError, match="a codec that is not known"):
+            read(path)

@@ -226,19 +226,23 @@ def test_values_that_are_not_honoured_are_refused_by_name(config, path, value, s
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "not JSON"),
+        ("", "not valid JSON"),
         ("[]", "must hold the sections model_config, "),
         ('{"model_config": 3}', "section 'model_config' is 3"),
-        ("[" * 100_000, "not JSON"),
+        ("[" * 100_000, "nested too deeply"),
     ],
     ids=["nothing", "list", "number", "deep"],
 )
 def test_files_that_hold_no_configuration(write, text, said):
     with pytest.raises(InputError, match=said):
         read_config(write(text))
-    write("").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="not JSON"):
-        read_config(write("").parent / "config.json")
+
+
+def test_a_configuration_that_is_no_text(write):
+    file = write("")
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="is not text in UTF-8"):
+        read_config(file)
 
 
 # Settings in place of the file's

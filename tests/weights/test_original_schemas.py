@@ -23,7 +23,7 @@ def test_magi1_reads_its_configuration_from_yaml(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("a.json", "not JSON"), ("a.yaml", "not YAML"), ("b.yaml", "cannot be read")]
+    ("name", "reason"), [("a.json", "not valid JSON"), ("a.yaml", "not valid YAML"), ("b.yaml", "cannot be read")]
 )
 def test_a_file_that_cannot_be_read(tmp_path, name, reason):
     (tmp_path / "a.json").write_text("{")

@@ -227,7 +227,7 @@ def reproduce(
     from ..media.keeping import check_apart
 
     path = Path(file)
-    again = path.with_name(f"{path.stem}-again{path.suffix}")
+    again = path.parent / f"{path.stem}-again{path.suffix}"
     target = output or (f"{again}/" if path.is_dir() else str(again))
     check_apart({"video": file}, {"output": target})
     stored = read_metadata(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -157,7 +158,12 @@ def _run(serving: Serving, port: int, page: bool, open: bool = False) -> None:
         timeout_graceful_shutdown=2,  # a stream may last as long as its video
         server_header=False,
     )
-    _server(config, open).run()
+    # uvicorn ends by SIGTERM as it should, and then sends it again: a server that was told to stop has not failed.
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        _server(config, open).run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _need(module: str, extra: str) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
 import av
 
@@ -30,6 +31,21 @@ def open_container(path: Path, wanted: str = "a picture or a video") -> Iterator
         raise unreadable(path, error, wanted) from error
     with closing(container):
         yield container
+
+
+def best(container: av.container.InputContainer, kind: Literal["video", "audio"], path: StrPath) -> Any:
+    """The stream that a player would choose, or None. Raises: MediaError for one in a codec that is not known."""
+    stream = container.streams.best(kind)
+    if stream is not None and not can_decode(stream):
+        raise MediaError(
+            f"{path} holds {kind} in a codec that is not known here: convert the file to .mp4 (H.264, AAC)."
+        )
+    return stream
+
+
+def can_decode(stream: Any) -> bool:
+    """Whether FFmpeg has a codec for the stream; one without knows neither its size nor its rate."""
+    return stream.codec_context is not None
 
 
 def is_exact(container: av.container.InputContainer) -> bool:

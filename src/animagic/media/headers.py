@@ -10,7 +10,7 @@ import av
 from PIL import Image
 
 from animagic.errors import MediaError
-from animagic.media.containers import open_container, unreadable
+from animagic.media.containers import best, open_container, unreadable
 from animagic.media.reading import ANIMATED, DEFAULT_FPS, PICTURES
 
 _SUFFIXES = {"JPEG": ".jpg", "JPEG2000": ".jp2"}
@@ -66,7 +66,7 @@ def _picture(path: Path) -> Header | None:
 def _film(path: Path) -> Header:
     with open_container(path, _WANTED) as container:
         name = container.format.name.split(",")[0]
-        video = container.streams.best("video")
+        video = best(container, "video", path)
         if video is not None and video.disposition & av.stream.Disposition.attached_pic:
             video = None  # the cover of a record
         sound = container.streams.best("audio")

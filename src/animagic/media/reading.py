@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from animagic.errors import InputError, MediaError
-from animagic.media.containers import open_container, packets, unreadable
+from animagic.media.containers import best, open_container, packets, unreadable
 from animagic.media.files import NUMBERED, Note, StrPath, check_file, numbered_files, unpack
 from animagic.media.sound import sound_facts
 
@@ -297,7 +297,7 @@ def _flattened(picture: Image.Image) -> np.ndarray:
 
 
 def _open_film(container: av.container.InputContainer, path: Path) -> _Source:
-    stream = container.streams.best("video")
+    stream = best(container, "video", path)
     if not isinstance(stream, av.VideoStream):
         raise MediaError(f"{path} holds no picture: give a file with a video stream.")
     if _width(stream) * stream.height > MOST_PIXELS:

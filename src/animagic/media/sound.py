@@ -9,7 +9,7 @@ import av
 import numpy as np
 
 from animagic.errors import InputError, MediaError
-from animagic.media.containers import is_exact, open_container, packets, unreadable
+from animagic.media.containers import best, can_decode, is_exact, open_container, packets, unreadable
 from animagic.media.files import StrPath
 
 MOST_SAMPLES = 2**28
@@ -141,7 +141,7 @@ def sound_facts(path: StrPath) -> dict[str, Any]:
 
 def sound_of(container: av.container.InputContainer, path: StrPath) -> av.AudioStream:
     """The stream of sound in an opened file. Raises MediaError if there is none."""
-    stream = container.streams.best("audio")
+    stream = best(container, "audio", path)
     if not isinstance(stream, av.AudioStream):
         raise MediaError(f"{path} holds no sound: give a file with a sound track.")
     return stream
@@ -154,7 +154,7 @@ def origin_of(path: StrPath) -> float:
         with open_container(Path(path), _WANTED) as container:
             stream = container.streams.best(kind)
             cover = stream is not None and stream.disposition & av.stream.Disposition.attached_pic
-            if not isinstance(stream, av.VideoStream | av.AudioStream) or cover:
+            if not isinstance(stream, av.VideoStream | av.AudioStream) or cover or not can_decode(stream):
                 continue
             try:
                 for packet in container.demux(stream):

@@ -213,12 +213,12 @@ def test_a_field_that_cannot_be(read, fields, message):
     ("content", "message"),
     [
         ("- {3: 4}", "3 is unknown; known are motion_module"),
-        ("a: [", "is not YAML"),
+        ("a: [", "is not valid YAML"),
         ("just words", "must list entries"),
         ("", "must list entries"),
         ("[]", "must list entries"),
         ("- 3", "must list entries"),
-        ("- !!python/object:os.system {}", "is not YAML"),
+        ("- !!python/object:os.system {}", "is not valid YAML"),
     ],
 )
 def test_a_file_that_is_none(write, content, message):
@@ -230,7 +230,7 @@ def test_a_file_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match="cannot be read: No such file"):
         read_entries(tmp_path / "none.yaml")
     (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(InputError, match="is not YAML"):
+    with pytest.raises(InputError, match="is not text in UTF-8"):
         read_entries(tmp_path / "a.yaml")
 
 

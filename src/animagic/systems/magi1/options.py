@@ -54,7 +54,7 @@ class Magi1Options(MemoryOptions):
     latents: str | None = None
     """A folder with the latents of an earlier video (`animagic.pipelines.continuing`), of which the first
     `latent_frames` are continued: its frames stay in front, and are counted in `frames`."""
-    latent_frames: int = 0
+    latent_frames: Annotated[int, Ge(0), Le(MOST_FRAMES)] = 0
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
