@@ -61,7 +61,7 @@ def measure(network: dict[str, int], width: int, height: int, frames: int, tight
         parts = Magi1Transformer3DModel(**network), AutoencoderKLMagi1(**coder)
     networks = MemoryNetworks(Magi1Pipeline(*parts, config=config), 0)
     predictor = memory.Predictor(networks, "cpu", tight=tight)
-    before = memory._process_bytes()
+    before = memory.process_bytes()
     prediction = predictor.predict(memory.Techniques(tiling=tiling))
     stages = {stage: dict(prediction.stages[stage]) for stage in ("denoise", "decode")}
     for stage in stages.values():  # the first costs of decoding are counted in between, and leave something behind

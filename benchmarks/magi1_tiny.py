@@ -76,7 +76,7 @@ def whole_clip(pipe: Any, chunks: int, steps: int | None):
     from animagic.timeline import ChunkNoise, FlowEuler, Sampler, Timeline, WholeClip
 
     sampling = pipe.configure(steps)
-    prompts = pipe.encode_prompt(PROMPT, num_chunks=chunks)
+    prompts = pipe.embed_prompts(PROMPT, num_chunks=chunks)
     width, times = sampling.chunk_width, sampling.times()
 
     def denoise(latents, window, *, text=True, history=True, commit=False):

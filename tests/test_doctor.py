@@ -71,7 +71,7 @@ def test_the_command_refuses_what_it_cannot_predict(run, tiny_model):
     run("doctor", "--model", "owner/name").refused("owner/name", "folder")
     run("doctor", "--model", tiny_model, "--size", "50x32").refused("multiples of 16", "48x32")
     run("doctor", "--model", tiny_model, "--size", "big").refused("WIDTHxHEIGHT")
-    run("doctor", "--model", tiny_model, "--frames", 0).refused("frames must be at least 1")
+    run("doctor", "--model", tiny_model, "--frames", 0).refused("--frames is 0; it must lie between 1 and 100000")
     run("doctor", "--model", tiny_model, "--steps", 2).refused("steps must be at least 4")
     run("doctor", "--model", tiny_model, "--memory", "12").refused("12GB")
     run("doctor", "--model", tiny_model, "--memory", "10MB").refused("too little", "are needed", "smaller size")

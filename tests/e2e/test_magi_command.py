@@ -179,13 +179,13 @@ def texts_read(monkeypatch):
     """The ChunkPrompts of every run."""
     from animagic import Magi1Pipeline
 
-    seen, encode = [], Magi1Pipeline.encode_prompt
+    seen, encode = [], Magi1Pipeline.embed_prompts
 
-    def encode_prompt(self, *words, **named):
+    def embed_prompts(self, *words, **named):
         seen.append(encode(self, *words, **named))
         return seen[-1]
 
-    monkeypatch.setattr(Magi1Pipeline, "encode_prompt", encode_prompt)
+    monkeypatch.setattr(Magi1Pipeline, "embed_prompts", embed_prompts)
     return seen
 
 

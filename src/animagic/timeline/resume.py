@@ -98,7 +98,7 @@ def _load(path: Path) -> dict[str, torch.Tensor]:
     with safe_open(path, "pt") as file:
         digest = (file.metadata() or {}).get(_DIGEST)
     tensors = load_file(path)
-    if digest != _digest(tensors):
+    if digest is not None and digest != _digest(tensors):  # earlier versions wrote no digest
         raise ValueError("it is not as it was written")
     return tensors
 
