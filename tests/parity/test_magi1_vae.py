@@ -38,8 +38,13 @@ def test_encoder_and_decoder_equal_the_original(autoencoder, goldens, name):
     assert relative_error(distribution.mode(), latents) < TOLERANCE
     if name != "tiled":
         assert relative_error(distribution.parameters, goldens[f"{name}.moments"]) < TOLERANCE
-    assert relative_error(autoencoder.decode(latents).sample, decoded) < TOLERANCE
-    assert relative_error(autoencoder(video).sample, decoded) < TOLERANCE
+    made, whole = autoencoder.decode(latents).sample, autoencoder(video).sample
+    if name == "tiled":
+        # The original's last tile has one latent frame, of which it makes one picture: it loses the three others.
+        assert made.shape == video.shape
+        made, whole, decoded = (x[:, :, :8] for x in (made, whole, decoded))
+    assert relative_error(made, decoded) < TOLERANCE
+    assert relative_error(whole, decoded) < TOLERANCE
 
 
 @torch.no_grad()
