@@ -124,8 +124,8 @@ class PromptEmbeds:
 
 def _one_each(name: str, embeds: torch.Tensor, count: int) -> torch.Tensor:
     """Embeds of `count` texts, also from one for all. Raises InputError."""
-    if embeds.ndim not in (2, 3) or len(embeds) not in (1, count):
-        shape = "length, channels" if embeds.ndim != 2 else "channels"
+    axes, shape = (2, "channels") if "pooled" in name else (3, "length, channels")
+    if embeds.ndim != axes or len(embeds) not in (1, count):
         raise InputError(f"{name} must have the shape ({count}, {shape}), not {tuple(embeds.shape)}.")
     return embeds.expand(count, *embeds.shape[1:])
 
