@@ -45,10 +45,11 @@ def check_loaded(components: Mapping[str, Any], weights: Mapping[str, Weights]) 
 
     from ..weights.values import is_finite
 
-    for part, stored in weights.items():
-        module = components.get(part)
-        if isinstance(module, torch.nn.Module):
-            _check_names(part, module, stored)
+    networks = {part: module for part, module in components.items() if isinstance(module, torch.nn.Module)}
+    # A part that is no component, as a motion adapter, has been put into another one, under similar names.
+    inside = {_place(name) for part, stored in weights.items() if part not in networks for name in stored.entries}
+    for part in weights.keys() & networks.keys():
+        _check_names(part, networks[part], weights[part], inside)
     for part in weights:
         for name, tensor in _tensors(components.get(part)):
             if not is_finite(tensor):
@@ -61,7 +62,7 @@ def _tensors(module: Any) -> Iterator[tuple[str, torch.Tensor]]:
         yield from module.named_buffers()
 
 
-def _check_names(part: str, module: torch.nn.Module, stored: Weights) -> None:
+def _check_names(part: str, module: torch.nn.Module, stored: Weights, inside: set[str]) -> None:
     own = module.state_dict()
     known = {name for name, _ in _tensors(module)} | own.keys()  # also buffers that are not stored
     found = {_own_name(name, module, known): entry for name, entry in stored.entries.items()}
@@ -79,8 +80,13 @@ def _check_names(part: str, module: torch.nn.Module, stored: Weights) -> None:
             )
     shared = {own[name].data_ptr() for name in found if name in own}  # weights that two layers have in common
     for name, tensor in own.items():
-        if name not in found and (tensor.is_meta or tensor.data_ptr() not in shared):
+        if name not in found and _place(name) not in inside and (tensor.is_meta or tensor.data_ptr() not in shared):
             raise CheckpointError(f"{stored.source} lacks the tensor {part}.{name}.")
+
+
+def _place(name: str) -> str:
+    """Where in a network a tensor lies: "down_blocks.0.motion_modules"."""
+    return ".".join(name.split(".")[:3])
 
 
 def _own_name(name: str, module: torch.nn.Module, known: set[str]) -> str:
