@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import io
 import json
@@ -282,8 +283,13 @@ def test_an_upload_is_cut_off_while_it_arrives(live, service):
                 break
             finally:
                 wire.settimeout(20)
+        with contextlib.suppress(ConnectionError):
+            while more := wire.recv(100_000):
+                answer += more
     assert sent < 100_000_000
-    assert b"body_too_large" in answer
+    # The server closes with much of the body unread; the network may then drop its answer, or the end of it.
+    assert answer[:13] in (b"", b"HTTP/1.1 413 ")
+    assert b"body_too_large" in answer or not answer.partition(b"\r\n\r\n")[2]
     assert not list((service.settings.folder / "incoming").iterdir())
 
 
