@@ -350,7 +350,6 @@ def page(seen: Load, firsts: tuple[list[float], list[float]], kill: Any, gone: A
         f"{'the same bytes as without' if kill[0] else '**other bytes**'}, {kill[2]:.0f} s after the kill |",
         f"| {gone[2]} clients reset their connection in the middle of a stream | the video is {gone[0]}; "
         f"{gone[1]} files stay open |",
-        "| the disk is full | the job fails with a sentence, the server goes on: `tests/e2e/test_serving_faults.py` |",
     ]
     return "\n".join(lines) + "\n"
 
