@@ -62,9 +62,8 @@ uploads = sa.Table(
     metadata,
     sa.Column("id", sa.String(100), primary_key=True),
     sa.Column("owner", sa.String(100), nullable=False, index=True),
-    sa.Column(
-        "name", _json, nullable=False
-    ),  # as JSON: a file's name may have characters that no column of texts takes
+    # As JSON: a file's name may have characters that no column of texts takes.
+    sa.Column("name", _json, nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
 )

@@ -6,14 +6,12 @@ import io
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ..errors import InputError
 from ..media import atomic_path
@@ -27,7 +25,7 @@ from ..synthetic.portraits import (
     scene_caption,
 )
 from ..synthetic.portraits.identity import Kind
-from .voices import VoiceBank, speech_encoder
+from .voices import VoicedBatches
 
 GROUP = 4
 """Frames of a latent frame."""
@@ -108,7 +106,7 @@ def in_cells(masks: np.ndarray) -> np.ndarray:
 
 
 @dataclass(eq=False)
-class PortraitBatches(Dataset):
+class PortraitBatches(VoicedBatches):
     """Clips of speaking portraits that the studio draws; item `step` is a whole batch.
 
     Args:
@@ -169,14 +167,6 @@ class PortraitBatches(Dataset):
             raise InputError(f"latents is {self.latents}; clips are kept with {self.kept}.")
         if self.windows < 1 or self.batch_size % self.windows:
             raise InputError(f"windows is {self.windows}; it must divide batch_size, which is {self.batch_size}.")
-
-    @cached_property
-    def bank(self) -> VoiceBank:
-        """Where the speech comes from."""
-        return VoiceBank(self.voices, self.recordings, self.held_out, encoder=speech_encoder(self.encoder))
-
-    def __len__(self) -> int:
-        return self.steps
 
     def __getitem__(self, step: int) -> dict[str, Any]:
         rng = np.random.default_rng((self.seed, step))

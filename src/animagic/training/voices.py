@@ -135,8 +135,26 @@ class VoiceBank:
         return Recording(samples, phones, features(self.encoder, samples), text, voice)
 
 
+class VoicedBatches(Dataset):
+    """Batches with speech from a `VoiceBank`, which their fields describe; item `step` is a whole batch."""
+
+    steps: int
+    held_out: bool
+    voices: str | None
+    recordings: int
+    encoder: str | None
+
+    @cached_property
+    def bank(self) -> VoiceBank:
+        """Where the speech comes from."""
+        return VoiceBank(self.voices, self.recordings, self.held_out, encoder=speech_encoder(self.encoder))
+
+    def __len__(self) -> int:
+        return self.steps
+
+
 @dataclass(eq=False)
-class VoiceBatches(Dataset):
+class VoiceBatches(VoicedBatches):
     """What is heard around latent frames, and what the mouth does in them; item `step` is a whole batch.
 
     Args:
@@ -162,14 +180,6 @@ class VoiceBatches(Dataset):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}.")
         self._heard = lru_cache(None)(self._hear)
-
-    @cached_property
-    def bank(self) -> VoiceBank:
-        """Where the speech comes from."""
-        return VoiceBank(self.voices, self.recordings, self.held_out, encoder=speech_encoder(self.encoder))
-
-    def __len__(self) -> int:
-        return self.steps
 
     def __getitem__(self, step: int) -> dict[str, Any]:
         rng = np.random.default_rng((self.seed, step))
